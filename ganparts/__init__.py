@@ -1,0 +1,45 @@
+"""Parts of GANs for translating images, found by name, swapped in one word, and exact to their papers."""
+
+from ganparts import augment, data, discriminators, generators, interchange, losses, replay
+from ganparts.cyclegan import (
+    PRESETS,
+    CycleGAN,
+    LossWeights,
+    Pair,
+    Translation,
+    build_cyclegan,
+    make_optimizers,
+    train_step,
+)
+from ganparts.registry import (
+    ADVERSARIAL_LOSSES,
+    CONSISTENCY_LOSSES,
+    DISCRIMINATORS,
+    GENERATORS,
+    REPLAY_BUFFERS,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ADVERSARIAL_LOSSES",
+    "CONSISTENCY_LOSSES",
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "PRESETS",
+    "REPLAY_BUFFERS",
+    "CycleGAN",
+    "LossWeights",
+    "Pair",
+    "Translation",
+    "augment",
+    "build_cyclegan",
+    "data",
+    "discriminators",
+    "generators",
+    "interchange",
+    "losses",
+    "make_optimizers",
+    "replay",
+    "train_step",
+]

@@ -1,0 +1,184 @@
+"""What generators and discriminators are built from: normalisation, padding, upsampling, initialisation.
+
+Deviation from ``torch.nn``: :class:`InstanceNorm2d` keeps a channels-last layout and copes with a 1x1 map, which
+PyTorch's refuses in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "InstanceNorm2d",
+    "Norm",
+    "Padding",
+    "Upsample",
+    "check_size",
+    "init_weights",
+    "instance_norm",
+    "keras_instance_norm",
+    "norm_layer",
+    "normalized",
+    "padded_conv",
+    "upsampling",
+]
+
+Norm = Literal["instance", "batch", "group", "none"] | Callable[[int], nn.Module]
+"""A normalisation by name, or a function from the number of channels to a module."""
+
+Padding = Literal["reflect", "replicate", "zero"]
+Upsample = Literal["transposed", "resize_conv"]
+
+
+def instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalise every channel of every image over its pixels (Ulyanov et al. 2016, arXiv 1607.08022).
+
+    Args:
+        images: [B, C, H, W], any H and W from 1x1 on, any memory layout, which the result keeps.
+        weight: scale of each channel [C], or None.
+        bias: shift of each channel [C], or None.
+        eps: added to the (biased) variance.
+    """
+    if images.is_cuda and images.is_contiguous(memory_format=torch.channels_last):
+        # CUDA's group norm would go to NCHW and back.
+        return _pointwise_instance_norm(images, weight, bias, eps)
+    return torch.group_norm(images, images.shape[1], weight, bias, eps)
+
+
+def _pointwise_instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    variance, mean = torch.var_mean(images, (2, 3), correction=0, keepdim=True)
+    normalised = (images - mean) * torch.rsqrt(variance + eps)
+    if weight is not None:
+        normalised = normalised * weight[:, None, None]
+    if bias is not None:
+        normalised = normalised + bias[:, None, None]
+    return normalised
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """:func:`instance_norm` as a module; no running statistics, so ``train()`` and ``eval()`` agree."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, affine: bool = False):
+        super().__init__(channels, eps=eps, affine=affine)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return instance_norm(input, self.weight, self.bias, self.eps)
+
+
+def _group_norm(channels: int) -> nn.Module:
+    # 32 groups (Wu and He 2018, arXiv 1803.08494), or the most that divide narrow layers
+    return nn.GroupNorm(next(groups for groups in range(min(32, channels), 0, -1) if channels % groups == 0), channels)
+
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "instance": InstanceNorm2d,
+    "batch": nn.BatchNorm2d,
+    "group": _group_norm,
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
+    """The function from channels to a module that ``norm`` names; a function is returned as it is.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    return norm if callable(norm) else _NORMS[_one_of("norm", norm, _NORMS)]
+
+
+def normalized(conv: nn.Conv2d | nn.ConvTranspose2d, norm: Norm | None) -> list[nn.Module]:
+    """``[conv, its norm]``, without what the norm makes useless; ``[conv]`` if ``norm`` is None.
+
+    Batch norm replaces the convolution's bias, as in the reference implementation. Instance norm cancels it; there
+    it stays, since published checkpoints have it, but needs no gradient: it would get rounding noise alone.
+    """
+    if norm is None:
+        return [conv]
+    layer = norm_layer(norm)(conv.out_channels)
+    if isinstance(layer, nn.BatchNorm2d):
+        conv.bias = None
+    elif isinstance(layer, nn.InstanceNorm2d) and conv.bias is not None:
+        conv.bias.requires_grad_(False)
+    return [conv, layer]
+
+
+def padded_conv(
+    in_channels: int, out_channels: int, kernel: int, padding: Padding, norm: Norm | None = None
+) -> list[nn.Module]:
+    """Layers of stride 1 that keep the size: padding, unless the convolution itself pads with zeros; convolution; norm.
+
+    Raises:
+        ValueError: an unknown padding or norm.
+    """
+    margin = kernel // 2
+    pads = {"reflect": [nn.ReflectionPad2d(margin)], "replicate": [nn.ReplicationPad2d(margin)], "zero": []}
+    pad = pads[_one_of("padding", padding, pads)]
+    return [*pad, *normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin), norm)]
+
+
+def upsampling(
+    in_channels: int, out_channels: int, kernel: Literal[3, 4], upsample: Upsample, norm: Norm | None = None
+) -> list[nn.Module]:
+    """Layers that double height and width, then the norm.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: of the transposed convolution; 3 in the ResNet, 4 in the U-Net.
+        upsample: ``"transposed"``, or ``"resize_conv"``: nearest neighbour, then a 3x3 convolution, free of
+            checkerboard patterns (Odena et al. 2016, doi 10.23915/distill.00003).
+        norm: as :func:`norm_layer`; None for an output layer.
+
+    Raises:
+        ValueError: an unknown ``upsample`` or norm.
+    """
+    if _one_of("upsample", upsample, ("transposed", "resize_conv")) == "resize_conv":
+        return [nn.Upsample(scale_factor=2), *padded_conv(in_channels, out_channels, 3, "reflect", norm)]
+    conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, output_padding=kernel % 2)
+    return normalized(conv, norm)
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise one layer as the reference implementation does, for ``network.apply(init_weights)``.
+
+    Convolutions N(0, 0.02) with zero bias; batch norm's scale N(1, 0.02).
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def keras_instance_norm(channels: int) -> InstanceNorm2d:
+    """TensorFlow Addons' instance norm as the Keras tutorial sets it: affine, eps 1e-3, scale from N(0, 0.02)."""
+    layer = InstanceNorm2d(channels, eps=1e-3, affine=True)
+    nn.init.normal_(layer.weight, 0.0, 0.02)
+    return layer
+
+
+def check_size(images: Tensor, multiple: int) -> None:
+    """Refuse images whose height or width is no multiple of ``multiple``.
+
+    Raises:
+        ValueError: names the size, the multiple and the nearest right size.
+    """
+    height, width = images.shape[-2:]
+    if height % multiple or width % multiple:
+        nearest = [max(1, (side + multiple // 2) // multiple) * multiple for side in (height, width)]
+        raise ValueError(
+            f"the images are {height}x{width}, but this generator needs a height and a width that are multiples of "
+            f"{multiple}: resize, crop or pad them to {nearest[0]}x{nearest[1]}"
+        )
+
+
+def _one_of(option: str, value: str, known: Collection[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{option}={value!r} is not known: use one of {', '.join(map(repr, known))}")
+    return value

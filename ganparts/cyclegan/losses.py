@@ -1,0 +1,33 @@
+"""CycleGAN's losses as pure functions of logits and images: nothing here knows a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ganparts.protocols import AdversarialLoss
+
+__all__ = ["Logits", "as_scales", "discriminator_loss", "generator_loss"]
+
+Logits = Tensor | Sequence[Tensor]
+"""A map [B, objectives, H', W'], or several, one a scale."""
+
+
+def as_scales(logits: Logits) -> tuple[Tensor, ...]:
+    """The maps of a discriminator that judges at one scale or at several."""
+    return (logits,) if isinstance(logits, Tensor) else tuple(logits)
+
+
+def generator_loss(loss: AdversarialLoss, fake: Logits, real: Logits | None = None) -> Tensor:
+    """The generator's adversarial loss, the mean over scales; ``real`` for losses that need it."""
+    fakes = as_scales(fake)
+    reals = [None] * len(fakes) if real is None else as_scales(real)
+    return torch.stack([loss.generator(f, r) for f, r in zip(fakes, reals, strict=True)]).mean()
+
+
+def discriminator_loss(loss: AdversarialLoss, real: Logits, fake: Logits) -> Tensor:
+    """The discriminator's loss, the mean over scales."""
+    pairs = zip(as_scales(real), as_scales(fake), strict=True)
+    return torch.stack([loss.discriminator(r, f) for r, f in pairs]).mean()

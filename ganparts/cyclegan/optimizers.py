@@ -1,0 +1,96 @@
+"""Both of a GAN's optimizers as one thing that a step talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from ganparts.cyclegan.assembly import CycleGAN
+
+__all__ = ["Optimizers", "make_optimizers"]
+
+
+class Optimizers:
+    """The optimizers of the generators and of the discriminators.
+
+    A step calls :meth:`zero_grad`, :meth:`backward` for each loss, and :meth:`step`. Gradients stay in ``.grad``
+    until the next step, to be looked at.
+
+    Args:
+        generators: for the parameters of both generators.
+        discriminators: for the parameters of both discriminators.
+    """
+
+    def __init__(self, generators: Optimizer, discriminators: Optimizer):
+        self.generators = generators
+        self.discriminators = discriminators
+
+    @property
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """Where a generator loss's gradient goes."""
+        return _parameters(self.generators)
+
+    @property
+    def discriminator_parameters(self) -> list[nn.Parameter]:
+        """Where a discriminator loss's gradient goes."""
+        return _parameters(self.discriminators)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.generators.zero_grad()
+        self.discriminators.zero_grad()
+
+    def backward(self, loss: Tensor, inputs: Iterable[Tensor], *, retain_graph: bool = False) -> None:
+        """Add the gradient of ``loss`` to ``inputs``, and to nothing else."""
+        loss.backward(inputs=list(inputs), retain_graph=retain_graph)
+
+    def step(self) -> None:
+        """Update all networks."""
+        self.generators.step()
+        self.discriminators.step()
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the rate of both optimizers."""
+        for optimizer in (self.generators, self.discriminators):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of both."""
+        return {"generators": self.generators.state_dict(), "discriminators": self.discriminators.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.generators.load_state_dict(state["generators"])
+        self.discriminators.load_state_dict(state["discriminators"])
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def make_optimizers(
+    model: CycleGAN, *, learning_rate: float = 2e-4, betas: tuple[float, float] = (0.5, 0.999), eps: float = 1e-8
+) -> Optimizers:
+    """One Adam for both generators and one for both discriminators (Kingma and Ba 2014, arXiv 1412.6980).
+
+    Move the model to its device first: parameters on CUDA get Adam's fused, capturable form.
+
+    Args:
+        model: whose networks are trained.
+        learning_rate: of both.
+        betas: of both; the paper's CycleGAN has 0.5 and 0.999.
+        eps: of both; Keras has 1e-7.
+    """
+
+    def adam(*networks: nn.Module) -> Adam:
+        trained = [p for network in networks for p in network.parameters() if p.requires_grad]
+        on_cuda = all(p.is_cuda for p in trained)
+        return Adam(trained, lr=learning_rate, betas=betas, eps=eps, fused=on_cuda or None, capturable=on_cuda)
+
+    return Optimizers(
+        adam(model.generator_ab, model.generator_ba), adam(model.discriminator_a, model.discriminator_b)
+    )

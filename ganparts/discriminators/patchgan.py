@@ -1,0 +1,98 @@
+"""The PatchGAN discriminator (Isola et al. 2017, arXiv 1611.07004), and the Keras tutorial's form of it.
+
+The plain one is layer for layer the reference implementation's, with its state-dict keys. The Keras one has no biases
+but the last, affine instance norm (eps 1e-3, scale drawn from N(0, 0.02)) and LeakyReLU slope 0.3. The two-objective
+discriminator is the Keras one with two output channels, each trained by a loss of its own: two heads on one trunk.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ganparts.blocks import Norm, init_weights, keras_instance_norm, normalized
+from ganparts.protocols import Discriminator
+from ganparts.registry import DISCRIMINATORS
+
+__all__ = ["PatchGAN", "keras_patchgan", "patchgan", "two_objective"]
+
+
+class PatchGAN(nn.Module):
+    """Judges overlapping patches: images [B, in_channels, H, W] to logits [B, objectives, H', W'].
+
+    With 3 layers a patch is 70x70 pixels, and 256x256 images give 30x30 logits.
+
+    Args:
+        in_channels: channels of the images.
+        width: channels after the first convolution; doubled with each further one up to 8 times as many.
+        layers: convolutions of stride 2, at least 1; H and W must be at least 3 * 2**layers.
+        objectives: channels of the logits.
+        norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
+        slope: of LeakyReLU for negative inputs.
+        bias: whether the convolutions before the last have biases.
+
+    Raises:
+        ValueError: an unknown norm, ``layers`` below 1; in ``forward`` images that are too small.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        *,
+        width: int = 64,
+        layers: int = 3,
+        objectives: int = 1,
+        norm: Norm = "instance",
+        slope: float = 0.2,
+        bias: bool = True,
+    ):
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers={layers}: a PatchGAN has at least 1; for 1x1 patches take the 'pixel' one")
+        self.min_size = 3 * 2**layers
+        widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
+
+        def conv(layer: int) -> nn.Conv2d:
+            stride = 2 if layer < layers else 1
+            return nn.Conv2d(widths[layer - 1] if layer else in_channels, widths[layer], 4, stride, 1, bias=bias)
+
+        model: list[nn.Module] = [conv(0), nn.LeakyReLU(slope)]
+        for layer in range(1, layers + 1):
+            model += [*normalized(conv(layer), norm), nn.LeakyReLU(slope)]
+        self.model = nn.Sequential(*model, nn.Conv2d(widths[-1], objectives, 4, 1, 1))
+        self.apply(init_weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if min(images.shape[-2:]) < self.min_size:
+            raise ValueError(
+                f"the images are {images.shape[-2]}x{images.shape[-1]}, but this PatchGAN needs at least "
+                f"{self.min_size}x{self.min_size}: take larger images, or fewer layers"
+            )
+        return self.model(images)
+
+
+@DISCRIMINATORS.register("patchgan")
+def patchgan(
+    *, width: int = 64, in_channels: int = 3, layers: int = 3, objectives: int = 1, norm: Norm = "instance"
+) -> PatchGAN:
+    """The paper's discriminator: 70x70 patches by default, 2,764,737 parameters."""
+    return PatchGAN(in_channels, width=width, layers=layers, objectives=objectives, norm=norm)
+
+
+@DISCRIMINATORS.register("keras_patchgan")
+def keras_patchgan(*, width: int = 64, in_channels: int = 3, layers: int = 3, objectives: int = 1) -> PatchGAN:
+    """The Keras tutorial's discriminator: 70x70 patches by default, 2,765,569 parameters."""
+    return PatchGAN(
+        in_channels,
+        width=width,
+        layers=layers,
+        objectives=objectives,
+        norm=keras_instance_norm,
+        slope=0.3,
+        bias=False,
+    )
+
+
+@DISCRIMINATORS.register("two_objective")
+def two_objective(*, width: int = 64, in_channels: int = 3, layers: int = 3) -> Discriminator:
+    """``keras_patchgan`` with two channels of logits, for the loss ``two_objective``: 2,773,762 parameters."""
+    return keras_patchgan(width=width, in_channels=in_channels, layers=layers, objectives=2)

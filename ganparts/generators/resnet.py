@@ -1,0 +1,126 @@
+"""The ResNet generator of CycleGAN (Zhu et al. 2017, arXiv 1703.10593; after Johnson et al. 2016, arXiv 1603.08155).
+
+Layer for layer the reference implementation's, with its state-dict keys, so that published checkpoints load.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ganparts.blocks import Norm, Padding, Upsample, check_size, init_weights, normalized, padded_conv, upsampling
+from ganparts.registry import GENERATORS
+
+__all__ = ["ResNetGenerator", "ResidualBlock", "resnet6", "resnet9"]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with norms and a skip: [B, C, H, W] to the same shape."""
+
+    def __init__(self, channels: int, *, norm: Norm = "instance", padding: Padding = "reflect", dropout: float = 0.0):
+        super().__init__()
+
+        first, second = (padded_conv(channels, channels, 3, padding, norm) for _ in range(2))
+        drop = [nn.Dropout(dropout)] if dropout else []
+        self.conv_block = nn.Sequential(*first, nn.ReLU(inplace=True), *drop, *second)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.conv_block(features)
+
+
+class ResNetGenerator(nn.Module):
+    """Down by 4, residual blocks, up by 4, tanh: images [B, in_channels, H, W] to [B, out_channels, H, W].
+
+    H and W must be multiples of 4.
+
+    Args:
+        in_channels: channels of the input image.
+        out_channels: channels of the output image.
+        width: channels after the first convolution; 4 times as many in the residual blocks.
+        blocks: residual blocks; the paper has 9 for 256x256 and larger, 6 for 128x128.
+        norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
+        padding: of the residual blocks: ``"reflect"``, ``"replicate"`` or ``"zero"``. The two 7x7 convolutions
+            always reflect.
+        dropout: probability inside the residual blocks; the paper's CycleGAN has none.
+        upsample: ``"transposed"`` convolution, or ``"resize_conv"`` against checkerboard patterns.
+
+    Raises:
+        ValueError: an unknown norm, padding or upsample; in ``forward`` a size that is no multiple of 4.
+    """
+
+    size_multiple = 4
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        width: int = 64,
+        blocks: int = 9,
+        norm: Norm = "instance",
+        padding: Padding = "reflect",
+        dropout: float = 0.0,
+        upsample: Upsample = "transposed",
+    ):
+        super().__init__()
+
+        layers = [*padded_conv(in_channels, width, 7, "reflect", norm), nn.ReLU(inplace=True)]
+        for channels in (width, 2 * width):
+            conv = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+            layers += [*normalized(conv, norm), nn.ReLU(inplace=True)]
+        layers += [ResidualBlock(4 * width, norm=norm, padding=padding, dropout=dropout) for _ in range(blocks)]
+        for channels in (4 * width, 2 * width):
+            layers += [*upsampling(channels, channels // 2, 3, upsample, norm), nn.ReLU(inplace=True)]
+        self.model = nn.Sequential(*layers, *padded_conv(width, out_channels, 7, "reflect"), nn.Tanh())
+        self.apply(init_weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_size(images, self.size_multiple)
+        return self.model(images)
+
+
+@GENERATORS.register("resnet9")
+def resnet9(
+    *,
+    width: int = 64,
+    in_channels: int = 3,
+    out_channels: int = 3,
+    norm: Norm = "instance",
+    padding: Padding = "reflect",
+    dropout: float = 0.0,
+    upsample: Upsample = "transposed",
+) -> ResNetGenerator:
+    """The paper's generator for 256x256 and larger: 9 residual blocks, 11,378,179 parameters."""
+    return ResNetGenerator(
+        in_channels,
+        out_channels,
+        width=width,
+        blocks=9,
+        norm=norm,
+        padding=padding,
+        dropout=dropout,
+        upsample=upsample,
+    )
+
+
+@GENERATORS.register("resnet6")
+def resnet6(
+    *,
+    width: int = 64,
+    in_channels: int = 3,
+    out_channels: int = 3,
+    norm: Norm = "instance",
+    padding: Padding = "reflect",
+    dropout: float = 0.0,
+    upsample: Upsample = "transposed",
+) -> ResNetGenerator:
+    """The paper's generator for 128x128: 6 residual blocks, 7,837,699 parameters."""
+    return ResNetGenerator(
+        in_channels,
+        out_channels,
+        width=width,
+        blocks=6,
+        norm=norm,
+        padding=padding,
+        dropout=dropout,
+        upsample=upsample,
+    )

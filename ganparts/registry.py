@@ -1,0 +1,151 @@
+"""Tables that find parts by name.
+
+A table is a mapping from a name to a builder: a function, or a class, whose keyword arguments are the part's
+options. Registering takes a decorator::
+
+    @GENERATORS.register("mine")
+    def mine(*, width: int = 64) -> nn.Module:
+        return MyGenerator(width)
+
+after which the name works wherever a built-in one does. A type checker rejects, at the decorator, a builder
+whose part does not conform to the table's protocol.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from torch import nn
+
+from ganparts.protocols import AdversarialLoss, ConsistencyLoss, Discriminator, Generator, ReplayBuffer
+
+__all__ = [
+    "ADVERSARIAL_LOSSES",
+    "CONSISTENCY_LOSSES",
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "REPLAY_BUFFERS",
+    "Registry",
+    "UnknownPartError",
+]
+
+PartT = TypeVar("PartT")
+Options = ParamSpec("Options")
+
+
+class UnknownPartError(KeyError):
+    """A name that no table has. Its text is one sentence that proposes the nearest name and lists the rest."""
+
+    def __str__(self) -> str:  # KeyError would show the text in quotes
+        return str(self.args[0])
+
+
+class _Registrar(Protocol[PartT]):
+    def __call__(self, builder: Callable[Options, PartT], /) -> Callable[Options, PartT]: ...
+
+
+class Registry(Mapping[str, Callable[..., PartT]]):
+    """A mapping from names to builders of one kind of part.
+
+    Args:
+        kind: what the parts are, in the singular, as error messages say it ("generator").
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._builders: dict[str, Callable[..., PartT]] = {}
+
+    def register(self, name: str) -> _Registrar[PartT]:
+        """A decorator that files a builder under ``name`` and returns it unchanged.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def add(builder: Callable[Options, PartT], /) -> Callable[Options, PartT]:
+            if name in self._builders:
+                taken = self._builders[name]
+                owner = f"{taken.__module__}.{getattr(taken, '__qualname__', taken)}"
+                raise ValueError(
+                    f"the {self.kind} {name!r} is already registered by {owner}: "
+                    f"choose another name, or remove({name!r}) first"
+                )
+            self._builders[name] = builder
+            return builder
+
+        return add
+
+    def remove(self, name: str) -> None:
+        """Forget ``name``, for a notebook cell that is run again.
+
+        Raises:
+            UnknownPartError: there is no such name.
+        """
+        del self._builders[self._known(name)]
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """The registered names that match a shell pattern such as ``"*unet*"``, sorted."""
+        return sorted(fnmatch.filter(self._builders, pattern))
+
+    def create(self, name: str, **options: Any) -> PartT:
+        """Build the part called ``name``.
+
+        A module built here remembers how: ``part.built_from`` is ``(kind, name, options)``, what
+        :func:`ganparts.interchange.save_pretrained` writes beside the weights.
+
+        Raises:
+            UnknownPartError: there is no such name.
+            TypeError: the part has no such option; the message names the option, the part and what it takes.
+        """
+        builder = self[name]
+        parameters = inspect.signature(builder).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            for option in options:
+                if option not in parameters:
+                    raise TypeError(
+                        f"the {self.kind} {name!r} has no option {option!r}{_nearest(option, parameters)}; "
+                        f"it takes: {', '.join(parameters) or 'none'}"
+                    )
+        part = builder(**options)
+        if isinstance(part, nn.Module):
+            part.built_from = (self.kind, name, options)  # pyright: ignore[reportArgumentType]
+        return part
+
+    def _known(self, name: str) -> str:
+        if name not in self._builders:
+            raise UnknownPartError(
+                f"there is no {self.kind} named {name!r}{_nearest(str(name), self._builders)}; "
+                f"there are: {', '.join(self.names()) or 'none'}"
+            )
+        return name
+
+    def __getitem__(self, name: str) -> Callable[..., PartT]:
+        return self._builders[self._known(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._builders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} table: {', '.join(self.names())}>"
+
+
+def _nearest(word: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+GENERATORS: Registry[Generator] = Registry("generator")
+DISCRIMINATORS: Registry[Discriminator] = Registry("discriminator")
+ADVERSARIAL_LOSSES: Registry[AdversarialLoss] = Registry("adversarial loss")
+CONSISTENCY_LOSSES: Registry[ConsistencyLoss] = Registry("consistency loss")
+REPLAY_BUFFERS: Registry[ReplayBuffer] = Registry("replay buffer")
