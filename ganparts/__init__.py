@@ -5,12 +5,12 @@ from ganparts.cyclegan import (
     PRESETS,
     CycleGAN,
     LossWeights,
-    Pair,
     Translation,
     build_cyclegan,
     make_optimizers,
     train_step,
 )
+from ganparts.protocols import Pair
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
     CONSISTENCY_LOSSES,

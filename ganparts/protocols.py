@@ -1,4 +1,4 @@
-"""What each kind of part must do, as structural types.
+"""What each kind of part must do, as structural types, and the pair of image batches that they are trained on.
 
 A part conforms by having these methods; nothing needs to inherit from anything here. The networks'
 protocols name ``forward`` because ``torch.nn.Module.__call__`` is typed ``Any`` and would accept every
@@ -10,14 +10,21 @@ Everywhere an image is a float tensor [B, C, H, W] in [-1, 1].
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["AdversarialLoss", "Augment", "ConsistencyLoss", "Discriminator", "Generator", "ReplayBuffer"]
+__all__ = ["AdversarialLoss", "Augment", "ConsistencyLoss", "Discriminator", "Generator", "Pair", "ReplayBuffer"]
 
 Augment = Callable[[Tensor], Tensor]
 """Acts on images [B, C, H, W] before a discriminator sees them; differentiable, of the same shape."""
+
+
+class Pair(NamedTuple):
+    """Unpaired images of the two domains: ``a`` (photos) and ``b`` (paintings), each [B, C, H, W] in [-1, 1]."""
+
+    a: Tensor
+    b: Tensor
 
 
 class Generator(Protocol):

@@ -112,7 +112,7 @@ class Registry(Mapping[str, Callable[..., PartT]]):
                     )
         part = builder(**options)
         if isinstance(part, nn.Module):
-            part.built_from = (self.kind, name, options)  # pyright: ignore[reportArgumentType]
+            vars(part)["built_from"] = (self.kind, name, options)
         return part
 
     def _known(self, name: str) -> str:

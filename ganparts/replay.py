@@ -49,6 +49,20 @@ class HistoryBuffer(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
+        history = self._allocated(images)
+        swaps, places = self.draw(len(images), images.device)
+        returned = []
+        for image, swap, place in zip(images.split(1), swaps.split(1), places.split(1), strict=True):
+            full = self.count >= self.size
+            place = torch.where(full, place, self.count)
+            stored = history.index_select(0, place)
+            swap = swap & full
+            returned.append(torch.where(swap, stored, image))
+            history.index_copy_(0, place, torch.where(swap | ~full, image, stored))
+            self.count.add_(~full)
+        return torch.cat(returned)
+
+    def _allocated(self, images: Tensor) -> Tensor:
         if self.images is None:
             self.images = images.new_zeros((self.size, *images.shape[1:]))
             self.count = self.count.to(images.device)
@@ -57,19 +71,11 @@ class HistoryBuffer(nn.Module):
                 f"this history holds images of shape {tuple(self.images.shape[1:])}, but was given "
                 f"{tuple(images.shape[1:])}: use a new one for another size"
             )
-        swaps, places = self.draw(len(images), images.device)
-        returned = []
-        for image, swap, place in zip(images.split(1), swaps.split(1), places.split(1), strict=True):
-            full = self.count >= self.size
-            place = torch.where(full, place, self.count)
-            stored = self.images.index_select(0, place)
-            swap = swap & full
-            returned.append(torch.where(swap, stored, image))
-            self.images.index_copy_(0, place, torch.where(swap | ~full, image, stored))
-            self.count.add_(~full)
-        return torch.cat(returned)
+        return self.images
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
         saved = state_dict.get(prefix + "images")
         self.images = None if saved is None else torch.empty_like(saved, device=self.count.device)
         if saved is not None:

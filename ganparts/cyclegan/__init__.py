@@ -1,6 +1,6 @@
 """CycleGAN: the assembly of parts, its losses, its training step and its presets."""
 
-from ganparts.cyclegan.assembly import CycleGAN, Pair, Translation, build_cyclegan
+from ganparts.cyclegan.assembly import CycleGAN, Translation, build_cyclegan
 from ganparts.cyclegan.losses import discriminator_loss, generator_loss
 from ganparts.cyclegan.optimizers import Optimizers, make_optimizers
 from ganparts.cyclegan.presets import PRESETS, LossWeights, Preset
@@ -13,7 +13,6 @@ __all__ = [
     "CycleGAN",
     "LossWeights",
     "Optimizers",
-    "Pair",
     "PiecewiseConstant",
     "Preset",
     "Translation",

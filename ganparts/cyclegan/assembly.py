@@ -7,14 +7,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
 from ganparts.cyclegan.batching import apply_to_each
 from ganparts.cyclegan.presets import PRESETS, AugmentChoice, Choice, LossWeights, Preset
-from ganparts.protocols import AdversarialLoss, Augment, ConsistencyLoss, Discriminator, Generator, ReplayBuffer
+from ganparts.protocols import (
+    AdversarialLoss,
+    Augment,
+    ConsistencyLoss,
+    Discriminator,
+    Generator,
+    Pair,
+    ReplayBuffer,
+)
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
     CONSISTENCY_LOSSES,
@@ -24,16 +32,9 @@ from ganparts.registry import (
     Registry,
 )
 
-__all__ = ["CycleGAN", "Pair", "Translation", "build_cyclegan"]
+__all__ = ["CycleGAN", "Translation", "build_cyclegan"]
 
 PartT = TypeVar("PartT")
-
-
-class Pair(NamedTuple):
-    """Unpaired images of the two domains: ``a`` (photos) and ``b`` (paintings), each [B, C, H, W] in [-1, 1]."""
-
-    a: Tensor
-    b: Tensor
 
 
 class Translation(NamedTuple):
@@ -95,28 +96,27 @@ class CycleGAN(nn.Module):
         weights: LossWeights = LossWeights(),  # noqa: B008 (frozen)
     ):
         super().__init__()
-        self.generator_ab, self.generator_ba = generator
-        self.discriminator_a, self.discriminator_b = discriminator
+        self.generator_ab, self.generator_ba = _as_modules("generator", generator)
+        self.discriminator_a, self.discriminator_b = _as_modules("discriminator", discriminator)
         self.adversarial_a, self.adversarial_b = adversarial
         self.cycle_a, self.cycle_b = cycle
         self.identity_a, self.identity_b = identity
-        self.replay_a, self.replay_b = replay
+        self.replay_a, self.replay_b = _as_modules("replay", replay)
         self.augment_a, self.augment_b = augment
         self.weights = weights
-        self._check()
+        self._refuse_shared_parts()
 
-    def _check(self) -> None:
+    def _refuse_shared_parts(self) -> None:
         seen: dict[int, str] = {}
-        for place, part in {**vars(self), **self._modules}.items():
-            if place.startswith(("generator_", "discriminator_", "replay_")) and not isinstance(part, nn.Module):
-                raise TypeError(f"{place} must be a torch.nn.Module, but is {part!r}")
-            if isinstance(part, nn.Module) and not place.startswith("augment_"):
-                if id(part) in seen:
-                    raise ValueError(
-                        f"{seen[id(part)]} and {place} are the same {type(part).__name__} instance, so they would "
-                        "train against themselves: give a name, a builder that makes a new one each time, or a pair"
-                    )
-                seen[id(part)] = place
+        for place, part in self._modules.items():
+            if part is None or place.startswith("augment_"):  # which has no weights
+                continue
+            if id(part) in seen:
+                raise ValueError(
+                    f"{seen[id(part)]} and {place} are the same {type(part).__name__} instance, so they would share "
+                    "what they learn or remember: give a name, a builder that makes a new one each time, or a pair"
+                )
+            seen[id(part)] = place
 
     def forward(self, pair: Pair) -> Translation:
         """Translate both ways and back, and each image by the generator of its own domain where that is weighed."""
@@ -128,6 +128,13 @@ class CycleGAN(nn.Module):
             self.generator_ba, self.generator_ab, pair.b, target=pair.a if weight_a else None
         )
         return Translation(fake_a, fake_b, cycled_a, cycled_b, identity_a, identity_b)
+
+
+def _as_modules(argument: str, parts: tuple[object, object]) -> tuple[nn.Module, nn.Module]:
+    first, second = parts
+    if not (isinstance(first, nn.Module) and isinstance(second, nn.Module)):
+        raise TypeError(f"{argument} takes torch.nn.Modules, but was given {first!r} and {second!r}")
+    return first, second
 
 
 def there_and_back(

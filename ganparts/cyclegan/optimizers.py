@@ -91,6 +91,4 @@ def make_optimizers(
         on_cuda = all(p.is_cuda for p in trained)
         return Adam(trained, lr=learning_rate, betas=betas, eps=eps, fused=on_cuda or None, capturable=on_cuda)
 
-    return Optimizers(
-        adam(model.generator_ab, model.generator_ba), adam(model.discriminator_a, model.discriminator_b)
-    )
+    return Optimizers(adam(model.generator_ab, model.generator_ba), adam(model.discriminator_a, model.discriminator_b))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar, Union
+from typing import Literal, TypeAlias, TypeVar
 
 from ganparts.augment import DiffAugment
 from ganparts.cyclegan.schedules import ConstantThenLinear, PiecewiseConstant
@@ -18,10 +18,10 @@ from ganparts.registry import Registry
 __all__ = ["PRESETS", "AugmentChoice", "Choice", "LossWeights", "Preset"]
 
 PartT = TypeVar("PartT")
-Choice: TypeAlias = Union[str, Callable[[], PartT], tuple[str | Callable[[], PartT], str | Callable[[], PartT]]]
+Choice: TypeAlias = str | Callable[[], PartT] | tuple[str | Callable[[], PartT], str | Callable[[], PartT]]
 """A registered name, a builder without arguments, or a pair of either."""
 
-AugmentChoice: TypeAlias = Augment | None | tuple[Augment | None, Augment | None]
+AugmentChoice: TypeAlias = Augment | tuple[Augment | None, Augment | None] | None
 
 
 @dataclass(frozen=True)

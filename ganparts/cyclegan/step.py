@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganparts.cyclegan.assembly import CycleGAN, Pair, Translation
+from ganparts.cyclegan.assembly import CycleGAN, Translation
 from ganparts.cyclegan.batching import apply_to_each
 from ganparts.cyclegan.losses import Logits, discriminator_loss, generator_loss
 from ganparts.cyclegan.optimizers import Optimizers
-from ganparts.protocols import AdversarialLoss, Augment
+from ganparts.protocols import AdversarialLoss, Augment, Pair
 
 __all__ = ["train_step"]
 

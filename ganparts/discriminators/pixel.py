@@ -39,8 +39,6 @@ class PixelDiscriminator(nn.Module):
 
 
 @DISCRIMINATORS.register("pixel")
-def pixel(
-    *, width: int = 64, in_channels: int = 3, objectives: int = 1, norm: Norm = "instance"
-) -> PixelDiscriminator:
+def pixel(*, width: int = 64, in_channels: int = 3, objectives: int = 1, norm: Norm = "instance") -> PixelDiscriminator:
     """Colours only: 1x1 patches."""
     return PixelDiscriminator(in_channels, width=width, objectives=objectives, norm=norm)

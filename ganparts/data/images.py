@@ -1,0 +1,232 @@
+"""Image files and records of image bytes, decoded to 8-bit RGB tensors.
+
+Pillow decodes every format, JPEG too, so that a picture does not depend on which of two decoders met it.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ganparts.data.tfrecord import TFRecordError, read_examples
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "DataError",
+    "ImageEntry",
+    "Images",
+    "UnreadableImageError",
+    "decode_image",
+    "open_images",
+    "resize",
+    "to_bytes",
+    "to_rgb",
+    "to_unit_range",
+]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+RECORD_SUFFIXES = (".tfrec", ".tfrecord", ".tfrecords")
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the text says what, why, and what to do."""
+
+
+class UnreadableImageError(DataError):
+    """One image that cannot be read; the text names the file (and record) and the reason."""
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """Where one encoded image lies.
+
+    Args:
+        name: of the image, without folder and suffix.
+        path: of its file.
+        record: its number in a TFRecord file, from 0; None for a file of its own.
+        offset: of its first byte in the file.
+        length: in bytes; -1 for the rest of the file.
+    """
+
+    name: str
+    path: Path
+    record: int | None = None
+    offset: int = 0
+    length: int = -1
+
+    def __str__(self) -> str:
+        return str(self.path) if self.record is None else f"{self.path}, record {self.record} (counted from 0)"
+
+    def load(self) -> Tensor:
+        """Decode it: uint8 [3, H, W].
+
+        Raises:
+            UnreadableImageError: names the file, the record and the reason.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                return decode_image(file.read(self.length))
+        except (OSError, ValueError) as error:
+            raise UnreadableImageError(
+                f"cannot read the image {self}: {error}. Remove it, or skip such images (skip_unreadable=True; "
+                "--skip-unreadable)"
+            ) from None
+
+
+def decode_image(encoded: bytes) -> Tensor:
+    """The image in these bytes as 8-bit RGB: uint8 [3, H, W].
+
+    Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8, transparency is laid on white, and EXIF
+    orientation is applied.
+
+    Raises:
+        ValueError: the reason why it cannot be decoded.
+    """
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    if not encoded:
+        raise ValueError("it is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on damaged metadata
+            with Image.open(io.BytesIO(encoded)) as image:
+                return pil_to_tensor(to_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # whatever Pillow's many decoders raise on damaged files
+        reason = "it is no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise ValueError(reason or type(error).__name__) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as RGB; see :func:`decode_image`.
+
+    Raises:
+        ValueError: floating-point pixels, whose range is not defined.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16-bit grey, which older Pillows open as 32-bit
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def resize(image: Tensor, size: int) -> Tensor:
+    """Bytes [..., H, W] to bytes [..., size, size]: bicubic, antialiased; as it is if it has that size."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    if image.shape[-2:] == (size, size):
+        return image
+    return functional.resize(image, [size, size], InterpolationMode.BICUBIC, antialias=True)
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Bytes 0..255 to floats in [-1, 1], of any shape."""
+    return images.float() / 127.5 - 1
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Floats in [-1, 1] (beyond is clipped) to bytes 0..255, of any shape."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class Images(Sequence[Tensor]):
+    """Images that are decoded when asked for: ``images[i]`` is uint8 [3, H, W].
+
+    Args:
+        entries: where they lie, in order.
+        skip_unreadable: where an image cannot be read, warn and give the next one that can.
+
+    Raises:
+        UnreadableImageError: when asked for an image that cannot be read, or when all cannot.
+    """
+
+    def __init__(self, entries: Sequence[ImageEntry], *, skip_unreadable: bool = False):
+        self.entries = list(entries)
+        self.skip_unreadable = skip_unreadable
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        if not self.skip_unreadable:
+            return self.entries[index].load()
+        for later in range(len(self)):
+            try:
+                return self.entries[(index + later) % len(self)].load()
+            except UnreadableImageError as error:
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+        raise UnreadableImageError(f"none of {len(self)} images can be read, {self.entries[0]} and the others")
+
+    def readable(self, limit: int | None = None) -> Iterator[tuple[str, Tensor]]:
+        """The first ``limit`` images with their names; those that cannot be read are skipped if that was chosen.
+
+        Raises:
+            UnreadableImageError: an image cannot be read, and skipping was not chosen.
+        """
+        for entry in self.entries[:limit]:
+            try:
+                yield entry.name, entry.load()
+            except UnreadableImageError as error:
+                if not self.skip_unreadable:
+                    raise
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+
+
+def open_images(folder: Path | str, *, skip_unreadable: bool = False) -> Images:
+    """The images of a folder, sorted by name: image files, or TFRecord files with features ``image`` and
+    (optionally) ``image_name``, whose checksums are verified here.
+
+    Raises:
+        DataError: no such folder, nothing in it, or a damaged TFRecord file (named, with the record's number).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    entries = [ImageEntry(path.stem, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not entries:
+        for path in files:
+            if path.suffix.lower() in RECORD_SUFFIXES:
+                entries += _record_entries(path, skip_unreadable=skip_unreadable)
+    if not entries:
+        raise DataError(
+            f"{folder} has no images: looked for files that end in {', '.join(IMAGE_SUFFIXES + RECORD_SUFFIXES)}; "
+            f"found {listing(folder)}"
+        )
+    return Images(entries, skip_unreadable=skip_unreadable)
+
+
+def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
+    entries = []
+    try:
+        for number, example in read_examples(path, skip_damaged=skip_unreadable):
+            image, name = example.get("image"), example.get("image_name")
+            if image is None:
+                has = ", ".join(example) or "none"
+                raise TFRecordError(f"{path}, record {number} (counted from 0): no bytes feature 'image', only {has}")
+            label = Path(name.value.decode(errors="replace")).stem if name else f"{path.stem}_{number}"
+            entries.append(ImageEntry(label, path, number, image.offset, len(image.value)))
+    except TFRecordError as error:
+        advice = "Fetch the file again, or skip such records (skip_unreadable=True; --skip-unreadable)"
+        raise DataError(f"{error}. {advice}") from None
+    return entries
+
+
+def listing(folder: Path) -> str:
+    """What a folder holds, in a few words."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "nothing"

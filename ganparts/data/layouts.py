@@ -1,0 +1,104 @@
+"""Where the images of the two domains lie: the Kaggle competition's layout, CycleGAN's, or two folders by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ganparts.data.images import DataError, Images, listing, open_images
+
+__all__ = ["Domains", "open_domains", "sample"]
+
+# folders of photos, paintings, test photos and test paintings; the first of each that exists is taken
+_LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "the Kaggle competition's": (("photo_jpg", "photo_tfrec"), ("monet_jpg", "monet_tfrec"), (), ()),
+    "CycleGAN's": (("trainA",), ("trainB",), ("testA",), ("testB",)),
+}
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The images of both domains.
+
+    Args:
+        a: photos to train on.
+        b: paintings to train on.
+        test_a: photos that are kept out of training, if the layout has some.
+        test_b: paintings that are kept out of training, if the layout has some.
+        origin: where they come from, in words.
+    """
+
+    a: Images
+    b: Images
+    test_a: Images | None
+    test_b: Images | None
+    origin: str
+
+
+def sample() -> Path:
+    """The folder of the data set that the package ships, in CycleGAN's layout.
+
+    114 + 21 photos and 69 crops of 9 paintings by Van Gogh, 256x256, public domain or CC0; its ``SOURCES.tsv`` names
+    author, licence and source of each. It is for first runs and tests, not for claims about quality.
+    """
+    return Path(__file__).parent / "photo2vangogh"
+
+
+def open_domains(
+    root: Path | str | None = None,
+    *,
+    photos: Path | str | None = None,
+    paintings: Path | str | None = None,
+    skip_unreadable: bool = False,
+) -> Domains:
+    """Find the images of both domains.
+
+    Args:
+        root: a folder with ``photo_jpg`` or ``photo_tfrec`` and ``monet_jpg`` or ``monet_tfrec`` (files are preferred
+            to records), or with ``trainA``, ``trainB`` and perhaps ``testA``, ``testB``.
+        photos: a folder of photos (image files or TFRecords), instead of the layout's.
+        paintings: a folder of paintings, instead of the layout's.
+        skip_unreadable: warn of images that cannot be read, and go on without them.
+
+    Raises:
+        DataError: what was looked for is not there (says what was found), or a TFRecord file is damaged.
+    """
+    folder_a, folder_b = (None if given is None else Path(given) for given in (photos, paintings))
+    test_a = test_b = None
+    if folder_a is None or folder_b is None:
+        if root is None:
+            raise DataError("give the folder of a data set, or both a folder of photos and one of paintings")
+        found_a, found_b, test_a, test_b = _find(Path(root))
+        folder_a, test_a = (found_a, test_a) if folder_a is None else (folder_a, None)
+        folder_b, test_b = (found_b, test_b) if folder_b is None else (folder_b, None)
+
+    def optional(folder: Path | None) -> Images | None:
+        return None if folder is None else open_images(folder, skip_unreadable=skip_unreadable)
+
+    return Domains(
+        a=open_images(folder_a, skip_unreadable=skip_unreadable),
+        b=open_images(folder_b, skip_unreadable=skip_unreadable),
+        test_a=optional(test_a),
+        test_b=optional(test_b),
+        origin=f"photos from {folder_a}, paintings from {folder_b}",
+    )
+
+
+def _find(root: Path) -> tuple[Path, Path, Path | None, Path | None]:
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    for names_a, names_b, test_a, test_b in _LAYOUTS.values():
+        folder_a, folder_b = (_first(root, names) for names in (names_a, names_b))
+        if folder_a is not None and folder_b is not None:
+            return folder_a, folder_b, _first(root, test_a), _first(root, test_b)
+    looked = "; or ".join(
+        f"{' or '.join(a)} with {' or '.join(b)} ({whose} layout)" for whose, (a, b, _, _) in _LAYOUTS.items()
+    )
+    raise DataError(
+        f"{root} has no layout that is known: looked for the folders {looked}; found {listing(root)}. "
+        "Any two folders can be given by hand: photos=..., paintings=... (--photos, --paintings)"
+    )
+
+
+def _first(root: Path, names: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)

@@ -1,0 +1,124 @@
+"""Random pairs of photos and paintings, as a pure function of a seed and a position.
+
+Nothing depends on how many workers load them, and a run that goes on at pair n sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ganparts.data.images import Images, UnreadableImageError, resize, to_unit_range
+from ganparts.protocols import Pair
+
+__all__ = ["PairDataset", "load_pairs"]
+
+
+class PairDataset(Dataset[tuple[Tensor, Tensor] | UnreadableImageError]):
+    """Pairs, by position: item i is (photo, painting), each uint8 [3, crop, crop].
+
+    An epoch is as many pairs as the larger domain has images. In it, that domain's images come once each in random
+    order; the first domain's by that same order, wrapped around; the second's are drawn at random, as in the
+    reference implementation of CycleGAN. Positions go on beyond an epoch.
+
+    Args:
+        a: images of domain a.
+        b: images of domain b.
+        seed: decides order, pairing, crops and flips.
+        resize: images are resized to this height and width (bicubic), in pixels.
+        crop: and a square of this size is cut out at random.
+        flip: and mirrored with probability 1/2.
+
+    Raises:
+        ValueError: a crop that is larger than the resized image.
+    """
+
+    def __init__(self, a: Images, b: Images, *, seed: int = 0, resize: int = 286, crop: int = 256, flip: bool = True):
+        if crop > resize:
+            raise ValueError(f"crop={crop} is larger than resize={resize}: images are resized first, then cropped")
+        self.a, self.b = a, b
+        self.seed, self.resize, self.crop, self.flip = seed, resize, crop, flip
+
+    def __len__(self) -> int:
+        """Pairs in an epoch."""
+        return max(len(self.a), len(self.b))
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor] | UnreadableImageError:
+        epoch, place = divmod(position, len(self))
+        draws = random.Random(f"{self.seed} {position}")
+        index_a = _order(self.seed, epoch, len(self))[place] % len(self.a)
+        index_b = draws.randrange(len(self.b))
+        try:
+            return self._prepare(self.a[index_a], draws), self._prepare(self.b[index_b], draws)
+        except UnreadableImageError as error:
+            return error  # raised by a worker it would arrive with the worker's whole trace
+
+    def _prepare(self, image: Tensor, draws: random.Random) -> Tensor:
+        image = resize(image, self.resize)
+        top, left = (draws.randrange(self.resize - self.crop + 1) for _ in range(2))
+        image = image[:, top : top + self.crop, left : left + self.crop]
+        return image.flip(-1) if self.flip and draws.random() < 0.5 else image
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, size: int) -> list[int]:
+    order = list(range(size))
+    random.Random(f"{seed} epoch {epoch}").shuffle(order)
+    return order
+
+
+def _collate(items: list) -> tuple[Tensor, Tensor] | UnreadableImageError:
+    for item in items:
+        if isinstance(item, UnreadableImageError):
+            return item
+    a, b = zip(*items, strict=True)
+    return torch.stack(a), torch.stack(b)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    # Ctrl-C reaches every process of the terminal; whether the workers stop is for the main one to say
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def load_pairs(
+    dataset: PairDataset,
+    *,
+    batch_size: int = 1,
+    steps: int,
+    start: int = 0,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Pair]:
+    """Batches of pairs for steps ``start`` to ``steps``, their images float [B, 3, crop, crop] in [-1, 1].
+
+    Args:
+        dataset: where they come from.
+        batch_size: pairs a step.
+        steps: the number of steps of the whole run.
+        start: the first step to give.
+        workers: processes that decode; 0 for none.
+        device: where the batches go.
+
+    Raises:
+        UnreadableImageError: an image cannot be read, and the data set does not skip such images.
+    """
+    device = torch.device(device)
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=range(start * batch_size, steps * batch_size),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_ignore_interrupts,
+    )
+    for batch in loader:
+        if isinstance(batch, UnreadableImageError):
+            raise batch
+        yield Pair(*(to_unit_range(images.to(device, non_blocking=True)) for images in batch))

@@ -1,0 +1,56 @@
+"""Which device a run uses, and whether this PyTorch has kernels for it."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["DeviceError", "pick_device"]
+
+
+class DeviceError(RuntimeError):
+    """A device that cannot be used; the text says why and what to do."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called ``name``, after one real kernel has run on it.
+
+    ``torch.cuda.is_available()`` says yes for a card that this build of PyTorch has no kernels for (a P100 under a
+    build for CUDA 12.8), and the first kernel fails; so one is run here.
+
+    Args:
+        name: ``"auto"`` (CUDA if there is a card, else the CPU), or a torch device such as ``"cuda:1"``.
+
+    Raises:
+        DeviceError: no such device, or no kernels for it.
+    """
+    try:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"{name!r} is no device that PyTorch knows: use 'auto', 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"there is no CUDA device for {name!r} that this PyTorch ({torch.__version__}) can use: use --device cpu, "
+            "or install a CUDA build and a driver"
+        )
+    try:
+        torch.nn.functional.conv2d(torch.ones(1, 1, 3, 3, device=device), torch.ones(1, 1, 3, 3, device=device)).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(_explain(device, error)) from error
+    return device
+
+
+def _explain(device: torch.device, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if device.type != "cuda" or "no kernel image" not in str(error):
+        return f"the device {str(device)!r} failed at its first operation: {reason}"
+    major, minor = torch.cuda.get_device_capability(device)
+    remedy = (
+        "pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cu126 "
+        "(builds for CUDA 12.6, to PyTorch 2.14, are the last with kernels for capability 6.0)"
+        if major < 7
+        else "install a build of PyTorch for this card (https://pytorch.org/get-started)"
+    )
+    return (
+        f"this PyTorch ({torch.__version__}, built for {', '.join(torch.cuda.get_arch_list())}) has no kernels for "
+        f"{torch.cuda.get_device_name(device)} (capability {major}.{minor}): {remedy}"
+    )

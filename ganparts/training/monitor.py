@@ -1,0 +1,105 @@
+"""What a run shows while it goes on, and what it writes down: a progress bar and a CSV of losses."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+__all__ = ["Monitor"]
+
+ItemT = TypeVar("ItemT")
+
+
+class Monitor:
+    """Shows progress, losses, images a second, time left and the share of time spent waiting for data, and appends
+    losses to a CSV.
+
+    Losses stay on the device between logged steps; only :meth:`log` fetches them, in one transfer.
+
+    Args:
+        csv_path: appended to; begun with a header if it does not exist.
+        steps: of the whole run.
+        start: steps already done.
+        pairs: in a step; a pair is two images.
+        every: steps between two logged ones.
+        console: where to show it.
+    """
+
+    def __init__(
+        self, csv_path: Path, *, steps: int, start: int, pairs: int, every: int, console: Console | None = None
+    ):
+        self.csv_path, self.pairs, self.every, self.steps = csv_path, pairs, every, steps
+        self.progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("left  {task.fields[losses]}"),
+            console=console,
+        )
+        self.task = self.progress.add_task("", total=steps, completed=start, rate="", losses="")
+        self.waited = 0.0
+        self._since, self._since_step, self._waited_before = time.perf_counter(), start, 0.0
+
+    def __enter__(self) -> Monitor:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def timed(self, batches: Iterable[ItemT]) -> Iterator[ItemT]:
+        """Pass batches on, and count the time that passes until each is there."""
+        iterator = iter(batches)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - before
+            yield batch
+
+    def log(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
+        """Show and write a step's losses if it is one to be logged: every so many, the first and the last.
+
+        Args:
+            step: steps done, this one included.
+            losses: scalars on the device.
+            learning_rate: that the step used.
+        """
+        if step % self.every and step not in (1, self.steps):
+            self.progress.update(self.task, completed=step)
+            return
+        import torch
+
+        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        images = 2 * self.pairs * (step - self._since_step) / seconds
+        waiting = (self.waited - self._waited_before) / seconds
+        self._since, self._since_step, self._waited_before = now, step, self.waited
+        self.progress.update(
+            self.task,
+            completed=step,
+            rate=f"{images:.1f} images/s, {waiting:.0%} waiting for data",
+            losses="  ".join(f"{name} {value:.2f}" for name, value in values.items()),
+        )
+        row = {"step": step, "learning_rate": learning_rate, "images_per_second": round(images, 3)}
+        self._append(row | {"data_wait": round(waiting, 4)} | values)
+
+    def _append(self, row: dict[str, float]) -> None:
+        new = not self.csv_path.exists()
+        with self.csv_path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ganparts.blocks import InstanceNorm2d, _pointwise_instance_norm, instance_norm, keras_instance_norm
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(2, 6), st.booleans(), st.integers(0, 2**31))
+def test_instance_norm_is_pytorchs_and_keeps_the_layout(batch, channels, height, width, channels_last, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(batch, channels, height, width, generator=generator, dtype=torch.float64)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(2, channels, generator=generator, dtype=torch.float64)
+    expected = torch.nn.functional.instance_norm(images, weight=weight, bias=bias, eps=1e-3)
+    for form in (instance_norm, _pointwise_instance_norm):
+        result = form(images, weight, bias, 1e-3)
+        torch.testing.assert_close(result, expected)
+        assert result.stride() == images.stride()
+
+
+def test_instance_norm_gradients():
+    images = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    weight, bias = torch.randn(2, 3, dtype=torch.float64)
+    for form in (instance_norm, _pointwise_instance_norm):
+        assert torch.autograd.gradcheck(
+            lambda x, w, b, form=form: form(x, w, b, 1e-5), (images, weight.requires_grad_(), bias.requires_grad_())
+        )
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_1x1_map_becomes_the_shift_alone(batch):
+    norm = keras_instance_norm(4)
+    with torch.no_grad():
+        norm.bias.copy_(torch.arange(4.0))
+    result = norm(torch.randn(batch, 4, 1, 1))
+    torch.testing.assert_close(result[:, :, 0, 0], norm.bias.expand(batch, 4), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="Expected more than 1 spatial element"):
+        torch.nn.InstanceNorm2d(4)(torch.randn(batch, 4, 1, 1))
+
+
+def test_instance_norm_has_no_state_unless_affine():
+    assert InstanceNorm2d(3).state_dict() == {}
+    assert InstanceNorm2d(3, affine=True).state_dict().keys() == {"weight", "bias"}
+
+
+def test_keras_instance_norm_draws_its_scale_around_zero():
+    scales = torch.cat([keras_instance_norm(1000).weight for _ in range(10)])
+    assert abs(scales.mean()) < 0.001
+    assert scales.std().item() == pytest.approx(0.02, rel=0.05)
+    assert keras_instance_norm(3).eps == 1e-3

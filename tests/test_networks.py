@@ -1,0 +1,213 @@
+"""Contracts over every registered network, then what single ones promise."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ganparts import DISCRIMINATORS, GENERATORS
+from ganparts.blocks import InstanceNorm2d
+from ganparts.discriminators import PatchGAN
+from ganparts.generators import AttentionGate, ResNetGenerator, UNetGenerator
+
+PARAMETERS = {
+    "resnet9": 11_378_179,
+    "resnet6": 7_837_699,
+    "unet256": 54_409_603,
+    "keras_unet256": 54_414_979,
+    "patchgan": 2_764_737,
+    "keras_patchgan": 2_765_569,
+    "two_objective": 2_773_762,
+}
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts_are_the_published_ones(name: str):
+    table = GENERATORS if name in GENERATORS else DISCRIMINATORS
+    with torch.device("meta"):
+        assert parameters(table.create(name)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generator_contract(name: str):
+    generator = GENERATORS.create(name, width=2)
+    multiple = generator.size_multiple
+    images = torch.rand(2, 3, multiple, 2 * multiple) * 2 - 1
+    if multiple == 4:
+        images = images.repeat(1, 1, 4, 4)
+    painted = generator(images)
+    assert painted.shape == images.shape
+    assert painted.abs().max() <= 1
+    painted.mean().backward()
+    starved = [n for n, p in generator.named_parameters() if p.requires_grad and p.grad is None]
+    assert starved == []
+    assert generator.state_dict().keys() == GENERATORS.create(name, width=2).state_dict().keys()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generator_channels_are_options(name: str):
+    generator = GENERATORS.create(name, width=2, in_channels=1, out_channels=2)
+    size = max(16, generator.size_multiple)
+    assert generator(torch.zeros(1, 1, size, size)).shape == (1, 2, size, size)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_wrong_size_names_the_nearest_right_one(name: str):
+    generator = GENERATORS.create(name, width=2)
+    multiple = generator.size_multiple
+    height, width = 4 * multiple + 1, 5 * multiple - 1
+    with pytest.raises(
+        ValueError, match=rf"{height}x{width}.*multiples of {multiple}.*to {4 * multiple}x{5 * multiple}"
+    ):
+        generator(torch.zeros(1, 3, height, width))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_train_and_eval_agree_without_dropout(name: str):
+    options = {} if "resnet" in name else {"dropout": 0.0}
+    generator = GENERATORS.create(name, width=2, **options)
+    images = torch.rand(1, 3, 256, 256)
+    assert torch.equal(generator.train()(images), generator.eval()(images))
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_discriminator_contract(name: str):
+    discriminator = DISCRIMINATORS.create(name, width=2, in_channels=4)
+    logits = discriminator(torch.rand(2, 4, 256, 256))
+    assert logits.shape == (2, 2 if name == "two_objective" else 1, *((256, 256) if name == "pixel" else (30, 30)))
+    logits.mean().backward()
+    assert all(p.grad is not None for p in discriminator.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("table", [GENERATORS, DISCRIMINATORS], ids=["generators", "discriminators"])
+def test_networks_initialise_themselves_as_the_reference(table):
+    for name in table:
+        network = table.create(name, width=16)
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.weight.numel() > 5000:
+                assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1), name
+                assert layer.bias is None or not layer.bias.any()
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "group", "none", partial(InstanceNorm2d, affine=True)])
+def test_norm_is_an_option(norm):
+    networks = [
+        ResNetGenerator(width=4, blocks=1, norm=norm),
+        UNetGenerator(width=4, levels=4, norm=norm),
+        PatchGAN(width=4, norm=norm),
+        DISCRIMINATORS.create("pixel", width=4, norm=norm),
+    ]
+    for network in networks:
+        assert torch.isfinite(network(torch.rand(2, 3, 32, 32))).all()
+        kinds = {type(layer) for layer in network.modules()}
+        wanted = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm, "none": nn.Identity}.get(norm, InstanceNorm2d)
+        assert wanted in kinds
+    assert ResNetGenerator(width=4, norm="batch").model[1].bias is None
+
+
+def test_unknown_options_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"norm='layer' is not known: use one of 'instance'"):
+        ResNetGenerator(width=2, norm="layer")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"padding='circular' is not known: use one of 'reflect'"):
+        ResNetGenerator(width=2, padding="circular")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"upsample='bilinear' is not known: use one of 'transposed'"):
+        UNetGenerator(width=2, upsample="bilinear")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="levels=1"):
+        UNetGenerator(width=2, levels=1)
+    with pytest.raises(ValueError, match="layers=0"):
+        PatchGAN(layers=0)
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "zero"])
+def test_residual_padding_changes_borders_alone(padding):
+    networks = []
+    for kind in (padding, "reflect"):
+        torch.manual_seed(1)
+        networks.append(ResNetGenerator(width=2, blocks=1, padding=kind, norm="none").model[:-1])
+    images = torch.rand(1, 3, 64, 64)
+    generated, plain = (network(images) for network in networks)
+    same = ((generated - plain).abs() <= 1e-6 * plain.abs().max())[0].all(0)
+    assert same[24:40, 24:40].all()
+    assert same.all() == (padding == "reflect")
+
+
+def test_dropout_acts_in_training_only():
+    for generator in (ResNetGenerator(width=4, blocks=2, dropout=0.5), UNetGenerator(width=4, levels=7, dropout=0.5)):
+        images = torch.rand(1, 3, 128, 128)
+        generator.train()
+        assert not torch.equal(generator(images), generator(images))
+        generator.eval()
+        assert torch.equal(generator(images), generator(images))
+    assert sum(isinstance(layer, nn.Dropout) for layer in UNetGenerator(width=2, dropout=0.5).modules()) == 3
+
+
+def phase_spread(upsample) -> float:
+    """How much the mean response of an upsampling depends on the position modulo 2: the checkerboard."""
+    torch.manual_seed(0)
+    linear = ResNetGenerator(width=8, blocks=1, upsample=upsample, norm="none").double().model[:-1]
+    for parameter in linear.parameters():
+        parameter.data.abs_()  # so that kernels which overlap unevenly show
+    painted = linear(torch.full((1, 3, 64, 64), 0.5, dtype=torch.float64))[0, 0, 24:40, 24:40]
+    phases = torch.stack([painted[y::2, x::2].mean() for y in (0, 1) for x in (0, 1)])
+    return ((phases.max() - phases.min()) / painted.mean()).item()
+
+
+def test_resize_conv_has_no_checkerboard():
+    assert phase_spread("resize_conv") < 1e-12
+    assert phase_spread("transposed") > 1e-3
+
+
+def test_every_skip_of_the_attention_unet_is_gated():
+    generator = GENERATORS.create("attention_unet256", width=4)
+    gates = [layer for layer in generator.modules() if isinstance(layer, AttentionGate)]
+    assert len(gates) == 7
+    plain = GENERATORS.create("unet256", width=4)
+    gated_keys = {key for key in generator.state_dict() if ".gate." not in key and not key.startswith("gate.")}
+    assert gated_keys == plain.state_dict().keys()
+
+
+def test_an_attention_gate_is_the_papers_formula():
+    gate = AttentionGate(4, 6).double()
+    skip, signal = torch.randn(2, 4, 8, 8, dtype=torch.float64), torch.randn(2, 6, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        patches = skip.unfold(2, 2, 2).unfold(3, 2, 2)  # [B, C, 4, 4, 2, 2]
+        theta = torch.einsum("bchwij,ocij->bohw", patches, gate.skip.weight)
+        phi = torch.einsum("bchw,oc->bohw", signal, gate.signal.weight[..., 0, 0]) + gate.signal.bias[:, None, None]
+        psi = torch.einsum("bchw,oc->bohw", (theta + phi).clamp(min=0), gate.score.weight[..., 0, 0]) + gate.score.bias
+        alpha = nn.Upsample(scale_factor=2, mode="bilinear")(1 / (1 + torch.exp(-psi)))
+        torch.testing.assert_close(gate(skip, signal), alpha * skip)
+    assert gate.skip.weight.shape == (2, 4, 2, 2)
+
+
+def test_the_unet_of_each_depth_takes_its_smallest_size():
+    for levels in (2, 5, 7):
+        generator = UNetGenerator(width=2, levels=levels)
+        assert generator.size_multiple == 2**levels
+        assert generator(torch.rand(1, 3, 2**levels, 2**levels)).shape[-1] == 2**levels
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_patchgan_patches_and_smallest_image(layers: int):
+    discriminator = PatchGAN(width=2, layers=layers, norm="none").double()
+    size = discriminator.min_size
+    assert discriminator(torch.zeros(1, 3, size, size, dtype=torch.float64)).shape[-2:] == (1, 1)
+    with pytest.raises(ValueError, match=rf"{size - 1}x{size}.*at least {size}x{size}"):
+        discriminator(torch.zeros(1, 3, size - 1, size))
+    images = torch.rand(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
+    logits = discriminator(images)
+    logits[0, 0, logits.shape[2] // 2, logits.shape[3] // 2].backward()
+    touched = images.grad.abs().sum((0, 1, 2)).nonzero()
+    assert touched.max() - touched.min() + 1 == {1: 16, 2: 34, 3: 70, 4: 142}[layers]
+
+
+def test_convolution_biases_that_a_norm_cancels_need_no_gradient():
+    frozen = [n for n, p in PatchGAN(width=2).named_parameters() if not p.requires_grad]
+    assert frozen == ["model.2.bias", "model.5.bias", "model.8.bias"]
+    assert all(p.requires_grad for p in PatchGAN(width=2, norm="group").parameters())

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ganparts import (
+    ADVERSARIAL_LOSSES,
+    CONSISTENCY_LOSSES,
+    DISCRIMINATORS,
+    GENERATORS,
+    PRESETS,
+    REPLAY_BUFFERS,
+    Pair,
+    build_cyclegan,
+    make_optimizers,
+    train_step,
+)
+from ganparts.registry import Registry, UnknownPartError
+
+PROMISED = [
+    (GENERATORS, "attention_unet256 keras_unet256 resnet6 resnet9 unet128 unet256"),
+    (DISCRIMINATORS, "keras_patchgan patchgan pixel two_objective"),
+    (ADVERSARIAL_LOSSES, "bce hinge lsgan two_objective"),
+    (CONSISTENCY_LOSSES, "l1"),
+    (REPLAY_BUFFERS, "history none"),
+    (PRESETS, "keras_monet paper two_objective"),
+]
+
+
+@pytest.mark.parametrize(("table", "names"), PROMISED, ids=lambda value: getattr(value, "kind", ""))
+def test_promised_names_are_there_and_mapping_agrees(table: Registry, names: str):
+    assert table.names() == names.split()
+    assert list(table) == names.split()
+    assert len(table) == len(names.split())
+    assert all(name in table and callable(table[name]) for name in names.split())
+    assert "absent" not in table
+
+
+def test_names_match_a_pattern():
+    assert GENERATORS.names("*unet*") == ["attention_unet256", "keras_unet256", "unet128", "unet256"]
+    assert GENERATORS.names("absent*") == []
+
+
+def test_unknown_name_is_a_plain_sentence_with_the_nearest_and_the_rest():
+    with pytest.raises(KeyError) as caught:
+        GENERATORS.create("resnt9")
+    text = str(caught.value)
+    assert isinstance(caught.value, UnknownPartError)
+    assert text.startswith("there is no generator named 'resnt9' (did you mean 'resnet9'?); there are: attention_")
+    assert all(name in text for name in GENERATORS)
+    with pytest.raises(UnknownPartError, match="no preset named 'papr'"):
+        build_cyclegan("papr")
+
+
+def test_unknown_option_names_option_part_and_what_it_takes():
+    with pytest.raises(
+        TypeError, match=r"generator 'resnet9' has no option 'wdth' \(did you mean 'width'\?\).*takes: width"
+    ):
+        GENERATORS.create("resnet9", wdth=32)
+
+
+def test_duplicate_is_refused_and_remove_frees_the_name():
+    table: Registry[nn.Module] = Registry("thing")
+    table.register("one")(nn.Identity)
+    with pytest.raises(ValueError, match=r"thing 'one' is already registered by torch\.nn.*Identity"):
+        table.register("one")(nn.ReLU)
+    assert isinstance(table.create("one"), nn.Identity)
+    table.remove("one")
+    table.register("one")(nn.ReLU)
+    assert isinstance(table.create("one"), nn.ReLU)
+    with pytest.raises(UnknownPartError):
+        table.remove("two")
+
+
+def test_register_returns_the_builder_unchanged_and_create_passes_options():
+    table: Registry[list] = Registry("thing")
+
+    @table.register("pair")
+    def pair(*, first: int = 1, second: int = 2) -> list:
+        return [first, second]
+
+    assert pair(first=5) == [5, 2]
+    assert table.create("pair", second=7) == [1, 7]
+
+
+def test_a_module_remembers_how_it_was_built():
+    part = GENERATORS.create("resnet6", width=4)
+    assert part.built_from == ("generator", "resnet6", {"width": 4})
+
+
+class Tint(nn.Module):
+    def __init__(self, strength: float = 1.0):
+        super().__init__()
+        self.shift = nn.Parameter(torch.full((1, 3, 1, 1), strength))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(images + self.shift)
+
+
+@pytest.fixture
+def _tint():
+    GENERATORS.register("tint")(Tint)
+    yield
+    GENERATORS.remove("tint")
+
+
+@pytest.mark.usefixtures("_tint")
+@pytest.mark.parametrize("choice", ["tint", Tint, partial(Tint, strength=0.5), ("tint", partial(Tint, 0.5))])
+def test_a_third_party_part_trains_by_name_or_as_a_builder(choice):
+    model = build_cyclegan(generator=choice, discriminator="pixel")
+    before = model.generator_ab.shift.clone()
+    losses = train_step(model, Pair(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)), make_optimizers(model))
+    assert set(losses) >= {"gan_ab", "cycle_a", "identity_b", "disc_a"}
+    assert not torch.equal(model.generator_ab.shift, before)

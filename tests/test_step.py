@@ -1,0 +1,294 @@
+"""The training step against the textbook's, and what it promises beyond the numbers."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.textbook import HistoryList, textbook_step
+from ganparts import (
+    ADVERSARIAL_LOSSES,
+    DISCRIMINATORS,
+    GENERATORS,
+    REPLAY_BUFFERS,
+    LossWeights,
+    Pair,
+    build_cyclegan,
+    make_optimizers,
+    train_step,
+)
+from ganparts.augment import DiffAugment, Draws
+from ganparts.cyclegan import CycleGAN
+from ganparts.discriminators import PatchGAN
+from ganparts.generators import ResNetGenerator, UNetGenerator
+from ganparts.losses import LSGAN
+from ganparts.replay import HistoryBuffer
+
+
+def sizes(generator: str) -> int:
+    return max(32, GENERATORS.create(generator, width=1).size_multiple)
+
+
+def without_dropout(model: CycleGAN) -> CycleGAN:
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
+    return model
+
+
+def fixed_history(size: int, batch: int, steps: int) -> tuple[HistoryBuffer, HistoryList]:
+    """A buffer and the textbook's list that will make the same draws."""
+    history = HistoryBuffer(size)
+    draws = [history.draw(batch, torch.device("cpu")) for _ in range(steps)]
+    flat = iter([(bool(s), int(p)) for swaps, places in draws for s, p in zip(swaps, places, strict=True)])
+    remaining = iter(draws)
+    history.draw = lambda batch, device: next(remaining)
+    return history, HistoryList(size, flat)
+
+
+def assert_same_training(model: CycleGAN, size: int, batch: int, *, steps: int = 2, replay=(None, None), augment=None):
+    """Train a model and a copy of it, by our step and the textbook's, in float64; compare losses and weights."""
+    model = without_dropout(model).double()
+    oracle = deepcopy(model)
+    ours, theirs = make_optimizers(model), make_optimizers(oracle)
+    for step in range(steps):
+        pair = Pair(*(torch.rand(2, batch, 3, size, size, dtype=torch.float64) * 2 - 1))
+        extra = {} if augment is None else {"augment": augment}
+        expected = textbook_step(oracle, pair, theirs, replay_a=replay[0], replay_b=replay[1], **extra)
+        losses = train_step(model, pair, ours)
+        assert losses.keys() == expected.keys()
+        for name, loss in losses.items():
+            # atol: of a hinge's last bias the gradient is rounding noise at first, 1e-17, of which Adam (eps 1e-8)
+            # makes steps of 1e-12; a hinge loss of the generator is the mean logit and begins near 0
+            torch.testing.assert_close(loss, expected[name], rtol=1e-9, atol=1e-11, msg=f"step {step}: {name}")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter, oracle.get_parameter(name), rtol=1e-7, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize(("batch", "identity"), [(1, 5.0), (2, 0.0), (3, (0.0, 2.0))])
+def test_every_generator_trains_as_in_the_textbook(name, batch, identity):
+    if sizes(name) == 256 and batch == 3:
+        batch = 1
+    model = build_cyclegan(
+        generator=partial(GENERATORS.create, name, width=2),
+        discriminator=partial(PatchGAN, width=2),
+        replay="none",
+        weights=LossWeights(identity=identity),
+    )
+    assert_same_training(model, sizes(name), batch)
+
+
+@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
+@pytest.mark.parametrize("adversarial", ADVERSARIAL_LOSSES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_discriminator_and_loss_trains_as_in_the_textbook(discriminator, adversarial, batch):
+    options = {"objectives": 2} if adversarial == "two_objective" and discriminator != "two_objective" else {}
+    histories = [fixed_history(2, batch, 4) for _ in range(2)]
+    model = build_cyclegan(
+        generator=partial(ResNetGenerator, width=2, blocks=1),
+        discriminator=partial(DISCRIMINATORS.create, discriminator, width=2, **options),
+        adversarial=adversarial,
+        replay=(histories[0][0], histories[1][0]),
+        weights=LossWeights(cycle=(3.0, 7.0), identity=(1.0, 2.0)),
+    )
+    assert_same_training(model, 32, batch, steps=4, replay=(histories[0][1], histories[1][1]))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize("replay", [True, False])
+def test_other_norms_train_as_in_the_textbook(norm, replay):
+    histories = [fixed_history(2, 2, 2) for _ in range(2)] if replay else [("none", None)] * 2
+    model = build_cyclegan(
+        generator=partial(UNetGenerator, width=2, levels=4, norm=norm),
+        discriminator=partial(PatchGAN, width=2, norm=norm),
+        replay=(histories[0][0], histories[1][0]),
+    )
+    assert_same_training(model, 32, 2, replay=(histories[0][1], histories[1][1]))
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_augmented_training_is_the_textbooks_given_the_draws(replay):
+    batch, roles = 2, ("real", "fake", "replayed")[: 3 if replay else 2]
+    histories = [fixed_history(2, batch, 2) for _ in range(2)] if replay else [("none", None)] * 2
+
+    class GivenDraws(DiffAugment):
+        def draw(self, images: Tensor) -> Draws:
+            return Draws(*torch.rand(7, len(roles) * batch, generator=torch.Generator().manual_seed(7)).to(images))
+
+    def augment(domain: str, role: str, images: Tensor) -> Tensor:
+        if domain == "a":
+            return images
+        place = roles.index(role) * batch
+        drawn = GivenDraws().draw(images)
+        return DiffAugment().apply_draws(images, Draws(*(draw[place : place + batch] for draw in drawn)))
+
+    model = build_cyclegan(
+        "two_objective",
+        generator=partial(ResNetGenerator, width=2, blocks=1),
+        discriminator=tuple(partial(DISCRIMINATORS.create, n, width=2) for n in ("keras_patchgan", "two_objective")),
+        replay=(histories[0][0], histories[1][0]),
+        augment=(None, GivenDraws()),
+    )
+    assert_same_training(model, 32, batch, replay=(histories[0][1], histories[1][1]), augment=augment)
+
+
+def fitting() -> list[tuple[str, str, str, str]]:
+    combinations = product(GENERATORS, DISCRIMINATORS, ADVERSARIAL_LOSSES, REPLAY_BUFFERS)
+    return [c for c in combinations if c[2] != "two_objective" or c[1] == "two_objective"]
+
+
+@pytest.mark.parametrize(("generator", "discriminator"), list(product(GENERATORS, DISCRIMINATORS)))
+def test_every_fitting_combination_of_registered_parts_trains(generator, discriminator):
+    size = sizes(generator)
+    for combination in fitting():
+        if combination[:2] != (generator, discriminator):
+            continue
+        model = build_cyclegan(
+            generator=partial(GENERATORS.create, generator, width=4),
+            discriminator=partial(DISCRIMINATORS.create, discriminator, width=4),
+            adversarial=combination[2],
+            replay=combination[3],
+        )
+        optimizers = make_optimizers(model)
+        before = deepcopy(model)
+        for _ in range(2):
+            losses = train_step(model, Pair(*torch.rand(2, 1, 3, size, size)), optimizers)
+            assert all(torch.isfinite(loss) for loss in losses.values()), combination
+        for name in ("generator_ab", "generator_ba", "discriminator_a", "discriminator_b"):
+            weights = (network.get_submodule(name).parameters() for network in (model, before))
+            assert any(not torch.equal(new, old) for new, old in zip(*weights, strict=True)), (combination, name)
+
+
+def test_losses_have_their_names_and_are_detached_scalars():
+    small = {"generator": partial(ResNetGenerator, width=2, blocks=1), "discriminator": partial(PatchGAN, width=2)}
+    names = {"gan_ab", "gan_ba", "cycle_a", "cycle_b", "disc_a", "disc_b"}
+    pair = Pair(*torch.rand(2, 1, 3, 32, 32))
+    for weights, extra in (
+        (LossWeights(), {"identity_a", "identity_b"}),
+        (LossWeights(identity=0), set()),
+        (LossWeights(identity=(1, 0)), {"identity_a"}),
+    ):
+        model = build_cyclegan(weights=weights, **small)
+        losses = train_step(model, pair, make_optimizers(model))
+        assert losses.keys() == names | extra
+        assert all(loss.shape == () and not loss.requires_grad for loss in losses.values())
+
+
+@pytest.mark.parametrize("preset", ["paper", "keras_monet", "two_objective"])
+def test_a_step_never_asks_the_device_for_a_value(preset):
+    with torch.device("meta"):
+        model = build_cyclegan(preset)
+        optimizers = make_optimizers(model)
+        for _ in range(2):
+            losses = train_step(model, Pair(*torch.rand(2, 1, 3, 256, 256)), optimizers)
+    assert all(loss.device.type == "meta" for loss in losses.values())
+
+
+def test_gradients_go_where_they_belong_and_stay_to_be_looked_at():
+    model = build_cyclegan(generator=partial(ResNetGenerator, width=2, blocks=1), discriminator="pixel")
+    pair = Pair(*torch.rand(2, 1, 3, 32, 32))
+    optimizers = make_optimizers(model)
+    train_step(model, pair, optimizers)
+    first = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    for parameter in model.parameters():
+        assert parameter.requires_grad == (parameter.grad is not None)
+    oracle = deepcopy(model)  # gradients of the step before are not added to
+    train_step(model, pair, optimizers)
+    train_step(oracle, pair, make_optimizers(oracle))
+    second = [p.grad for p in model.parameters() if p.requires_grad]
+    again = [p.grad for p in oracle.parameters() if p.requires_grad]
+    assert all(torch.equal(x, y) for x, y in zip(second, again, strict=True))
+    assert any(not torch.equal(x, y) for x, y in zip(first, second, strict=True))
+
+
+class TwoScales(nn.Module):
+    """A discriminator that judges at two scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.coarse = PatchGAN(width=2, layers=2), PatchGAN(width=2, layers=1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.fine(images), self.coarse(nn.functional.avg_pool2d(images, 2))
+
+
+@pytest.mark.parametrize("replay", ["history", "none"])
+def test_a_discriminator_may_judge_at_several_scales(replay):
+    model = build_cyclegan(
+        generator=partial(ResNetGenerator, width=2, blocks=1), discriminator=TwoScales, replay=replay
+    )
+    pair = Pair(*torch.rand(2, 2, 3, 32, 32))
+    with torch.no_grad():
+        maps = model.discriminator_b(model.generator_ab(pair.a))
+        expected = sum(LSGAN().generator(scale) for scale in maps) / 2
+    losses = train_step(model, pair, make_optimizers(model))
+    torch.testing.assert_close(losses["gan_ab"], expected)
+
+
+class Relativistic(LSGAN):
+    """A loss that needs the real logits, with a penalty."""
+
+    needs_real = True
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        assert real is not None
+        return (fake - real.mean() - 1).square().mean()
+
+    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:  # R1
+        assert not fake.requires_grad
+        real = real.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+        return gradient.square().sum((1, 2, 3)).mean()
+
+
+@pytest.mark.parametrize("replay", ["history", "none"])
+def test_relativistic_losses_and_penalties(replay):
+    model = build_cyclegan(
+        generator=partial(ResNetGenerator, width=2, blocks=1),
+        discriminator=partial(PatchGAN, width=2),
+        adversarial=("lsgan", Relativistic),
+        replay=replay,
+    ).double()
+    pair = Pair(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64))
+    painted = model.generator_ab(pair.a).detach()
+    real, fake = (model.discriminator_b(images) for images in (pair.b, painted))
+    loss = Relativistic()
+    expected = loss.discriminator(real, fake) + loss.penalty(model.discriminator_b, pair.b, pair.b)
+    wanted = torch.autograd.grad(expected, [p for p in model.discriminator_b.parameters() if p.requires_grad])
+    losses = train_step(model, pair, make_optimizers(model))
+    assert losses.keys() >= {"penalty_b"}
+    assert "penalty_a" not in losses
+    torch.testing.assert_close(losses["gan_ab"], loss.generator(fake, real).detach())
+    got = [p.grad for p in model.discriminator_b.parameters() if p.requires_grad]
+    torch.testing.assert_close(got, list(wanted))
+
+
+TFLOP = {  # of one step at 256x256, batch 1: (generator, identity, replay) -> the least that the maths needs
+    ("resnet9", 5.0, "history"): 1.8793,
+    ("resnet9", 0.0, "history"): 1.2871,
+    ("unet256", 5.0, "history"): 0.3177,
+    ("unet256", 0.0, "history"): 0.2453,
+    ("resnet9", 5.0, "none"): 1.8666,
+    ("resnet9", 0.0, "none"): 1.2745,
+    ("unet256", 5.0, "none"): 0.3050,
+    ("unet256", 0.0, "none"): 0.2327,
+}
+
+
+@pytest.mark.parametrize(("generator", "identity", "replay"), TFLOP)
+def test_a_step_does_no_more_operations_than_the_maths_needs(generator, identity, replay):
+    with torch.device("meta"):
+        model = build_cyclegan(generator=generator, replay=replay, weights=LossWeights(identity=identity))
+        optimizers = make_optimizers(model)
+        pair = Pair(*torch.rand(2, 1, 3, 256, 256))
+        with FlopCounterMode(display=False) as counter:
+            train_step(model, pair, optimizers)
+    assert counter.get_total_flops() / 1e12 <= 1.003 * TFLOP[generator, identity, replay]
