@@ -41,6 +41,8 @@ def from_junyanz(state_dict: Mapping[str, Tensor]) -> nn.Module:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name!r} is not a tensor but {type(tensor).__name__}: pass the state_dict itself")
     network = _network(weights)
+    example = next(iter(weights.values()))
+    network = network.to(example.device, example.dtype)
     expected = network.state_dict()
     # Instance norms of before PyTorch 0.4 saved statistics that were never used; norm "none" and the pixel
     # discriminator's batch norm go without biases that ours have.
@@ -51,8 +53,7 @@ def from_junyanz(state_dict: Mapping[str, Tensor]) -> nn.Module:
     except RuntimeError as error:
         kind = type(network).__name__
         raise ValueError(f"these weights look like a {kind}, but do not fit one: {error}") from None
-    example = next(iter(weights.values()))
-    return network.to(example.device, example.dtype)
+    return network
 
 
 def _network(weights: Weights) -> nn.Module:
@@ -124,10 +125,11 @@ def _resnet(weights: Weights) -> nn.Module:
 def _unet(weights: Weights) -> nn.Module:
     width, channels = weights["model.model.0.weight"].shape[:2]
     levels = 1 + max(name.count("model.") - 2 for name in weights)
+    norm = 2 if levels > 2 else 4  # at the bottom the first norm is on the way up
     return UNetGenerator(
         channels,
         weights["model.model.3.weight"].shape[1],
         width=width,
         levels=levels,
-        norm=_norm(weights, "model.model.1.model.2", "model.model.1.model.1.bias" in weights),
+        norm=_norm(weights, f"model.model.1.model.{norm}", f"model.model.1.model.{norm - 1}.bias" in weights),
     )

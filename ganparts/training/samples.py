@@ -39,11 +39,11 @@ def save_grid(path: Path, photos: Tensor, stages: Sequence[Callable[[Tensor], Te
         photos: float [N, 3, H, W] in [-1, 1], on the stages' device.
         stages: for instance (generator_ab, generator_ba): painting of it, and photo again.
     """
-    from torchvision.io import write_png
+    from torchvision.transforms.v2.functional import to_pil_image
     from torchvision.utils import make_grid
 
     rows = [photos]
     for stage in stages:
         rows.append(stage(rows[-1]))
     grid = make_grid(to_bytes(torch.cat(rows)).cpu(), nrow=len(photos), padding=4, pad_value=255)
-    write_png(grid, str(path))
+    to_pil_image(grid).save(path)

@@ -1,0 +1,448 @@
+from __future__ import annotations
+
+import io
+import random
+import shutil
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ganparts import Pair
+from ganparts.data import (
+    DataError,
+    ImageEntry,
+    Images,
+    PairDataset,
+    UnreadableImageError,
+    decode_image,
+    load_pairs,
+    open_domains,
+    open_images,
+    resize,
+    sample,
+    to_bytes,
+    to_unit_range,
+)
+from ganparts.data.tfrecord import TFRecordError, masked_crc, read_examples, read_records
+
+
+def png(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colours(seed: int = 0, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+# --- TFRecords, written here by hand
+
+
+def varint(number: int) -> bytes:
+    out = b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+
+
+def field(number: int, payload: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def example(**features: bytes) -> bytes:
+    entries = (
+        field(1, field(1, name.encode()) + field(2, field(1, field(1, value)))) for name, value in features.items()
+    )
+    return field(1, b"".join(entries))
+
+
+def record(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc(length)) + data + struct.pack("<I", masked_crc(data))
+
+
+def write_records(path: Path, count: int, seed: int = 0) -> list[np.ndarray]:
+    images = [colours(seed + i) for i in range(count)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records = (
+        record(example(image_name=f"{seed + i:05}.png".encode(), image=png(Image.fromarray(image)), target=b"x"))
+        for i, image in enumerate(images)
+    )
+    path.write_bytes(b"".join(records))
+    return images
+
+
+def write_folder(folder: Path, count: int, seed: int = 0, size: int = 8) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(colours(seed + i, size)).save(folder / f"{i:03}.png")
+    return folder
+
+
+def test_the_checksum_is_tensorflows():
+    # of an empty record as TensorFlow writes it: length 0, its checksum, the checksum of nothing
+    assert record(b"") == bytes.fromhex("000000000000000029039807d8ea82a2")
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6))
+def test_records_come_back_with_their_place(tmp_path_factory, payloads):
+    path = tmp_path_factory.mktemp("records") / "x.tfrec"
+    path.write_bytes(b"".join(map(record, payloads)))
+    found = list(read_records(path))
+    assert [data for _, _, data in found] == payloads
+    assert [number for number, _, _ in found] == list(range(len(payloads)))
+    whole = path.read_bytes()
+    assert all(whole[offset : offset + len(data)] == data for _, offset, data in found)
+
+
+@given(st.dictionaries(st.text(max_size=10), st.binary(max_size=200), max_size=4))
+def test_bytes_features_come_back(tmp_path_factory, features):
+    path = tmp_path_factory.mktemp("records") / "x.tfrec"
+    entries = (field(1, field(1, n.encode()) + field(2, field(1, field(1, v)))) for n, v in features.items())
+    numbers = field(1, field(1, b"number") + field(2, field(3, field(1, varint(300)))))  # an int64 feature: left out
+    path.write_bytes(record(field(1, numbers + b"".join(entries))))
+    ((_, found),) = read_examples(path)
+    assert {name: feature.value for name, feature in found.items()} == features
+    whole = path.read_bytes()
+    assert all(whole[f.offset : f.offset + len(f.value)] == f.value for f in found.values())
+
+
+def test_images_of_records_are_named_and_decoded(tmp_path: Path):
+    written = write_records(tmp_path / "photo_tfrec" / "photo00-3.tfrec", 3)
+    written += write_records(tmp_path / "photo_tfrec" / "photo04-2.tfrec", 2, seed=3)
+    images = open_images(tmp_path / "photo_tfrec")
+    assert [entry.name for entry in images.entries] == ["00000", "00001", "00002", "00003", "00004"]
+    for image, expected in zip(images, written, strict=True):
+        assert torch.equal(image, torch.from_numpy(expected).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data, middle: data[:-3], "claims .* bytes, but the file ends before"),
+        (lambda data, middle: data[: -len(data) + 2 * middle + 5], "ends inside the record's header"),
+        (lambda data, middle: flip(data, 2 * middle + 40), "checksum of its data is wrong"),
+        (lambda data, middle: flip(data, 2 * middle + 1), "checksum of its length is wrong"),
+    ],
+)
+def test_damaged_records_are_named_or_skipped(tmp_path: Path, damage, reason):
+    path = tmp_path / "records" / "a.tfrec"
+    write_records(path, 1)
+    middle = path.stat().st_size
+    path.write_bytes(path.read_bytes() * 3)
+    path.write_bytes(damage(path.read_bytes(), middle))
+    with pytest.raises(DataError, match=rf"a\.tfrec, record 2 \(counted from 0\): .*{reason}.*--skip-unreadable"):
+        open_images(path.parent)
+    with pytest.warns(UserWarning, match="skipped: .*record 2"):
+        assert len(open_images(path.parent, skip_unreadable=True)) == 2
+
+
+def flip(data: bytes, place: int) -> bytes:
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def test_foreign_records_are_refused(tmp_path: Path):
+    path = tmp_path / "a.tfrec"
+    path.write_bytes(b"\x1f\x8b" + bytes(50))
+    with pytest.raises(TFRecordError, match="compressed with gzip"):
+        list(read_records(path))
+    path.write_bytes(record(b"\xff\xff\xff"))
+    with pytest.raises(TFRecordError, match=r"record 0 .* no tf\.train\.Example"):
+        list(read_examples(path))
+    path.write_bytes(record(example(picture=b"x")))
+    with pytest.raises(DataError, match=r"record 0 .*: no bytes feature 'image', only picture"):
+        open_images(tmp_path)
+
+
+@given(st.data())
+def test_a_mutated_file_is_read_or_refused(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("records") / "a.tfrec"
+    whole = bytearray(record(example(image=b"abc", image_name=b"n")) * 2)
+    for place in data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=4)):
+        whole[place] = data.draw(st.integers(0, 255))
+    payload = example(image=b"abc", image_name=b"n")
+    cut = data.draw(st.integers(0, len(payload)))
+    for content in (bytes(whole), record(payload[:cut]), record(data.draw(st.binary(max_size=60)))):
+        path.write_bytes(content)
+        try:
+            found = list(read_examples(path))
+        except TFRecordError as error:
+            assert str(path) in str(error)
+        else:
+            assert len(found) <= 2
+
+
+# --- decoding
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr", "LAB", "HSV", "RGB"])
+def test_every_mode_becomes_rgb(mode: str):
+    image = Image.fromarray(colours()).convert(mode)
+    kind = {"CMYK": "JPEG", "YCbCr": "JPEG", "LAB": "TIFF", "HSV": "TIFF"}.get(mode, "PNG")
+    if mode == "HSV":
+        pytest.importorskip("PIL")
+        image = image.convert("RGB")  # no file holds HSV
+    decoded = decode_image(png(image, kind))
+    assert decoded.shape == (3, 8, 8)
+    assert decoded.dtype == torch.uint8
+    with Image.open(io.BytesIO(png(image, kind))) as again:
+        expected = np.array(again.convert("RGB"))
+    assert torch.equal(decoded, torch.from_numpy(expected).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_to_8(kind: str):
+    grey = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
+    decoded = decode_image(png(Image.fromarray(grey), kind))
+    assert decoded[0, 0].tolist() == [0, 1, 128, 255]
+    assert torch.equal(decoded[0], decoded[2])
+
+
+def test_transparency_is_laid_on_white():
+    rgba = np.zeros((1, 3, 4), dtype=np.uint8)
+    rgba[0, :, 3] = (0, 255, 128)
+    assert decode_image(png(Image.fromarray(rgba)))[0, 0].tolist() == [255, 0, 127]
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    decoded = decode_image(png(palette, transparency=0))
+    assert decoded[:, 0].T.tolist() == [[255, 255, 255], [40, 50, 60]]
+    grey_alpha = Image.fromarray(np.array([[[7, 255], [7, 0]]], dtype=np.uint8), "LA")
+    assert decode_image(png(grey_alpha))[0, 0].tolist() == [7, 255]
+
+
+def test_exif_orientation_is_applied():
+    image = Image.fromarray(colours()[:4])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn by 90 degrees clockwise
+    decoded = decode_image(png(image, exif=exif))
+    assert decoded.shape == (3, 8, 4)
+    assert torch.equal(decoded, torch.from_numpy(np.rot90(np.array(image), -1).copy()).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"no image at all", "no image that Pillow knows"),
+        (png(Image.fromarray(colours(size=64)), "JPEG")[:-300], "truncated"),
+        (png(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"), "floating-point"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_the_reason_and_the_option(tmp_path: Path, content: bytes, reason: str):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=rf"broken\.jpg: .*{reason}.*--skip-unreadable"):
+        ImageEntry("broken", path).load()
+    with pytest.raises(UnreadableImageError, match=rf"broken\.jpg, record 3 \(counted from 0\): .*{reason}"):
+        ImageEntry("broken", path, 3).load()
+
+
+def test_a_picture_that_claims_to_be_enormous_is_refused(tmp_path: Path):
+    whole = bytearray(png(Image.new("L", (10, 10))))
+    whole[16:24] = struct.pack(">II", 100_000, 100_000)
+    (tmp_path / "huge.png").write_bytes(whole)
+    with pytest.raises(UnreadableImageError, match=r"huge\.png"):
+        ImageEntry("huge", tmp_path / "huge.png").load()
+
+
+@given(st.integers(0, 2**31), st.integers(1, 8))
+def test_mutated_images_are_decoded_or_refused(seed: int, changes: int):
+    draws = random.Random(seed)
+    kind = draws.choice(["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
+    content = bytearray(png(Image.fromarray(colours(size=16)), kind))
+    for _ in range(changes):
+        content[draws.randrange(len(content))] = draws.randrange(256)
+    try:
+        decoded = decode_image(bytes(content[: draws.randrange(len(content)) if draws.random() < 0.3 else None]))
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert decoded.dtype == torch.uint8
+        assert decoded.shape[0] == 3
+
+
+@given(st.integers(0, 255))
+def test_bytes_survive_the_way_to_floats_and_back(value: int):
+    byte = torch.tensor(value, dtype=torch.uint8)
+    unit = to_unit_range(byte)
+    assert -1 <= unit <= 1
+    assert to_bytes(unit) == byte
+    assert to_bytes(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+# --- folders and layouts
+
+
+def test_images_of_a_folder_are_sorted_and_others_ignored(tmp_path: Path):
+    folder = write_folder(tmp_path / "photos", 3)
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("no image")
+    images = open_images(folder)
+    assert [entry.name for entry in images.entries] == ["000", "001", "002"]
+    assert torch.equal(images[1], torch.from_numpy(colours(1)).permute(2, 0, 1))
+    with pytest.raises(IndexError):
+        images[3]
+
+
+def test_layouts_are_found(tmp_path: Path):
+    kaggle = tmp_path / "kaggle"
+    write_folder(kaggle / "photo_jpg", 3)
+    write_records(kaggle / "monet_tfrec" / "monet00-2.tfrec", 2)
+    mixture = open_domains(kaggle)
+    assert (len(mixture.a), len(mixture.b), mixture.test_a) == (3, 2, None)
+    write_folder(kaggle / "monet_jpg", 1)
+    assert len(open_domains(kaggle).b) == 1  # files before records
+    assert len(open_domains(kaggle, paintings=kaggle / "monet_tfrec").b) == 2  # unless told otherwise
+    classic = tmp_path / "classic"
+    for folder, count in (("trainA", 4), ("trainB", 3), ("testA", 2)):
+        write_folder(classic / folder, count)
+    domains = open_domains(classic)
+    assert (len(domains.a), len(domains.b), len(domains.test_a or ()), domains.test_b) == (4, 3, 2, None)
+    by_hand = open_domains(photos=classic / "testA", paintings=kaggle / "monet_tfrec")
+    assert (len(by_hand.a), len(by_hand.b), by_hand.test_a) == (2, 2, None)
+
+
+def test_what_is_not_there_is_said_with_what_was_found(tmp_path: Path):
+    with pytest.raises(DataError, match=r"there is no folder .*absent"):
+        open_domains(tmp_path / "absent")
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(
+        DataError, match=r"photo_jpg or photo_tfrec with monet_jpg.*trainA with trainB.*found pictures/.*--photos"
+    ):
+        open_domains(tmp_path)
+    with pytest.raises(DataError, match=r"pictures has no images: looked for .*\.jpg.*\.tfrec.*found nothing"):
+        open_images(tmp_path / "pictures")
+    for i in range(9):
+        (tmp_path / "pictures" / f"{i}.gif").touch()
+    with pytest.raises(DataError, match=r"found 0\.gif, .* and 3 more"):
+        open_images(tmp_path / "pictures")
+    with pytest.raises(DataError, match="give the folder of a data set, or both"):
+        open_domains(photos=tmp_path)
+
+
+def test_unreadable_images_are_skipped_with_a_warning_if_asked(tmp_path: Path):
+    folder = write_folder(tmp_path / "photos", 3)
+    (folder / "001.png").write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError, match=r"001\.png"):
+        open_images(folder)[1]
+    images = open_images(folder, skip_unreadable=True)
+    with pytest.warns(UserWarning, match=r"skipped: .*001\.png"):
+        assert torch.equal(images[1], images[2])
+    with pytest.warns(UserWarning, match=r"skipped: .*001\.png"):
+        assert [name for name, _ in images.readable()] == ["000", "002"]
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UnreadableImageError, match="none of 3 images can be read"):
+            images[0]
+
+
+def test_the_sample_is_whole_and_its_sources_are_named():
+    domains = open_domains(sample())
+    assert [len(part or ()) for part in (domains.a, domains.b, domains.test_a)] == [114, 69, 21]
+    rows = (sample() / "SOURCES.tsv").read_text().splitlines()
+    assert rows[0].split("\t")[0] == "file"
+    listed = {row.split("\t")[0] for row in rows[1:]}
+    assert listed == {str(path.relative_to(sample())) for path in sample().glob("*/*.jpg")}
+    for images in (domains.a, domains.b, domains.test_a):
+        assert images is not None
+        assert all(image.shape == (3, 256, 256) for image in images)
+
+
+# --- pairs
+
+
+def pairs_of(tmp_path: Path, a: int, b: int, **options) -> PairDataset:
+    for name, count, seed in (("a", a, 0), ("b", b, 100)):
+        if (tmp_path / name).exists():
+            shutil.rmtree(tmp_path / name)
+        write_folder(tmp_path / name, count, seed)
+    folders = (open_images(tmp_path / name) for name in ("a", "b"))
+    return PairDataset(*folders, **{"resize": 8, "crop": 8, "flip": False, **options})
+
+
+def shown(images: Images, item: torch.Tensor) -> int:
+    return next(i for i in range(len(images)) if torch.equal(images[i], item))
+
+
+def test_an_epoch_shows_each_image_of_the_larger_domain_once(tmp_path: Path):
+    for a, b in ((7, 3), (3, 7)):
+        dataset = pairs_of(tmp_path, a, b)
+        assert len(dataset) == 7
+        epochs = []
+        for epoch in range(2):
+            order = [shown(dataset.a, dataset[epoch * 7 + i][0]) for i in range(7)]
+            assert sorted(order) == sorted(i % a for i in range(7))
+            epochs.append(order)
+        assert epochs[0] != epochs[1]
+
+
+def test_the_second_of_a_pair_is_drawn_at_random(tmp_path: Path):
+    dataset = pairs_of(tmp_path, 4, 4)
+    partners: dict[int, set[int]] = {}
+    for position in range(200):
+        a, b = dataset[position]
+        partners.setdefault(shown(dataset.a, a), set()).add(shown(dataset.b, b))
+    assert all(found == {0, 1, 2, 3} for found in partners.values())
+
+
+def test_pairs_depend_on_the_seed_and_nothing_else(tmp_path: Path):
+    def batches(seed: int = 0, **options) -> list[Pair]:
+        dataset = pairs_of(tmp_path, 5, 4, seed=seed, resize=9, flip=True)
+        return list(load_pairs(dataset, batch_size=2, steps=7, **options))
+
+    first = batches()
+    assert len(first) == 7
+    assert first[0].a.shape == (2, 3, 8, 8)
+    assert first[0].a.dtype == torch.float32
+    for workers, start in ((0, 0), (1, 0), (2, 0), (0, 4), (2, 5)):
+        again = batches(workers=workers, start=start)
+        assert len(again) == 7 - start
+        for pair, expected in zip(again, first[start:], strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(pair, expected, strict=True))
+    assert any(not torch.equal(x.a, y.a) for x, y in zip(first, batches(seed=1), strict=True))
+
+
+def test_images_are_resized_cropped_and_flipped(tmp_path: Path):
+    dataset = pairs_of(tmp_path, 1, 1, resize=12, crop=8, flip=True)
+    whole = resize(dataset.a[0], 12)
+    crops = {}
+    for y in range(5):
+        for x in range(5):
+            crop = whole[:, y : y + 8, x : x + 8]
+            crops[crop.numpy().tobytes()] = (y, x, False)
+            crops[crop.flip(-1).contiguous().numpy().tobytes()] = (y, x, True)
+    seen = [crops[dataset[i][0].contiguous().numpy().tobytes()] for i in range(400)]
+    assert len(set(seen)) == 50
+    assert 150 < sum(flipped for _, _, flipped in seen) < 250
+    with pytest.raises(ValueError, match="crop=9 is larger than resize=8"):
+        pairs_of(tmp_path, 1, 1, crop=9)
+
+
+def test_resizing_is_pillows_bicubic_within_rounding():
+    image = Image.open(sample() / "testA" / "pontduGard_0.jpg").convert("RGB")
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    for size in (286, 143, 128):
+        expected = torch.from_numpy(np.array(image.resize((size, size), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+        assert (resize(pixels, size).int() - expected.int()).abs().max() <= 1
+    assert resize(pixels, 256) is pixels
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_ends_loading_with_its_own_sentence(tmp_path: Path, workers: int):
+    dataset = pairs_of(tmp_path, 3, 2)
+    (tmp_path / "a" / "002.png").write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError) as caught:
+        list(load_pairs(dataset, steps=3, workers=workers))
+    assert str(caught.value).startswith(f"cannot read the image {tmp_path / 'a' / '002.png'}: it is no image")
+    assert "Traceback" not in str(caught.value)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import ganparts
+
+MODULES = ["ganparts", *(m.name for m in pkgutil.walk_packages(ganparts.__path__, "ganparts."))]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_exists_and_is_documented(name: str):
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} says nothing of itself"
+    assert module.__all__ == sorted(module.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n)), name
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if (inspect.isclass(thing) or inspect.isfunction(thing)) and thing.__module__.startswith("ganparts"):
+            assert inspect.getdoc(thing), f"{name}.{public}"
+            own = inspect.getdoc(thing) != inspect.getdoc(inspect.getmro(thing)[1]) if inspect.isclass(thing) else True
+            assert own, f"{name}.{public} has only its base's words"
+
+
+def test_the_promised_names_are_there():
+    promised = {
+        *("build_cyclegan", "CycleGAN", "Pair", "Translation", "LossWeights", "make_optimizers", "train_step"),
+        *("GENERATORS", "DISCRIMINATORS", "ADVERSARIAL_LOSSES", "CONSISTENCY_LOSSES", "REPLAY_BUFFERS", "PRESETS"),
+    }
+    assert promised <= set(ganparts.__all__)
+
+
+def test_every_registered_builder_is_public_and_documented():
+    from ganparts import discriminators, generators, losses, replay
+
+    homes = {
+        "generator": generators,
+        "discriminator": discriminators,
+        "replay buffer": replay,
+        "consistency loss": losses,
+        "adversarial loss": losses,
+    }
+    tables = (
+        ganparts.GENERATORS,
+        ganparts.DISCRIMINATORS,
+        ganparts.ADVERSARIAL_LOSSES,
+        ganparts.CONSISTENCY_LOSSES,
+        ganparts.REPLAY_BUFFERS,
+    )
+    for table in tables:
+        for name, builder in table.items():
+            assert getattr(homes[table.kind], name) is builder
+            assert inspect.getdoc(builder)
+            kinds = {p.kind for p in inspect.signature(builder).parameters.values()}
+            assert kinds <= {inspect.Parameter.KEYWORD_ONLY}, name
+
+
+def test_importing_brings_no_heavy_library_and_touches_no_random_state():
+    code = (
+        "import random, sys, torch; before = torch.get_rng_state(), random.getstate(); import ganparts; "
+        "assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate(); "
+        "print([m for m in ('torchvision', 'timm', 'tyro', 'rich', 'safetensors', 'numpy.random') "
+        "if m in sys.modules and m not in {'numpy.random'}])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
