@@ -1,20 +1,19 @@
 """Train a CycleGAN that paints photos, then paint them.
 
 Without arguments it takes the Kaggle competition's data if they are mounted, else the sample that ganparts ships. On
-a GPU it trains the whole preset; on a CPU it scales itself down to a run of minutes.
+a GPU it trains the whole preset; on a CPU it scales itself down to about three minutes on two cores.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
+import os
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -23,62 +22,52 @@ from rich.markup import escape
 from rich.progress import Progress
 from torch import nn
 
-from ganparts import DISCRIMINATORS, GENERATORS, PRESETS, build_cyclegan, make_optimizers, train_step
+import ganparts
 from ganparts.augment import DiffAugment
 from ganparts.cyclegan import Preset
-from ganparts.data import Domains, PairDataset, UnreadableImageError, load_pairs, open_domains, sample
+from ganparts.data import Domains, PairDataset, UnreadableImageError, load_pairs, open_domains
 from ganparts.interchange import save_pretrained
 from ganparts.registry import Registry
-from ganparts.training import (
-    DeviceError,
-    Monitor,
-    StopSignals,
-    evaluating,
-    load_checkpoint,
-    pick_device,
-    sample_photos,
-    save_checkpoint,
-    save_grid,
-)
+from ganparts.training import DeviceError, Monitor, RunFolder, StopSignals, load_checkpoint, pick_device, sample_photos
 from ganparts.translate import translate_to_zip
 
-KAGGLE = Path("/kaggle/input/gan-getting-started")
-CPU_STEPS = 270
+CPU_NOTE = """What no option chose is scaled down for a CPU: a U-Net of width 32 instead of the paper's ResNet, narrow
+networks, small images, batch 1, a higher learning rate, few steps. A GPU trains the whole preset."""
+CPU_STEPS, CPU_RATE = 330, 5e-4  # measured: about three minutes on two cores, and bold enough to see in them
+MAY_BE_ZERO = {"seed", "workers", "paint", "cycle_weight", "identity_weight", "skip_unreadable", "debug"}
 console = Console(highlight=False, soft_wrap=True)
+
+
+def named(table: Registry[Any], does: str) -> Any:
+    return tyro.conf.arg(help=f"{does}: {', '.join(table)}.", metavar="NAME")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train a CycleGAN that paints photos, then paint them.
-
-    None stands for the preset's value; on a CPU, where the whole preset would take weeks, for a smaller one.
-    """
+    """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: Path | None = None
-    """A folder in the Kaggle layout (monet_jpg or monet_tfrec, photo_jpg or photo_tfrec) or CycleGAN's (trainA,
-    trainB, perhaps testA). None: the competition's mount, else the sample."""
+    """A folder with monet_jpg or monet_tfrec and photo_jpg or photo_tfrec (as on Kaggle), or with trainA, trainB and
+    perhaps testA (as for CycleGAN). None: the competition's mount, else the sample."""
     photos: Path | None = None
     """A folder of photos (image files or TFRecords) instead of the layout's."""
     paintings: Path | None = None
-    """A folder of paintings instead of the layout's."""
+    """A folder of paintings (image files or TFRecords) instead of the layout's."""
     skip_unreadable: bool = False
     """Warn of images that cannot be read, and go on without them."""
-    preset: str = "paper"
-    """Complete settings: paper, keras_monet or two_objective."""
-    generator: str | None = None
-    """resnet9, resnet6, unet256, unet128, attention_unet256, keras_unet256."""
-    discriminator: str | None = None
-    """patchgan, pixel, two_objective, keras_patchgan."""
-    adversarial: str | None = None
-    """bce, lsgan, hinge, two_objective."""
-    replay: str | None = None
-    """history, none."""
+    preset: Annotated[str, named(ganparts.PRESETS, "Complete settings")] = "paper"
+    generator: Annotated[str | None, named(ganparts.GENERATORS, "Translates")] = None
+    discriminator: Annotated[str | None, named(ganparts.DISCRIMINATORS, "Tells real from generated")] = None
+    adversarial: Annotated[str | None, named(ganparts.ADVERSARIAL_LOSSES, "Trains the two against each other")] = None
+    replay: Annotated[str | None, named(ganparts.REPLAY_BUFFERS, "Shows discriminators older images too")] = None
     augment: Literal["none", "diffaugment"] | None = None
     """What is done to images before a discriminator sees them."""
+    upsample: Literal["transposed", "resize_conv"] | None = None
+    """How generators enlarge (keras_unet256 has no choice); resize_conv leaves no checkerboard."""
     cycle_weight: float | None = None
-    """Factor on the mean L1 between an image and itself after both translations."""
+    """Factor on the mean L1 between an image and what comes back of it after both translations."""
     identity_weight: float | None = None
-    """Factor on the mean L1 between a painting and its painting (a photo and its photo); 0 switches it off."""
+    """Factor on the mean L1 between a painting and its painting, a photo and its photo; 0 switches it off."""
     width: int | None = None
     """Channels after the first convolution of each network."""
     image_size: int | None = None
@@ -96,13 +85,13 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     workers: int | None = None
-    """Processes that decode images. None: 4 for a GPU, 0 for a CPU."""
+    """Processes that decode images. None: up to 4 for a GPU, 0 for a CPU."""
     paint: int | None = None
     """Photos to paint into images.zip. None: all on a GPU, at most 256 on a CPU."""
     out: Path | None = None
     """The run folder. None: runs/ and the time."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its own settings; all other options are ignored."""
+    """A run folder to go on with, by its own options; all others given here are ignored."""
     log_every: int = 10
     """Steps between two rows of losses.csv."""
     sample_every: int | None = None
@@ -112,32 +101,45 @@ class Config:
     debug: bool = False
     """Show the whole trace of an error."""
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and value <= 0 and name not in MAY_BE_ZERO:
+                raise ValueError(f"--{name.replace('_', '-')} {value}: it must be greater than 0")
 
-def settle(config: Config, device: torch.device) -> tuple[Preset, dict[str, object]]:
-    """The preset with the user's choices in it, made smaller on a CPU; and the same in words, for config.json."""
-    preset = PRESETS.create(config.preset)
-    on_cpu = device.type == "cpu"
-    if on_cpu:
-        preset = replace(preset, batch_size=2, generator="unet128" if config.preset == "paper" else preset.generator)
-    width = config.width or (32 if on_cpu else None)
 
-    def sized(table: Registry, choice: Any) -> tuple[str, Any]:
+def scale_down(preset: Preset, config: Config) -> tuple[Preset, Config]:
+    """For a CPU, where the paper's networks would take weeks; what the user chose stands."""
+    if config.preset == "paper" and config.generator is None:
+        preset = replace(preset, generator="unet128", learning_rate=CPU_RATE)
+        config = replace(config, upsample=config.upsample or "resize_conv")
+    return replace(preset, batch_size=1), replace(config, width=config.width or 32)
+
+
+def settle(config: Config, device: torch.device) -> Preset:
+    """The preset with the user's choices in it, made smaller for a CPU."""
+    preset = ganparts.PRESETS.create(config.preset)
+    published = preset.crop
+    if device.type == "cpu":
+        preset, config = scale_down(preset, config)
+
+    def built(table: Registry[Any], choice: Any, **options: Any) -> Any:
+        options = {name: value for name, value in options.items() if value is not None}
         names = choice if isinstance(choice, tuple) else (choice, choice)
-        options = {} if width is None else {"width": width}
-        return " and ".join(dict.fromkeys(names)), tuple(partial(table.create, name, **options) for name in names)
+        return tuple(partial(table.create, name, **options) for name in names)
 
-    generator, generators = sized(GENERATORS, config.generator or preset.generator)
-    discriminator, discriminators = sized(DISCRIMINATORS, config.discriminator or preset.discriminator)
-    crop = config.image_size or preset.crop
-    if on_cpu and config.image_size is None:
-        with torch.device("meta"):
-            multiple = getattr(generators[0](), "size_multiple", 1)
+    generator = built(
+        ganparts.GENERATORS, config.generator or preset.generator, width=config.width, upsample=config.upsample
+    )
+    crop = config.image_size or published
+    if device.type == "cpu" and config.image_size is None:
+        with torch.device("meta"):  # 128 pixels where the generator takes them
+            multiple = getattr(generator[0](), "size_multiple", 1)
         crop = 128 if 128 % multiple == 0 else multiple
     weights = {"cycle": config.cycle_weight, "identity": config.identity_weight}
-    preset = replace(
+    return replace(
         preset,
-        generator=generators,
-        discriminator=discriminators,
+        generator=generator,
+        discriminator=built(ganparts.DISCRIMINATORS, config.discriminator or preset.discriminator, width=config.width),
         adversarial=config.adversarial or preset.adversarial,
         replay=config.replay or preset.replay,
         augment={None: preset.augment, "none": None, "diffaugment": DiffAugment()}[config.augment],
@@ -145,161 +147,109 @@ def settle(config: Config, device: torch.device) -> tuple[Preset, dict[str, obje
         learning_rate=config.learning_rate or preset.learning_rate,
         batch_size=config.batch_size or preset.batch_size,
         crop=crop,
-        resize=round(crop * preset.resize / preset.crop),
+        resize=round(crop * preset.resize / published),
     )
-    words = {
-        "device": str(device),
-        "generator": generator,
-        "discriminator": discriminator,
-        "width": width or "the parts' own",
-        "image_size": crop,
-        "batch_size": preset.batch_size,
-        "adversarial": preset.adversarial,
-        "replay": preset.replay,
-        "augment": str(preset.augment),
-        "weights": dataclasses.asdict(preset.weights),
-        "learning_rate": preset.learning_rate,
-    }
-    return preset, words
 
 
 def run_length(config: Config, preset: Preset, pairs: int, device: torch.device) -> int:
     """The steps of the whole run."""
-    if config.epochs is not None and config.steps is not None:
+    if config.epochs and config.steps:
         raise ValueError(f"--epochs {config.epochs} and --steps {config.steps} exclude each other: give one")
-    if config.steps is not None:
-        return config.steps
-    if device.type == "cpu" and config.epochs is None:  # measured: about three minutes on two cores
-        return max(1, round(CPU_STEPS * (128 / preset.crop) ** 2 * 2 / preset.batch_size))
-    return (config.epochs or preset.epochs) * (preset.steps_per_epoch or -(-pairs // preset.batch_size))
-
-
-def find_data(config: Config) -> Domains:
-    """The user's images; else the competition's, else the sample."""
-    root = config.data
-    if root is None and not (config.photos and config.paintings):
-        root = KAGGLE if KAGGLE.is_dir() else sample()
-        whose = "the competition's" if root == KAGGLE else "the sample that ganparts ships (Van Gogh)"
-        console.print(f"No --data given: training on {whose}.")
-    return open_domains(root, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable)
+    if device.type == "cpu" and not config.epochs:
+        return config.steps or max(1, round(CPU_STEPS * (128 / preset.crop) ** 2 / preset.batch_size))
+    per_epoch = preset.steps_per_epoch or -(-pairs // preset.batch_size)
+    return config.steps or (config.epochs or preset.epochs) * per_epoch
 
 
 def train(config: Config, out: Path, *, resume: bool) -> None:
     """Train, paint, and leave everything in the folder ``out``."""
     device = pick_device(config.device)
-    preset, words = settle(config, device)
-    domains = find_data(config)
+    preset = settle(config, device)
+    domains = open_domains(
+        config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
+    )
     dataset = PairDataset(
         domains.a, domains.b, seed=config.seed, resize=preset.resize, crop=preset.crop, flip=preset.flip
     )
     steps = run_length(config, preset, len(dataset), device)
+
     torch.manual_seed(config.seed)
-    model = build_cyclegan(preset).to(device)
-    optimizers = make_optimizers(model, learning_rate=preset.learning_rate, betas=preset.betas, eps=preset.eps)
-
-    (out / "samples").mkdir(parents=True, exist_ok=True)
-    checkpoint, start = out / "checkpoint.pt", 0
-    if resume:
-        start, _ = load_checkpoint(checkpoint, model=model, optimizers=optimizers)
-    options = to_json(config)
-    words |= {"steps": steps, "data": domains.origin}
-    (out / "config.json").write_text(json.dumps({"options": options, "settled": words}, indent=2) + "\n")
-    describe(config, words, domains, out, start)
-
+    model = ganparts.build_cyclegan(preset).to(device)
+    optimizers = ganparts.make_optimizers(model, learning_rate=preset.learning_rate, betas=preset.betas, eps=preset.eps)
+    folder = RunFolder(out, model=model, optimizers=optimizers)
+    start = folder.restore() if resume else 0
+    parts: dict[str, Any] = {
+        name: part.built_from for name, part in model.named_children() if hasattr(part, "built_from")
+    }
+    run = {"device": device, "steps": steps, "data": domains.origin, "parts": parts}
+    folder.describe(vars(config), vars(preset) | run)
+    _, name, chosen = parts["generator_ab"]
+    console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
+    console.print(
+        f"Preset {config.preset} on {device}: {name} {chosen or ''} at {preset.crop} px, batch {preset.batch_size}, "
+        f"steps {start} to {steps}, into {out}\n{CPU_NOTE if device.type == 'cpu' else ''}"
+    )
+    workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
+    batch = preset.batch_size
+    pairs = load_pairs(dataset, batch_size=batch, start=start, steps=steps, workers=workers, device=device)
+    monitor = Monitor(folder.losses, steps=steps, start=start, pairs=batch, every=config.log_every, console=console)
     photos = sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
     sample_every = config.sample_every or max(1, steps // 10)
-    workers = config.workers if config.workers is not None else 4 * (device.type == "cuda")
-    batches = load_pairs(
-        dataset, batch_size=preset.batch_size, start=start, steps=steps, workers=workers, device=device
-    )
-    monitor = Monitor(
-        out / "losses.csv", steps=steps, start=start, pairs=preset.batch_size, every=config.log_every, console=console
-    )
-
-    def save_samples(step: int) -> None:
-        with evaluating(model):
-            save_grid(out / "samples" / f"step_{step:07d}.png", photos, (model.generator_ab, model.generator_ba))
-
     step, unreadable = start, None
     with StopSignals() as stop, monitor:
         try:
-            for step, pair in enumerate(monitor.timed(batches), start + 1):
+            for step, pair in enumerate(monitor.timed(pairs), start + 1):
                 learning_rate = preset.learning_rate * preset.schedule(step - 1, steps)
                 optimizers.set_learning_rate(learning_rate)
-                losses = train_step(model, pair, optimizers)
+                losses = ganparts.train_step(model, pair, optimizers)
                 monitor.log(step, losses, learning_rate)
-                if step % sample_every == 0:
-                    save_samples(step)
+                if step % sample_every == 0 or step == steps or stop.requested:
+                    folder.save_samples(step, photos, (model.generator_ab, model.generator_ba))
                 if step % config.checkpoint_every == 0:
-                    save_checkpoint(checkpoint, step=step, config=options, model=model, optimizers=optimizers)
+                    folder.save(step)
                 if stop.requested:
                     break
         except UnreadableImageError as error:  # what was learnt so far is kept
             unreadable = error
-    save_checkpoint(checkpoint, step=step, config=options, model=model, optimizers=optimizers)
-    save_samples(step)
-    save_pretrained(model.generator_ab, out / "generator")
+    folder.save(step)
+    save_pretrained(model.generator_ab, folder.generator)
     if unreadable is not None:
         raise unreadable
     if step < steps:
-        console.print(f"Stopped after step {step} of {steps}. Go on with: --resume {out}")
-    paint(config, model.generator_ab.eval(), domains, out, device)
+        console.print(f"Stopped after step {step} of {steps}; --resume {out} goes on.")
+    paint(config, model.generator_ab.eval(), domains, folder, device)
 
 
-def paint(config: Config, generator: nn.Module, domains: Domains, out: Path, device: torch.device) -> None:
+def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFolder, device: torch.device) -> None:
     """Write ``images.zip``: paintings of the photos that were kept out of training, then of the others."""
     sets = [images for images in (domains.test_a, domains.a) if images is not None]
     total = sum(len(images) for images in sets)
-    limit = config.paint if config.paint is not None else total if device.type == "cuda" else min(256, total)
+    limit = min(total, config.paint if config.paint is not None else total if device.type == "cuda" else 256)
     photos = itertools.islice(itertools.chain.from_iterable(images.readable() for images in sets), limit)
-    cut = f", of {total}, for on a CPU it takes a while: --paint {total} paints all" if limit < total else ""
-    console.print(f"Painting {limit} photos{cut}.")
+    console.print(f"Painting {limit} photos{f' (all {total}: --paint {total})' if limit < total else ''}.")
     try:
         with Progress(console=console, transient=True) as progress:
-            written = translate_to_zip(generator, progress.track(photos, total=limit), out / "images.zip")
-        console.print(f"Wrote {written} paintings of 256x256 to {out / 'images.zip'}")
+            written = translate_to_zip(generator, progress.track(photos, total=limit), folder.images)
+        console.print(f"{written} paintings of 256x256 are in {folder.images}")
     except KeyboardInterrupt:
-        console.print("Painting was stopped; images.zip was not written.")
-
-
-def describe(config: Config, words: dict[str, Any], domains: Domains, out: Path, start: int) -> None:
-    """Say what is going to happen."""
-    console.print(f"Photos: {len(domains.a)}, paintings: {len(domains.b)} ({domains.origin}).")
-    if words["device"] == "cpu":
-        console.print(
-            "On a CPU the run is scaled down where no option says otherwise (a small U-Net, narrow networks, small "
-            "images, few steps); on a GPU it trains the whole preset."
-        )
-    shown = ("device", "generator", "discriminator", "width", "image_size", "batch_size", "steps")
-    console.print(f"Preset {config.preset}: " + ", ".join(f"{name} {words[name]}" for name in shown) + ".")
-    console.print(f"{'Going on after step ' + str(start) + ' in' if start else 'Everything goes to'} {out}")
-
-
-def to_json(config: Config) -> dict[str, Any]:
-    """The options as plain values."""
-    return {name: str(v) if isinstance(v, Path) else v for name, v in dataclasses.asdict(config).items()}
-
-
-def from_json(options: dict[str, Any]) -> Config:
-    """The options that :func:`to_json` wrote."""
-    paths: dict[str, Any] = {
-        name: Path(options[name]) for name in ("data", "photos", "paintings", "out") if options[name]
-    }
-    return Config(**options | paths)
+        console.print("Painting was interrupted: there is no images.zip of this run.")
 
 
 def main() -> int:
     """The command line; the exit code."""
     config = tyro.cli(Config, description=__doc__)
     out = config.resume or config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    resume = config.resume is not None
     try:
-        if config.resume:
-            config = from_json(load_checkpoint(out / "checkpoint.pt")[1])
-        train(config, out, resume=out == config.resume)
+        if resume:
+            _, options = load_checkpoint(out / "checkpoint.pt")
+            paths: dict[str, Any] = {n: Path(options[n]) for n in ("data", "photos", "paintings", "out") if options[n]}
+            config = Config(**options | paths)
+        train(config, out, resume=resume)
     except (KeyError, ValueError, TypeError, OSError, DeviceError) as error:
         if config.debug:
             raise
-        console.print(f"[bold red]error:[/] {escape(str(error))}", style=None)
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
         return 1
     return 0
 

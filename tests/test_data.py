@@ -325,8 +325,15 @@ def test_what_is_not_there_is_said_with_what_was_found(tmp_path: Path):
         (tmp_path / "pictures" / f"{i}.gif").touch()
     with pytest.raises(DataError, match=r"found 0\.gif, .* and 3 more"):
         open_images(tmp_path / "pictures")
-    with pytest.raises(DataError, match="give the folder of a data set, or both"):
-        open_domains(photos=tmp_path)
+
+
+def test_without_a_folder_the_mount_is_taken_else_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ganparts.data.layouts._MOUNTS", (tmp_path / "mount",))
+    assert open_domains().origin.startswith("the sample that ganparts ships: photos from")
+    for folder in ("photo_jpg", "monet_jpg"):
+        write_folder(tmp_path / "mount" / folder, 2)
+    assert open_domains().origin.startswith(f"the competition's: photos from {tmp_path / 'mount' / 'photo_jpg'}")
+    assert "ganparts" in open_domains(sample()).origin
 
 
 def test_unreadable_images_are_skipped_with_a_warning_if_asked(tmp_path: Path):

@@ -79,6 +79,13 @@ def test_norm_none_and_the_batch_normed_pixel_discriminator_go_without_biases():
     pixel = PixelDiscriminator(width=2, norm="batch").eval()
     weights = {n: t for n, t in pixel.state_dict().items() if n != "net.5.bias"}
     assert torch.equal(from_junyanz(weights).eval()(images), pixel(images))
+    del weights["net.0.bias"]
+    with pytest.raises(ValueError, match=r'Missing key.* "net\.0\.bias"'):
+        from_junyanz(weights)
+    resnet = ResNetGenerator(width=2, blocks=1).state_dict()
+    del resnet["model.1.bias"]
+    with pytest.raises(ValueError, match="do not fit one"):
+        from_junyanz(resnet)
 
 
 def test_dtype_follows_the_weights():

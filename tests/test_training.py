@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import pickle
 import signal
@@ -28,6 +29,12 @@ from ganparts.training import (
     save_checkpoint,
     save_grid,
 )
+
+
+class Negative(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return -images
 
 
 def small_run() -> dict:
@@ -128,7 +135,7 @@ def test_a_card_without_kernels_is_explained_with_the_remedy(monkeypatch: pytest
 
 
 def test_the_monitor_writes_the_logged_steps_and_shows_them(tmp_path: Path):
-    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=200, file=io.StringIO())
     with Monitor(tmp_path / "l.csv", steps=25, start=0, pairs=2, every=10, console=console) as monitor:
         for step in monitor.timed(range(1, 26)):
             monitor.log(step, {"gan_ab": torch.tensor(step / 2), "cycle_a": torch.tensor(1.0)}, 2e-4)
@@ -157,7 +164,7 @@ def test_between_logged_steps_no_loss_is_fetched(tmp_path: Path):
 def test_a_grid_has_a_column_a_photo_and_a_row_a_stage(tmp_path: Path):
     photos = sample_photos(open_images(sample() / "testA"), count=4, size=32)
     assert photos.shape == (4, 3, 32, 32)
-    save_grid(tmp_path / "g.png", photos, (torch.neg, torch.neg))
+    save_grid(tmp_path / "g.png", photos, (Negative(), Negative()))
     grid = np.array(Image.open(tmp_path / "g.png")).astype(int)
     assert grid.shape == (3 * 36 + 4, 4 * 36 + 4, 3)
     first, second, third = (grid[4 + 36 * row : 36 + 36 * row, 40:72] for row in range(3))

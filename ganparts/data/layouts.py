@@ -9,6 +9,7 @@ from ganparts.data.images import DataError, Images, listing, open_images
 
 __all__ = ["Domains", "open_domains", "sample"]
 
+_MOUNTS = (Path("/kaggle/input/gan-getting-started"), Path("/kaggle/input/competitions/gan-getting-started"))
 # folders of photos, paintings, test photos and test paintings; the first of each that exists is taken
 _LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "the Kaggle competition's": (("photo_jpg", "photo_tfrec"), ("monet_jpg", "monet_tfrec"), (), ()),
@@ -54,7 +55,7 @@ def open_domains(
     """Find the images of both domains.
 
     Args:
-        root: a folder with ``photo_jpg`` or ``photo_tfrec`` and ``monet_jpg`` or ``monet_tfrec`` (files are preferred
+        root: None for the competition's mount on Kaggle, or, where there is none, the sample; else a folder with ``photo_jpg`` or ``photo_tfrec`` and ``monet_jpg`` or ``monet_tfrec`` (files are preferred
             to records), or with ``trainA``, ``trainB`` and perhaps ``testA``, ``testB``.
         photos: a folder of photos (image files or TFRecords), instead of the layout's.
         paintings: a folder of paintings, instead of the layout's.
@@ -65,9 +66,11 @@ def open_domains(
     """
     folder_a, folder_b = (None if given is None else Path(given) for given in (photos, paintings))
     test_a = test_b = None
+    whose = ""
     if folder_a is None or folder_b is None:
         if root is None:
-            raise DataError("give the folder of a data set, or both a folder of photos and one of paintings")
+            root = next((mount for mount in _MOUNTS if mount.is_dir()), sample())
+            whose = "the sample that ganparts ships: " if root == sample() else "the competition's: "
         found_a, found_b, test_a, test_b = _find(Path(root))
         folder_a, test_a = (found_a, test_a) if folder_a is None else (folder_a, None)
         folder_b, test_b = (found_b, test_b) if folder_b is None else (folder_b, None)
@@ -80,7 +83,7 @@ def open_domains(
         b=open_images(folder_b, skip_unreadable=skip_unreadable),
         test_a=optional(test_a),
         test_b=optional(test_b),
-        origin=f"photos from {folder_a}, paintings from {folder_b}",
+        origin=f"{whose}photos from {folder_a}, paintings from {folder_b}",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +45,30 @@ def from_junyanz(state_dict: Mapping[str, Tensor]) -> nn.Module:
     example = next(iter(weights.values()))
     network = network.to(example.device, example.dtype)
     expected = network.state_dict()
-    # Instance norms of before PyTorch 0.4 saved statistics that were never used; norm "none" and the pixel
-    # discriminator's batch norm go without biases that ours have.
+    # Instance norms of before PyTorch 0.4 saved statistics that were never used.
     weights = {n: t for n, t in weights.items() if n in expected or not re.search(r"running_|num_batches", n)}
-    absent = {n: torch.zeros_like(t) for n, t in expected.items() if n.endswith("bias") and n not in weights}
+    biases = _biases_that_theirs_lack(network)
+    if not biases & weights.keys():
+        weights |= {name: torch.zeros_like(expected[name]) for name in biases}
     try:
-        network.load_state_dict(weights | absent)
+        network.load_state_dict(weights)
     except RuntimeError as error:
-        kind = type(network).__name__
-        raise ValueError(f"these weights look like a {kind}, but do not fit one: {error}") from None
+        kind, reason = type(network).__name__, " ".join(str(error).split())
+        raise ValueError(f"these weights look like a {kind}, but do not fit one: {reason}") from None
     return network
+
+
+def _biases_that_theirs_lack(network: nn.Module) -> set[str]:
+    """Of convolutions before norm "none", and of the last one of a pixel discriminator with batch norm."""
+    biases = set()
+    for name, layers in network.named_modules():
+        if isinstance(layers, nn.Sequential):
+            for (place, _), (_, after) in pairwise(layers.named_children()):
+                if isinstance(after, nn.Identity):
+                    biases.add(f"{name}.{place}.bias")
+    if isinstance(network, PixelDiscriminator) and isinstance(network.net[3], nn.BatchNorm2d | nn.Identity):
+        biases.add("net.5.bias")
+    return biases
 
 
 def _network(weights: Weights) -> nn.Module:

@@ -69,5 +69,8 @@ def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
     try:
         load_model(network, str(folder / _WEIGHTS), device=device)
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{folder / _WEIGHTS} does not hold the weights of {name!r} with {options}: {error}") from None
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{folder / _WEIGHTS} does not hold the weights of {name!r} with {options}: {reason}"
+        ) from None
     return network.to(device).eval()

@@ -2,6 +2,7 @@
 
 from ganparts.training.checkpoint import load_checkpoint, save_checkpoint
 from ganparts.training.device import DeviceError, pick_device
+from ganparts.training.folder import RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.samples import evaluating, sample_photos, save_grid
 from ganparts.training.stopping import StopSignals
@@ -9,6 +10,7 @@ from ganparts.training.stopping import StopSignals
 __all__ = [
     "DeviceError",
     "Monitor",
+    "RunFolder",
     "StopSignals",
     "evaluating",
     "load_checkpoint",

@@ -75,7 +75,8 @@ def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, A
         try:
             thing.load_state_dict(states[name])
         except (KeyError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{path} was saved with other options; its {name} does not fit: {error}") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} was saved with other options; its {name} does not fit: {reason}") from None
     if stateful:
         random.setstate(_tuples(randomness["python"]))
         torch.set_rng_state(randomness["torch"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,28 +22,31 @@ def sample_photos(images: Images, *, count: int, size: int) -> Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in ``eval()`` mode (no dropout), and back in ``train()``."""
+    """Puts a model in ``eval()`` mode (no dropout), and back in the mode that it was in."""
+    training = model.training
     model.eval()
     try:
         yield
     finally:
-        model.train()
+        model.train(training)
 
 
 @torch.inference_mode()
-def save_grid(path: Path, photos: Tensor, stages: Sequence[Callable[[Tensor], Tensor]]) -> None:
+def save_grid(path: Path, photos: Tensor, stages: Sequence[nn.Module]) -> None:
     """Write a PNG with a column a photo: the photo, then what each stage makes of the row above it.
 
     Args:
         path: of the PNG.
         photos: float [N, 3, H, W] in [-1, 1], on the stages' device.
-        stages: for instance (generator_ab, generator_ba): painting of it, and photo again.
+        stages: for instance (generator_ab, generator_ba): painting of it, and photo again. They are put in
+            ``eval()`` mode (no dropout) while they work.
     """
     from torchvision.transforms.v2.functional import to_pil_image
     from torchvision.utils import make_grid
 
     rows = [photos]
     for stage in stages:
-        rows.append(stage(rows[-1]))
+        with evaluating(stage):
+            rows.append(stage(rows[-1]))
     grid = make_grid(to_bytes(torch.cat(rows)).cpu(), nrow=len(photos), padding=4, pad_value=255)
     to_pil_image(grid).save(path)
