@@ -1,7 +1,5 @@
-"""Train a CycleGAN that paints photos, then paint them.
-
-Without arguments it takes the Kaggle competition's data if they are mounted, else the sample that ganparts ships. On
-a GPU it trains the whole preset; on a CPU it scales itself down to about three minutes on two cores.
+"""Train a CycleGAN that paints photos, then paint them: the Kaggle competition's if they are mounted, else the sample
+that ganparts ships. On a GPU it trains the whole preset; on a CPU it scales itself down to about three minutes.
 """
 
 from __future__ import annotations
@@ -23,17 +21,18 @@ from rich.progress import Progress
 from torch import nn
 
 import ganparts
+from ganparts import DISCRIMINATORS, GENERATORS
 from ganparts.augment import DiffAugment
-from ganparts.cyclegan import Preset
+from ganparts.cyclegan import LossWeights, Preset
 from ganparts.data import Domains, PairDataset, UnreadableImageError, load_pairs, open_domains
 from ganparts.interchange import save_pretrained
 from ganparts.registry import Registry
 from ganparts.training import DeviceError, Monitor, RunFolder, StopSignals, load_checkpoint, pick_device, sample_photos
 from ganparts.translate import translate_to_zip
 
-CPU_NOTE = """What no option chose is scaled down for a CPU: a U-Net of width 32 instead of the paper's ResNet, narrow
-networks, small images, batch 1, a higher learning rate, few steps. A GPU trains the whole preset."""
-CPU_STEPS, CPU_RATE = 330, 5e-4  # measured: about three minutes on two cores, and bold enough to see in them
+CPU_STEPS = 330  # about three minutes on two cores
+CPU_NOTE = """On a CPU, what no option chose is scaled down: for the paper's ResNet a U-Net with resize convolutions,
+learning rate 5e-4, identity weight 2; width 32, small images, batch 1. A GPU trains the whole preset."""
 MAY_BE_ZERO = {"seed", "workers", "paint", "cycle_weight", "identity_weight", "skip_unreadable", "debug"}
 console = Console(highlight=False, soft_wrap=True)
 
@@ -56,8 +55,8 @@ class Config:
     skip_unreadable: bool = False
     """Warn of images that cannot be read, and go on without them."""
     preset: Annotated[str, named(ganparts.PRESETS, "Complete settings")] = "paper"
-    generator: Annotated[str | None, named(ganparts.GENERATORS, "Translates")] = None
-    discriminator: Annotated[str | None, named(ganparts.DISCRIMINATORS, "Tells real from generated")] = None
+    generator: Annotated[str | None, named(GENERATORS, "Translates")] = None
+    discriminator: Annotated[str | None, named(DISCRIMINATORS, "Tells real from generated")] = None
     adversarial: Annotated[str | None, named(ganparts.ADVERSARIAL_LOSSES, "Trains the two against each other")] = None
     replay: Annotated[str | None, named(ganparts.REPLAY_BUFFERS, "Shows discriminators older images too")] = None
     augment: Literal["none", "diffaugment"] | None = None
@@ -102,6 +101,8 @@ class Config:
     """Show the whole trace of an error."""
 
     def __post_init__(self) -> None:
+        if self.epochs and self.steps:
+            raise ValueError(f"--epochs {self.epochs} and --steps {self.steps} exclude each other: give one")
         for name, value in vars(self).items():
             if isinstance(value, int | float) and value <= 0 and name not in MAY_BE_ZERO:
                 raise ValueError(f"--{name.replace('_', '-')} {value}: it must be greater than 0")
@@ -110,7 +111,7 @@ class Config:
 def scale_down(preset: Preset, config: Config) -> tuple[Preset, Config]:
     """For a CPU, where the paper's networks would take weeks; what the user chose stands."""
     if config.preset == "paper" and config.generator is None:
-        preset = replace(preset, generator="unet128", learning_rate=CPU_RATE)
+        preset = replace(preset, generator="unet128", learning_rate=5e-4, weights=LossWeights(identity=2.0))
         config = replace(config, upsample=config.upsample or "resize_conv")
     return replace(preset, batch_size=1), replace(config, width=config.width or 32)
 
@@ -127,9 +128,7 @@ def settle(config: Config, device: torch.device) -> Preset:
         names = choice if isinstance(choice, tuple) else (choice, choice)
         return tuple(partial(table.create, name, **options) for name in names)
 
-    generator = built(
-        ganparts.GENERATORS, config.generator or preset.generator, width=config.width, upsample=config.upsample
-    )
+    generator = built(GENERATORS, config.generator or preset.generator, width=config.width, upsample=config.upsample)
     crop = config.image_size or published
     if device.type == "cpu" and config.image_size is None:
         with torch.device("meta"):  # 128 pixels where the generator takes them
@@ -139,7 +138,7 @@ def settle(config: Config, device: torch.device) -> Preset:
     return replace(
         preset,
         generator=generator,
-        discriminator=built(ganparts.DISCRIMINATORS, config.discriminator or preset.discriminator, width=config.width),
+        discriminator=built(DISCRIMINATORS, config.discriminator or preset.discriminator, width=config.width),
         adversarial=config.adversarial or preset.adversarial,
         replay=config.replay or preset.replay,
         augment={None: preset.augment, "none": None, "diffaugment": DiffAugment()}[config.augment],
@@ -153,8 +152,6 @@ def settle(config: Config, device: torch.device) -> Preset:
 
 def run_length(config: Config, preset: Preset, pairs: int, device: torch.device) -> int:
     """The steps of the whole run."""
-    if config.epochs and config.steps:
-        raise ValueError(f"--epochs {config.epochs} and --steps {config.steps} exclude each other: give one")
     if device.type == "cpu" and not config.epochs:
         return config.steps or max(1, round(CPU_STEPS * (128 / preset.crop) ** 2 / preset.batch_size))
     per_epoch = preset.steps_per_epoch or -(-pairs // preset.batch_size)
@@ -168,9 +165,8 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     domains = open_domains(
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
     )
-    dataset = PairDataset(
-        domains.a, domains.b, seed=config.seed, resize=preset.resize, crop=preset.crop, flip=preset.flip
-    )
+    sizes = {"resize": preset.resize, "crop": preset.crop, "flip": preset.flip}
+    dataset = PairDataset(domains.a, domains.b, seed=config.seed, **sizes)
     steps = run_length(config, preset, len(dataset), device)
 
     torch.manual_seed(config.seed)
@@ -178,17 +174,13 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     optimizers = ganparts.make_optimizers(model, learning_rate=preset.learning_rate, betas=preset.betas, eps=preset.eps)
     folder = RunFolder(out, model=model, optimizers=optimizers)
     start = folder.restore() if resume else 0
-    parts: dict[str, Any] = {
-        name: part.built_from for name, part in model.named_children() if hasattr(part, "built_from")
-    }
-    run = {"device": device, "steps": steps, "data": domains.origin, "parts": parts}
-    folder.describe(vars(config), vars(preset) | run)
-    _, name, chosen = parts["generator_ab"]
+    parts = folder.describe(vars(config), preset.numbers() | {"device": device, "steps": steps, "data": domains.origin})
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
-    console.print(
-        f"Preset {config.preset} on {device}: {name} {chosen or ''} at {preset.crop} px, batch {preset.batch_size}, "
-        f"steps {start} to {steps}, into {out}\n{CPU_NOTE if device.type == 'cpu' else ''}"
-    )
+    console.print(f"Preset {config.preset} on {device}: {parts['generator_ab']}, {preset.crop} px, {steps} steps of")
+    console.print(f"batch {preset.batch_size}, {start} of them done; everything goes to {out}")
+    if device.type == "cpu":
+        console.print(CPU_NOTE)
+
     workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
     batch = preset.batch_size
     pairs = load_pairs(dataset, batch_size=batch, start=start, steps=steps, workers=workers, device=device)
@@ -196,6 +188,7 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     photos = sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
     sample_every = config.sample_every or max(1, steps // 10)
     step, unreadable = start, None
+    stages = (model.generator_ab, model.generator_ba)  # photo, painting of it, photo again
     with StopSignals() as stop, monitor:
         try:
             for step, pair in enumerate(monitor.timed(pairs), start + 1):
@@ -204,7 +197,7 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
                 losses = ganparts.train_step(model, pair, optimizers)
                 monitor.log(step, losses, learning_rate)
                 if step % sample_every == 0 or step == steps or stop.requested:
-                    folder.save_samples(step, photos, (model.generator_ab, model.generator_ba))
+                    folder.save_samples(step, photos, stages)
                 if step % config.checkpoint_every == 0:
                     folder.save(step)
                 if stop.requested:
@@ -236,12 +229,10 @@ def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFol
 
 
 def main() -> int:
-    """The command line; the exit code."""
     config = tyro.cli(Config, description=__doc__)
     out = config.resume or config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    resume = config.resume is not None
     try:
-        if resume:
+        if resume := config.resume is not None:
             _, options = load_checkpoint(out / "checkpoint.pt")
             paths: dict[str, Any] = {n: Path(options[n]) for n in ("data", "photos", "paintings", "out") if options[n]}
             config = Config(**options | paths)

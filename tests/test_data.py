@@ -420,6 +420,13 @@ def test_pairs_depend_on_the_seed_and_nothing_else(tmp_path: Path):
     assert any(not torch.equal(x.a, y.a) for x, y in zip(first, batches(seed=1), strict=True))
 
 
+def test_loading_draws_nothing_from_torchs_own_generator(tmp_path: Path):
+    dataset = pairs_of(tmp_path, 2, 2)
+    before = torch.get_rng_state()
+    list(load_pairs(dataset, steps=2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_images_are_resized_cropped_and_flipped(tmp_path: Path):
     dataset = pairs_of(tmp_path, 1, 1, resize=12, crop=8, flip=True)
     whole = resize(dataset.a[0], 12)

@@ -134,8 +134,9 @@ def test_a_card_without_kernels_is_explained_with_the_remedy(monkeypatch: pytest
     assert "\n" not in text
 
 
-def test_the_monitor_writes_the_logged_steps_and_shows_them(tmp_path: Path):
-    console = Console(record=True, width=200, file=io.StringIO())
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_monitor_writes_the_logged_steps_and_shows_them(tmp_path: Path, terminal: bool):
+    console = Console(record=True, width=80, file=io.StringIO(), force_terminal=terminal)
     with Monitor(tmp_path / "l.csv", steps=25, start=0, pairs=2, every=10, console=console) as monitor:
         for step in monitor.timed(range(1, 26)):
             monitor.log(step, {"gan_ab": torch.tensor(step / 2), "cycle_a": torch.tensor(1.0)}, 2e-4)
@@ -147,10 +148,7 @@ def test_the_monitor_writes_the_logged_steps_and_shows_them(tmp_path: Path):
     assert all(float(row["images_per_second"]) > 0 for row in rows)
     assert all(0 <= float(row["data_wait"]) <= 1 for row in rows)
     shown = console.export_text()
-    assert "25/25" in shown
-    assert "gan_ab 12.50" in shown
-    assert "images/s" in shown
-    assert "waiting for data" in shown
+    assert all(part in shown for part in ("25/25", "gan_ab 12.50", "images/s", "waiting for data"))
 
 
 def test_between_logged_steps_no_loss_is_fetched(tmp_path: Path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from ganparts.augment import DiffAugment
 from ganparts.cyclegan.schedules import ConstantThenLinear, PiecewiseConstant
@@ -92,6 +92,11 @@ class Preset:
     resize: int = 286
     crop: int = 256
     flip: bool = True
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the choices of parts."""
+        parts = ("generator", "discriminator", "adversarial", "cycle", "identity", "replay")
+        return {name: value for name, value in vars(self).items() if name not in parts}
 
 
 PRESETS: Registry[Preset] = Registry("preset")

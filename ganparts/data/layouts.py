@@ -55,8 +55,9 @@ def open_domains(
     """Find the images of both domains.
 
     Args:
-        root: None for the competition's mount on Kaggle, or, where there is none, the sample; else a folder with ``photo_jpg`` or ``photo_tfrec`` and ``monet_jpg`` or ``monet_tfrec`` (files are preferred
-            to records), or with ``trainA``, ``trainB`` and perhaps ``testA``, ``testB``.
+        root: a folder with ``photo_jpg`` or ``photo_tfrec`` and ``monet_jpg`` or ``monet_tfrec`` (files are preferred
+            to records), or with ``trainA``, ``trainB`` and perhaps ``testA``, ``testB``. None for the competition's
+            mount on Kaggle, or, where there is none, the sample.
         photos: a folder of photos (image files or TFRecords), instead of the layout's.
         paintings: a folder of paintings, instead of the layout's.
         skip_unreadable: warn of images that cannot be read, and go on without them.

@@ -117,6 +117,7 @@ def load_pairs(
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # else each loader draws from torch's own, and a resumed run has one more
     )
     for batch in loader:
         if isinstance(batch, UnreadableImageError):

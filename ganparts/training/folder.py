@@ -38,11 +38,25 @@ class RunFolder:
         self.options: dict[str, Any] = {}
         (path / "samples").mkdir(parents=True, exist_ok=True)
 
-    def describe(self, options: dict[str, Any], settled: dict[str, Any]) -> None:
-        """Write ``config.json``; the options go into checkpoints too. Paths become text."""
+    def describe(self, options: dict[str, Any], settled: dict[str, Any]) -> dict[str, str]:
+        """Write ``config.json``: the options (they go into checkpoints too), what they settled on, and the parts.
+
+        Args:
+            options: as the user gave them. Paths become text.
+            settled: the numbers of the run.
+
+        Returns:
+            The parts of the model that were built by name, in words, by their place in it.
+        """
         self.options = json.loads(json.dumps(options, default=str))
-        text = json.dumps({"options": options, "settled": settled}, indent=2, default=str)
+        parts = {
+            place: f"{name}({', '.join(f'{option}={value!r}' for option, value in chosen.items())})"
+            for place, part in self.stateful["model"].named_children()
+            for _, name, chosen in [vars(part).get("built_from") or (None, type(part).__name__, {})]
+        }
+        text = json.dumps({"options": options, "settled": settled, "parts": parts}, indent=2, default=str)
         (self.path / "config.json").write_text(text + "\n")
+        return parts
 
     def save(self, step: int) -> None:
         """Write the checkpoint."""

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
+import torch
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor
 
 __all__ = ["Monitor"]
@@ -21,7 +24,8 @@ class Monitor:
     """Shows progress, losses, images a second, time left and the share of time spent waiting for data, and appends
     losses to a CSV.
 
-    Losses stay on the device between logged steps; only :meth:`log` fetches them, in one transfer.
+    Losses stay on the device between logged steps; only :meth:`log` fetches them, in one transfer. Where the output
+    is no terminal there is a plain line twice a minute instead of a bar.
 
     Args:
         csv_path: appended to; begun with a header if it does not exist.
@@ -36,25 +40,27 @@ class Monitor:
         self, csv_path: Path, *, steps: int, start: int, pairs: int, every: int, console: Console | None = None
     ):
         self.csv_path, self.pairs, self.every, self.steps = csv_path, pairs, every, steps
+        self.console = console or Console()
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[rate]}"),
+            BarColumn(bar_width=16),
             TimeRemainingColumn(),
-            TextColumn("left  {task.fields[losses]}"),
-            console=console,
+            TextColumn("left  {task.fields[rate]}"),
         )
-        self.task = self.progress.add_task("", total=steps, completed=start, rate="", losses="")
-        self.waited = 0.0
-        self._since, self._since_step, self._waited_before = time.perf_counter(), start, 0.0
+        self.task = self.progress.add_task("", total=steps, completed=start, rate="")
+        self.losses = Text()
+        self.live = Live(Group(self.progress, self.losses), console=self.console, refresh_per_second=4)
+        self._start = self._since = time.perf_counter()
+        self._since_step, self._waited, self._printed = start, 0.0, 0.0
 
     def __enter__(self) -> Monitor:
-        self.progress.start()
+        if self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        self.live.stop()
 
     def timed(self, batches: Iterable[ItemT]) -> Iterator[ItemT]:
         """Pass batches on, and count the time that passes until each is there."""
@@ -65,7 +71,7 @@ class Monitor:
                 batch = next(iterator)
             except StopIteration:
                 return
-            self.waited += time.perf_counter() - before
+            self._waited += time.perf_counter() - before
             yield batch
 
     def log(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
@@ -76,25 +82,26 @@ class Monitor:
             losses: scalars on the device.
             learning_rate: that the step used.
         """
+        self.progress.update(self.task, completed=step)
         if step % self.every and step not in (1, self.steps):
-            self.progress.update(self.task, completed=step)
             return
-        import torch
-
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
-        images = 2 * self.pairs * (step - self._since_step) / seconds
-        waiting = (self.waited - self._waited_before) / seconds
-        self._since, self._since_step, self._waited_before = now, step, self.waited
-        self.progress.update(
-            self.task,
-            completed=step,
-            rate=f"{images:.1f} images/s, {waiting:.0%} waiting for data",
-            losses="  ".join(f"{name} {value:.2f}" for name, value in values.items()),
-        )
+        images, waiting = 2 * self.pairs * (step - self._since_step) / seconds, self._waited / seconds
+        self._since, self._since_step, self._waited = now, step, 0.0
         row = {"step": step, "learning_rate": learning_rate, "images_per_second": round(images, 3)}
         self._append(row | {"data_wait": round(waiting, 4)} | values)
+        self._show(step, values, f"{images:.1f} images/s, {waiting:.1%} waiting for data")
+
+    def _show(self, step: int, values: dict[str, float], rate: str) -> None:
+        self.progress.update(self.task, rate=rate)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
+        self.losses.plain = shown
+        elapsed = time.perf_counter() - self._start
+        if not self.console.is_terminal and (step == self.steps or elapsed - self._printed >= 30):
+            self._printed = elapsed
+            self.console.print(f"step {step}/{self.steps}  {rate}  {shown}")
 
     def _append(self, row: dict[str, float]) -> None:
         new = not self.csv_path.exists()

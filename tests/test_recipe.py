@@ -1,0 +1,195 @@
+"""The recipe through its command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ganparts.data import sample
+from ganparts.interchange import from_pretrained
+from ganparts.translate import translate
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "cyclegan_monet.py"
+QUICK = ("--width", "2", "--device", "cpu", "--paint", "2", "--log-every", "1")
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(RECIPE), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"},
+    )
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    return output
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "losses.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
+    out = tmp_path / "run"
+    said = run(*QUICK, "--steps", 4, "--sample-every", 2, "--out", out)
+    assert "114 photos, 69 paintings (the sample that ganparts ships" in said
+    assert "On a CPU, what no option chose is scaled down" in said
+    assert "Painting 2 photos (all 135: --paint 135)" in said
+    assert {path.name for path in out.iterdir()} == {
+        *("checkpoint.pt", "config.json", "generator", "images.zip", "losses.csv", "samples")
+    }
+    config = json.loads((out / "config.json").read_text())
+    assert config["options"]["steps"] == 4
+    assert config["parts"]["generator_ab"] == "unet128(width=2, upsample='resize_conv')"
+    assert config["settled"]["crop"] == 128
+    assert [row["step"] for row in rows(out)] == ["1", "2", "3", "4"]
+    assert all(float(row["cycle_a"]) > 0 and float(row["disc_b"]) > 0 for row in rows(out))
+    assert sorted(path.name for path in (out / "samples").iterdir()) == ["step_0000002.png", "step_0000004.png"]
+    with Image.open(out / "samples" / "step_0000004.png") as grid:
+        assert grid.size == (6 * 132 + 4, 3 * 132 + 4)
+    with zipfile.ZipFile(out / "images.zip") as archive:
+        assert len(archive.namelist()) == 2
+        for name in archive.namelist():
+            assert (sample() / "testA" / name).exists()
+            with Image.open(io.BytesIO(archive.read(name))) as image:
+                assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (256, 256))
+    generator = from_pretrained(out / "generator")
+    saved = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 4
+    assert saved["states"].keys() == {"model", "optimizers"}
+    assert saved["states"]["model"]["replay_a.images"].shape == (50, 3, 128, 128)
+    trained = load_file(out / "generator" / "model.safetensors")
+    assert all(torch.equal(saved["states"]["model"][f"generator_ab.{n}"], t) for n, t in trained.items())
+    assert translate(generator, sample() / "testA" / "pontduGard_0.jpg").size == (256, 256)
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    options = (*QUICK, "--steps", 6, "--preset", "keras_monet", "--replay", "history", "--checkpoint-every", 3)
+    run(*options, "--out", whole)
+    process = start(*options, "--out", parted)
+    while len(rows(parted) if (parted / "losses.csv").exists() else []) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    stopped = re.search(r"Stopped after step (\d) of 6; --resume (\S+) goes on", said)
+    assert stopped, said
+    assert (parted / "images.zip").exists()
+    assert f"{stopped[1]} of them done" in run("--resume", parted)
+    assert [row["step"] for row in rows(parted)] == list("123456")
+    for row, expected in zip(rows(parted), rows(whole), strict=True):
+        assert {n: v for n, v in row.items() if n not in ("images_per_second", "data_wait")} == {
+            n: v for n, v in expected.items() if n not in ("images_per_second", "data_wait")
+        }
+    states = [torch.load(folder / "checkpoint.pt", weights_only=True)["states"] for folder in (whole, parted)]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--preset", "two_objective", "--batch-size", 2, "--workers", 1),
+        (
+            "--generator",
+            "attention_unet256",
+            "--discriminator",
+            "pixel",
+            "--adversarial",
+            "hinge",
+            "--augment",
+            "diffaugment",
+        ),
+        ("--generator", "resnet6", "--image-size", 32, "--identity-weight", 0, "--replay", "none", "--epochs", 1),
+    ],
+)
+def test_parts_are_swapped_by_a_word(tmp_path: Path, options):
+    data = tmp_path / "data"
+    for folder in ("trainA", "trainB"):
+        (data / folder).mkdir(parents=True)
+        for number in range(2):
+            Image.effect_noise((64, 64), 50).convert("RGB").save(data / folder / f"{number}.png")
+    steps = () if "--epochs" in options else ("--steps", 2)
+    run(*QUICK, *steps, *options, "--data", data, "--out", tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == 2
+    assert ("identity_a" in rows(tmp_path / "run")[0]) == ("--identity-weight" not in options)
+
+
+def test_help_explains_every_option_with_its_default():
+    said = run("--help")
+    for option in (
+        *("--data", "--preset", "--generator", "--discriminator", "--adversarial", "--replay", "--image-size"),
+        *("--batch-size", "--epochs", "--steps", "--seed", "--device", "--paint", "--out"),
+    ):
+        assert re.search(rf"{option} .*?\(default: ", said, re.DOTALL), option
+    assert "attention_unet256, keras_unet256" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--generator", "resnet8"), "there is no generator named 'resnet8' (did you mean 'resnet9'?)"),
+        (("--generator", "keras_unet256", "--upsample", "resize_conv"), "'keras_unet256' has no option 'upsample'"),
+        (("--generator", "unet256", "--image-size", "128"), "multiples of 256"),
+        (("--discriminator", "patchgan", "--adversarial", "two_objective"), "take a discriminator with objectives=2"),
+        (("--data", "nowhere"), "there is no folder nowhere"),
+        (("--device", "gpu"), "'gpu' is no device that PyTorch knows"),
+        (("--resume", "nowhere"), "checkpoint.pt"),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, options, message):
+    steps = () if "--steps" in options else ("--steps", 1)
+    said = run(*QUICK, *steps, "--out", tmp_path / "run", *options, code=1)
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert message in error
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epochs", "2", "--steps", "2"), "--epochs 2 and --steps 2 exclude each other: give one"),
+        (("--batch-size", "0"), "--batch-size 0: it must be greater than 0"),
+        (("--stps", "2"), "--steps"),
+    ],
+)
+def test_wrong_options_are_a_usage_error(options, message):
+    said = run(*options, code=2)
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path):
+    for folder in ("photos", "paintings"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "photos" / "1.png").write_bytes(b"broken")
+    folders = ("--photos", tmp_path / "photos", "--paintings", tmp_path / "paintings")
+    # the grid of samples is what meets it first
+    said = run(*QUICK, *folders, "--steps", 3, "--out", tmp_path / "a", code=1)
+    assert re.search(r"error: cannot read the image .*1\.png: .*--skip-unreadable", said)
+    said = run(*QUICK, *folders, "--steps", 3, "--out", tmp_path / "b", "--skip-unreadable")
+    assert "skipped: cannot read the image" in said
+    assert len(rows(tmp_path / "b")) == 3
