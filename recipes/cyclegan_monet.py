@@ -221,7 +221,7 @@ def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFol
     photos = itertools.islice(itertools.chain.from_iterable(images.readable() for images in sets), limit)
     console.print(f"Painting {limit} photos{f' (all {total}: --paint {total})' if limit < total else ''}.")
     try:
-        with Progress(console=console, transient=True) as progress:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             written = translate_to_zip(generator, progress.track(photos, total=limit), folder.images)
         console.print(f"{written} paintings of 256x256 are in {folder.images}")
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,9 @@ def test_importing_brings_no_heavy_library_and_touches_no_random_state():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_every_module_is_in_the_documentation():
+    pages = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+    top = {name for name in MODULES if name.count(".") == 1}
+    assert {name for name in top if f".. automodule:: {name}\n" not in pages} == set()

@@ -55,14 +55,14 @@ class Translation(NamedTuple):
 class CycleGAN(nn.Module):
     """The parts of a CycleGAN. Each network *judges or produces the letter that it ends in*.
 
-    ==================  =============  ==========================================
-    here                in the paper   what it does
-    ==================  =============  ==========================================
-    ``generator_ab``    G: X to Y      makes domain b (paintings) of a (photos)
-    ``generator_ba``    F: Y to X      makes domain a of b
-    ``discriminator_a`` D_X            tells real a from ``generator_ba``'s
-    ``discriminator_b`` D_Y            tells real b from ``generator_ab``'s
-    ==================  =============  ==========================================
+    ===================  ============  ==========================================
+    here                 in the paper  what it does
+    ===================  ============  ==========================================
+    ``generator_ab``     G: X to Y     makes domain b (paintings) of a (photos)
+    ``generator_ba``     F: Y to X     makes domain a of b
+    ``discriminator_a``  D_X           tells real a from ``generator_ba``'s
+    ``discriminator_b``  D_Y           tells real b from ``generator_ab``'s
+    ===================  ============  ==========================================
 
     (The reference implementation's ``D_A`` judges domain B: it is ``discriminator_b`` here.) The other parts carry
     the letter of the domain they belong to: ``adversarial_a``, ``cycle_a``, ``identity_a``, ``replay_a``,
