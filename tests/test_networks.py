@@ -211,3 +211,68 @@ def test_convolution_biases_that_a_norm_cancels_need_no_gradient():
     frozen = [n for n, p in PatchGAN(width=2).named_parameters() if not p.requires_grad]
     assert frozen == ["model.2.bias", "model.5.bias", "model.8.bias"]
     assert all(p.requires_grad for p in PatchGAN(width=2, norm="group").parameters())
+
+
+def keras_norm(x, scale, shift):
+    mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-3).sqrt() * scale[:, None, None] + shift[:, None, None]
+
+
+def leaky(x):
+    return torch.where(x > 0, x, 0.3 * x)
+
+
+def lively(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Makes every weight matter, and gives them by name."""
+    network.double().eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, 0.0, 0.3)
+    return dict(network.named_parameters())
+
+
+@torch.no_grad()
+def test_the_keras_unet_is_the_tutorials():
+    network = GENERATORS.create("keras_unet256", width=2)
+    w = lively(network)
+    conv, transposed = nn.functional.conv2d, nn.functional.conv_transpose2d
+    images = torch.randn(1, 3, 256, 256, dtype=torch.float64)
+    x, skips = images, []
+    for level in range(8):
+        x = conv(x, w[f"down.{level}.0.weight"], stride=2, padding=1)
+        if level:
+            x = keras_norm(x, w[f"down.{level}.1.weight"], w[f"down.{level}.1.bias"])
+        x = leaky(x)
+        skips.append(x)
+    assert x.shape == (1, 16, 1, 1)
+    for level in range(7):
+        x = transposed(x, w[f"up.{level}.0.weight"], stride=2, padding=1)
+        x = keras_norm(x, w[f"up.{level}.1.weight"], w[f"up.{level}.1.bias"]).relu()
+        x = torch.cat([x, skips[6 - level]], 1)
+    expected = torch.tanh(transposed(x, w["last.0.weight"], w["last.0.bias"], stride=2, padding=1))
+    torch.testing.assert_close(network(images), expected, rtol=1e-9, atol=1e-9)
+    dropped = [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)]
+    assert dropped == [0.5, 0.5, 0.5]
+    assert all(isinstance(network.up[i][2], nn.Dropout) for i in range(3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "objectives"), [("keras_patchgan", 1), ("two_objective", 2)])
+def test_the_keras_patchgan_is_the_tutorials(name, objectives):
+    network = DISCRIMINATORS.create(name, width=2)
+    w = lively(network)
+    x = images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    for place, stride in ((0, 2), (2, 2), (5, 2), (8, 1)):
+        x = nn.functional.conv2d(x, w[f"model.{place}.weight"], stride=stride, padding=1)
+        if place:
+            x = keras_norm(x, w[f"model.{place + 1}.weight"], w[f"model.{place + 1}.bias"])
+        x = leaky(x)
+    expected = nn.functional.conv2d(x, w["model.11.weight"], w["model.11.bias"], padding=1)
+    assert expected.shape[1] == objectives
+    torch.testing.assert_close(network(images), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_channels_double_up_to_8_times_the_width():
+    convs = [layer for layer in PatchGAN(width=2, layers=5).modules() if isinstance(layer, nn.Conv2d)]
+    assert [conv.out_channels for conv in convs] == [2, 4, 8, 16, 16, 16, 1]
+    convs = [layer for layer in UNetGenerator(width=2, levels=6).modules() if isinstance(layer, nn.Conv2d)]
+    assert sorted(conv.out_channels for conv in convs) == [2, 4, 8, 16, 16, 16]

@@ -186,9 +186,9 @@ def test_losses_have_their_names_and_are_detached_scalars():
 def test_a_step_never_asks_the_device_for_a_value(preset):
     with torch.device("meta"):
         model = build_cyclegan(preset)
-        optimizers = make_optimizers(model)
-        for _ in range(2):
-            losses = train_step(model, Pair(*torch.rand(2, 1, 3, 256, 256)), optimizers)
+    optimizers = make_optimizers(model)
+    for _ in range(2):
+        losses = train_step(model, Pair(*torch.rand(2, 1, 3, 256, 256, device="meta")), optimizers)
     assert all(loss.device.type == "meta" for loss in losses.values())
 
 
@@ -287,8 +287,74 @@ TFLOP = {  # of one step at 256x256, batch 1: (generator, identity, replay) -> t
 def test_a_step_does_no_more_operations_than_the_maths_needs(generator, identity, replay):
     with torch.device("meta"):
         model = build_cyclegan(generator=generator, replay=replay, weights=LossWeights(identity=identity))
-        optimizers = make_optimizers(model)
-        pair = Pair(*torch.rand(2, 1, 3, 256, 256))
-        with FlopCounterMode(display=False) as counter:
-            train_step(model, pair, optimizers)
+    optimizers = make_optimizers(model)
+    pair = Pair(*torch.rand(2, 1, 3, 256, 256, device="meta"))
+    with FlopCounterMode(display=False) as counter:
+        train_step(model, pair, optimizers)
     assert counter.get_total_flops() / 1e12 <= 1.003 * TFLOP[generator, identity, replay]
+
+
+class Kept:
+    """Counts the bytes of distinct storages that autograd keeps for backward, parameters excluded."""
+
+    def __init__(self, parameters):
+        self.excluded = {parameter.untyped_storage()._cdata for parameter in parameters}
+        self.users: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def pack(self, tensor: Tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata in self.excluded:
+            return tensor
+        return Saved(self, storage._cdata, storage.nbytes(), tensor)
+
+    @staticmethod
+    def unpack(saved):
+        return saved.tensor if isinstance(saved, Saved) else saved
+
+
+class Saved:
+    def __init__(self, kept: Kept, key: int, size: int, tensor: Tensor):
+        self.kept, self.key, self.size, self.tensor = kept, key, size, tensor
+        if kept.users.setdefault(key, 0) == 0:
+            kept.now += size
+            kept.peak = max(kept.peak, kept.now)
+        kept.users[key] += 1
+
+    def __del__(self):
+        self.kept.users[self.key] -= 1
+        if self.kept.users[self.key] == 0:
+            self.kept.now -= self.size
+
+
+@pytest.mark.parametrize(("low_memory", "mebibytes"), [(False, 1040), (True, 690)])
+@pytest.mark.parametrize("replay", ["history", "none"])
+def test_a_step_keeps_no_more_than_one_direction(low_memory, mebibytes, replay):
+    with torch.device("meta"):
+        model = build_cyclegan(replay=replay)
+    optimizers = make_optimizers(model)
+    pair = Pair(*torch.rand(2, 1, 3, 256, 256, device="meta"))
+    kept = Kept(model.parameters())
+    with torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
+        train_step(model, pair, optimizers, low_memory=low_memory)
+    assert 0.9 * mebibytes < kept.peak / 2**20 <= mebibytes
+
+
+@pytest.mark.parametrize("identity", [5.0, (0.0, 2.0), 0.0])
+def test_low_memory_changes_nothing_but_the_memory(identity):
+    models = [
+        build_cyclegan(
+            generator=partial(ResNetGenerator, width=2, blocks=1),
+            discriminator=partial(PatchGAN, width=2),
+            weights=LossWeights(identity=identity),
+        ).double()
+    ]
+    models.append(deepcopy(models[0]))
+    pair = Pair(*torch.rand(2, 2, 3, 32, 32, dtype=torch.float64))
+    losses = []
+    for model, low_memory in zip(models, (False, True), strict=True):
+        torch.manual_seed(0)
+        losses.append(train_step(model, pair, make_optimizers(model), low_memory=low_memory))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-9, atol=1e-12)
+    gradients = [[p.grad for p in model.parameters() if p.requires_grad] for model in models]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)

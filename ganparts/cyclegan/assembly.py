@@ -32,7 +32,7 @@ from ganparts.registry import (
     Registry,
 )
 
-__all__ = ["CycleGAN", "Translation", "build_cyclegan"]
+__all__ = ["CycleGAN", "Direction", "Translation", "build_cyclegan"]
 
 PartT = TypeVar("PartT")
 
@@ -50,6 +50,42 @@ class Translation(NamedTuple):
     cycled_b: Tensor
     identity_a: Tensor | None
     identity_b: Tensor | None
+
+
+class Direction(NamedTuple):
+    """What translating from one domain (the source) to the other (the target) and back involves."""
+
+    name: str
+    there: nn.Module
+    back: nn.Module
+    cycle: ConsistencyLoss
+    cycle_weight: float
+    identity: ConsistencyLoss
+    identity_weight: float
+    discriminator: nn.Module
+    adversarial: AdversarialLoss
+    replay: nn.Module
+    augment: Augment | None
+
+    def translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """``source`` translated, that translated back, and ``target`` through the same generator if that is weighed."""
+        fake, same = self.translate_there(source, target)
+        return fake, self.back(fake), same
+
+    def translate_there(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``source`` translated, and ``target`` through the same generator if that is weighed; in one call."""
+        if not self.identity_weight:
+            return self.there(source), None
+        fake, same = apply_to_each(self.there, source, target)
+        return fake, same
+
+    def weighted_cycle(self, cycled: Tensor, source: Tensor) -> Tensor:
+        """The cycle loss of ``source``."""
+        return self.cycle_weight * self.cycle(cycled, source)
+
+    def weighted_identity(self, same: Tensor, target: Tensor) -> Tensor:
+        """The identity loss of ``target``."""
+        return self.identity_weight * self.identity(same, target)
 
 
 class CycleGAN(nn.Module):
@@ -118,15 +154,36 @@ class CycleGAN(nn.Module):
                 )
             seen[id(part)] = place
 
+    @property
+    def ab(self) -> Direction:
+        """What translating from a to b and back involves."""
+        return self._direction("ab", self.generator_ab, self.generator_ba)
+
+    @property
+    def ba(self) -> Direction:
+        """What translating from b to a and back involves."""
+        return self._direction("ba", self.generator_ba, self.generator_ab)
+
+    def _direction(self, name: str, there: nn.Module, back: nn.Module) -> Direction:
+        source, target = name
+        return Direction(
+            name,
+            there,
+            back,
+            cycle=getattr(self, f"cycle_{source}"),
+            cycle_weight=self.weights.pair("cycle")["ab".index(source)],
+            identity=getattr(self, f"identity_{target}"),
+            identity_weight=self.weights.pair("identity")["ab".index(target)],
+            discriminator=getattr(self, f"discriminator_{target}"),
+            adversarial=getattr(self, f"adversarial_{target}"),
+            replay=getattr(self, f"replay_{target}"),
+            augment=getattr(self, f"augment_{target}"),
+        )
+
     def forward(self, pair: Pair) -> Translation:
         """Translate both ways and back, and each image by the generator of its own domain where that is weighed."""
-        weight_a, weight_b = self.weights.pair("identity")
-        fake_b, cycled_a, identity_b = there_and_back(
-            self.generator_ab, self.generator_ba, pair.a, target=pair.b if weight_b else None
-        )
-        fake_a, cycled_b, identity_a = there_and_back(
-            self.generator_ba, self.generator_ab, pair.b, target=pair.a if weight_a else None
-        )
+        fake_b, cycled_a, identity_b = self.ab.translate(pair.a, pair.b)
+        fake_a, cycled_b, identity_a = self.ba.translate(pair.b, pair.a)
         return Translation(fake_a, fake_b, cycled_a, cycled_b, identity_a, identity_b)
 
 
@@ -135,14 +192,6 @@ def _as_modules(argument: str, parts: tuple[object, object]) -> tuple[nn.Module,
     if not (isinstance(first, nn.Module) and isinstance(second, nn.Module)):
         raise TypeError(f"{argument} takes torch.nn.Modules, but was given {first!r} and {second!r}")
     return first, second
-
-
-def there_and_back(
-    there: nn.Module, back: nn.Module, source: Tensor, *, target: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One direction: ``source`` translated, that translated back, and ``target``, if given, through ``there``."""
-    fake, *identity = apply_to_each(there, source, *([] if target is None else [target]))
-    return fake, back(fake), identity[0] if identity else None
 
 
 class _Unset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -28,24 +29,28 @@ class Optimizers:
         self.generators = generators
         self.discriminators = discriminators
 
-    @property
-    def generator_parameters(self) -> list[nn.Parameter]:
-        """Where a generator loss's gradient goes."""
-        return _parameters(self.generators)
-
-    @property
-    def discriminator_parameters(self) -> list[nn.Parameter]:
-        """Where a discriminator loss's gradient goes."""
-        return _parameters(self.discriminators)
-
     def zero_grad(self) -> None:
         """Forget all gradients."""
         self.generators.zero_grad()
         self.discriminators.zero_grad()
 
-    def backward(self, loss: Tensor, inputs: Iterable[Tensor], *, retain_graph: bool = False) -> None:
-        """Add the gradient of ``loss`` to ``inputs``, and to nothing else."""
-        loss.backward(inputs=list(inputs), retain_graph=retain_graph)
+    def gradient(self, loss: Tensor, at: Tensor, *, retain_graph: bool = False) -> Tensor:
+        """The gradient of ``loss`` at a leaf, an image, for :meth:`backward` to go on with."""
+        loss.backward(inputs=[at], retain_graph=retain_graph)
+        assert at.grad is not None
+        return at.grad
+
+    def backward(self, loss: Tensor, inputs: Iterable[Tensor], *, onward: tuple[Tensor, Tensor] | None = None) -> None:
+        """Add the gradient of ``loss`` to ``inputs``, and to nothing else.
+
+        Args:
+            loss: a scalar.
+            inputs: the parameters.
+            onward: an image and what :meth:`gradient` gave for it: another loss's gradient, which goes on from there.
+        """
+        image, gradient = onward if onward is not None else (None, None)
+        roots, seeds = ([loss], [None]) if image is None else ([loss, image], [None, gradient])
+        torch.autograd.backward(roots, seeds, inputs=list(inputs))
 
     def step(self) -> None:
         """Update all networks."""
@@ -66,10 +71,6 @@ class Optimizers:
         """Take over what :meth:`state_dict` gave."""
         self.generators.load_state_dict(state["generators"])
         self.discriminators.load_state_dict(state["discriminators"])
-
-
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def make_optimizers(

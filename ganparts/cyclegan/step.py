@@ -1,9 +1,14 @@
 """One training step of a CycleGAN.
 
-Built for speed: nothing is asked of the device, so it runs on ``meta`` too, and no module is toggled: each gradient
-goes where it belongs by ``backward(inputs=...)``. The reference updates the generators before it looks at the
-discriminators' losses; those do not depend on the generators' weights but through images already made, so here all
-losses come first, then all gradients, then all updates, with the same numbers.
+Built for speed and memory: nothing is asked of the device, so it runs on ``meta`` too; no module is toggled; and each
+direction (photo to painting and back, painting to photo and back) goes backward before the next begins, so that only
+one is kept.
+
+The graph is cut at the generated images. What the discriminator says of them becomes a gradient at the images, at
+once, before they are translated back; from there that gradient goes on into the generator together with the cycle's.
+So a discriminator's graph is short-lived, and without a replay buffer one pass over the generated images serves both
+networks' losses. The reference updates the generators before it computes the discriminators' gradients; those depend
+on the generators only through images already made, so updating all networks at the end gives the same numbers.
 """
 
 from __future__ import annotations
@@ -13,22 +18,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganparts.cyclegan.assembly import CycleGAN, Translation
+from ganparts.cyclegan.assembly import CycleGAN, Direction
 from ganparts.cyclegan.batching import apply_to_each
 from ganparts.cyclegan.losses import Logits, discriminator_loss, generator_loss
 from ganparts.cyclegan.optimizers import Optimizers
-from ganparts.protocols import AdversarialLoss, Augment, Pair
+from ganparts.protocols import Pair
 
 __all__ = ["train_step"]
 
+_KINDS = ("gan", "cycle", "identity", "disc", "penalty")
 
-def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers) -> dict[str, Tensor]:
+
+def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers, *, low_memory: bool = False) -> dict[str, Tensor]:
     """Train all four networks once.
 
     Args:
         model: the assembly; its replay buffers are drawn from and filled.
         pair: images of both domains, on the model's device.
         optimizers: from :func:`make_optimizers`.
+        low_memory: send the identity loss backward by itself: a third less is kept, for one more call a direction.
 
     Returns:
         The weighted losses, scalars, detached, on the device: ``gan_ab``, ``gan_ba`` (each generator's adversarial
@@ -36,78 +44,75 @@ def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers) -> dict[str,
         ``disc_a``, ``disc_b`` (the mean of the real and the fake term), and ``penalty_a``, ``penalty_b`` where an
         adversarial loss has one.
     """
-    translation = model(pair)
-    judged_a = _judge(
-        model.discriminator_a, model.adversarial_a, pair.a, translation.fake_a, model.replay_a, model.augment_a
-    )
-    judged_b = _judge(
-        model.discriminator_b, model.adversarial_b, pair.b, translation.fake_b, model.replay_b, model.augment_b
-    )
-    generators = {"gan_ab": judged_b.generator, "gan_ba": judged_a.generator} | _consistency(model, pair, translation)
-    discriminators = {"disc_a": judged_a.discriminator, "disc_b": judged_b.discriminator}
-    for name, judged in (("penalty_a", judged_a), ("penalty_b", judged_b)):
-        if judged.penalty is not None:
-            discriminators[name] = judged.penalty
-
     optimizers.zero_grad()
-    # Without a replay buffer both losses share the pass over the fakes, so the first must leave its graph.
-    optimizers.backward(_sum(discriminators), optimizers.discriminator_parameters, retain_graph=True)
-    optimizers.backward(_sum(generators), optimizers.generator_parameters)
+    losses = _train_direction(model.ab, pair.a, pair.b, optimizers, low_memory=low_memory)
+    losses |= _train_direction(model.ba, pair.b, pair.a, optimizers, low_memory=low_memory)
     optimizers.step()
-    return {name: loss.detach() for name, loss in (generators | discriminators).items()}
+    return {name: losses[name].detach() for kind in _KINDS for name in sorted(losses) if name.startswith(kind)}
 
 
-def _sum(losses: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(losses.values())).sum()
-
-
-def _consistency(model: CycleGAN, pair: Pair, translation: Translation) -> dict[str, Tensor]:
-    """The weighted cycle and identity losses of both domains."""
-    cycle_a, cycle_b = model.weights.pair("cycle")
-    identity_a, identity_b = model.weights.pair("identity")
+def _train_direction(
+    direction: Direction, source: Tensor, target: Tensor, optimizers: Optimizers, *, low_memory: bool
+) -> dict[str, Tensor]:
+    """Add the gradients of one direction to its networks; its losses."""
+    generators = _trained(direction.there, direction.back)
+    identity = None
+    if low_memory and direction.identity_weight:
+        identity = direction.weighted_identity(direction.there(target), target)
+        optimizers.backward(identity, generators)
+        fake, same = direction.there(source), None
+    else:
+        fake, same = direction.translate_there(source, target)
+    judged = _judge(direction, target, fake, optimizers)
+    consistency = cycle = direction.weighted_cycle(direction.back(fake), source)
+    if same is not None:
+        identity = direction.weighted_identity(same, target)
+        consistency = cycle + identity
+    optimizers.backward(consistency, generators, onward=(fake, judged.gradient))
     losses = {
-        "cycle_a": cycle_a * model.cycle_a(translation.cycled_a, pair.a),
-        "cycle_b": cycle_b * model.cycle_b(translation.cycled_b, pair.b),
+        f"gan_{direction.name}": judged.generator,
+        f"cycle_{direction.name[0]}": cycle,
+        f"identity_{direction.name[1]}": identity,
+        f"disc_{direction.name[1]}": judged.discriminator,
+        f"penalty_{direction.name[1]}": judged.penalty,
     }
-    if translation.identity_a is not None:
-        losses["identity_a"] = identity_a * model.identity_a(translation.identity_a, pair.a)
-    if translation.identity_b is not None:
-        losses["identity_b"] = identity_b * model.identity_b(translation.identity_b, pair.b)
-    return losses
+    return {name: loss for name, loss in losses.items() if loss is not None}
 
 
 class _Judged(NamedTuple):
-    """The adversarial losses of one domain."""
+    """The adversarial losses of one direction, and the generator's gradient at the images that it made."""
 
     generator: Tensor
+    gradient: Tensor
     discriminator: Tensor
     penalty: Tensor | None
 
 
-def _judge(
-    discriminator: nn.Module,
-    loss: AdversarialLoss,
-    real: Tensor,
-    fake: Tensor,
-    replay: nn.Module,
-    augment: Augment | None,
-) -> _Judged:
-    """What one discriminator says of real and generated images, as losses.
+def _judge(direction: Direction, real: Tensor, fake: Tensor, optimizers: Optimizers) -> _Judged:
+    """What the discriminator says of real and generated images; its own gradients are added.
 
     One augmented set of images serves both networks: the generator is judged by ``fake``, the discriminator by
     ``real`` and what the replay buffer gives for ``fake``, which without a buffer is ``fake`` itself, seen once.
     """
-    images = [real, fake]
-    if not isinstance(replay, nn.Identity):
-        images.append(replay(fake.detach()))
-    if augment is not None:
-        images = augment(torch.cat(images)).split([len(batch) for batch in images])
-    real, fake, *replayed = images
-    fake_logits: Logits = discriminator(fake)
+    discriminator, loss = direction.discriminator, direction.adversarial
+    start = fake.detach().requires_grad_()
+    images = [real, start]
+    if not isinstance(direction.replay, nn.Identity):
+        images.append(direction.replay(fake.detach()))
+    if direction.augment is not None:
+        images = direction.augment(torch.cat(images)).split([len(batch) for batch in images])
+    real, generated, *replayed = images
+    fake_logits: Logits = discriminator(generated)
+    needs_real = getattr(loss, "needs_real", False)
     real_logits, *replayed_logits = apply_to_each(discriminator, real, *replayed)
-    penalty = getattr(loss, "penalty", None)
-    return _Judged(
-        generator_loss(loss, fake_logits, real_logits if getattr(loss, "needs_real", False) else None),
-        discriminator_loss(loss, real_logits, replayed_logits[0] if replayed else fake_logits),
-        None if penalty is None else penalty(discriminator, real.detach(), images[-1].detach()),
-    )
+    generator = generator_loss(loss, fake_logits, real_logits if needs_real else None)
+    gradient = optimizers.gradient(generator, start, retain_graph=needs_real or not replayed)
+    disc = discriminator_loss(loss, real_logits, replayed_logits[0] if replayed else fake_logits)
+    penalize = getattr(loss, "penalty", None)
+    penalty = None if penalize is None else penalize(discriminator, real.detach(), images[-1].detach())
+    optimizers.backward(disc if penalty is None else disc + penalty, _trained(discriminator))
+    return _Judged(generator, gradient, disc, penalty)
+
+
+def _trained(*networks: nn.Module) -> list[nn.Parameter]:
+    return [parameter for network in networks for parameter in network.parameters() if parameter.requires_grad]

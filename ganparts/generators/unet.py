@@ -2,8 +2,7 @@
 (Oktay et al. 2018, arXiv 1804.03999).
 
 The plain one is layer for layer the reference implementation's, with its state-dict keys. The gated one is the same
-network with a gate on every skip; the paper gives no bottleneck for 2-D images, so here the deepest gate listens to
-the 1x1 bottleneck.
+network with a gate on every skip, whose signal is what enters that level's upsampling: for the deepest, the bottleneck.
 """
 
 from __future__ import annotations
