@@ -17,7 +17,7 @@ __all__ = [
     "Norm",
     "Padding",
     "Upsample",
-    "check_size",
+    "check_images",
     "init_weights",
     "instance_norm",
     "keras_instance_norm",
@@ -163,18 +163,31 @@ def keras_instance_norm(channels: int) -> InstanceNorm2d:
     return layer
 
 
-def check_size(images: Tensor, multiple: int) -> None:
-    """Refuse images whose height or width is no multiple of ``multiple``.
+def check_images(images: Tensor, *, multiple: int = 1, minimum: int = 1) -> None:
+    """Refuse what a network cannot take.
+
+    Args:
+        images: should be [B, C, H, W].
+        multiple: H and W must be multiples of it.
+        minimum: H and W must be at least this.
 
     Raises:
-        ValueError: names the size, the multiple and the nearest right size.
+        ValueError: names the shape, what is wanted, and the nearest right size.
     """
-    height, width = images.shape[-2:]
-    if height % multiple or width % multiple:
-        nearest = [max(1, (side + multiple // 2) // multiple) * multiple for side in (height, width)]
+    if images.ndim != 4:
         raise ValueError(
-            f"the images are {height}x{width}, but this generator needs a height and a width that are multiples of "
+            f"images are [B, C, H, W], but this has the shape {list(images.shape)}: a single one is image[None]"
+        )
+    height, width = images.shape[-2:]
+    nearest = [max(minimum, (side + multiple // 2) // multiple * multiple, multiple) for side in (height, width)]
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"the images are {height}x{width}, but this network needs a height and a width that are multiples of "
             f"{multiple}: resize, crop or pad them to {nearest[0]}x{nearest[1]}"
+        )
+    if min(height, width) < minimum:
+        raise ValueError(
+            f"the images are {height}x{width}, but this network needs at least {minimum}x{minimum}: resize or pad them"
         )
 
 

@@ -91,6 +91,14 @@ class Registry(Mapping[str, Callable[..., PartT]]):
         """The registered names that match a shell pattern such as ``"*unet*"``, sorted."""
         return sorted(fnmatch.filter(self._builders, pattern))
 
+    def options(self, name: str) -> Mapping[str, inspect.Parameter]:
+        """The options that the part called ``name`` takes.
+
+        Raises:
+            UnknownPartError: there is no such name.
+        """
+        return inspect.signature(self[name]).parameters
+
     def create(self, name: str, **options: Any) -> PartT:
         """Build the part called ``name``.
 
@@ -102,7 +110,7 @@ class Registry(Mapping[str, Callable[..., PartT]]):
             TypeError: the part has no such option; the message names the option, the part and what it takes.
         """
         builder = self[name]
-        parameters = inspect.signature(builder).parameters
+        parameters = self.options(name)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             for option in options:
                 if option not in parameters:

@@ -57,8 +57,8 @@ class HistoryBuffer(nn.Module):
             place = torch.where(full, place, self.count)
             stored = history.index_select(0, place)
             swap = swap & full
-            returned.append(torch.where(swap, stored, image))
-            history.index_copy_(0, place, torch.where(swap | ~full, image, stored))
+            returned.append(torch.where(swap, stored.to(image.dtype), image))
+            history.index_copy_(0, place, torch.where(swap | ~full, image.to(stored.dtype), stored))
             self.count.add_(~full)
         return torch.cat(returned)
 

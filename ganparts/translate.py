@@ -44,10 +44,10 @@ def translate(generator: nn.Module, image: Image.Image | Path | str) -> Image.Im
 def _translate_batch(generator: nn.Module, pixels: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] to uint8 of the same shape, on the CPU."""
     height, width = pixels.shape[-2:]
-    multiple = getattr(generator, "size_multiple", 1)
+    multiple, minimum = getattr(generator, "size_multiple", 1), getattr(generator, "min_size", 1)
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     images = to_unit_range(pixels.to(device))
-    bottom, right = -height % multiple, -width % multiple
+    bottom, right = (-(-max(side, minimum) // multiple) * multiple - side for side in (height, width))
     # reflection reaches no further than the picture; beyond that its border is repeated
     mode = "reflect" if bottom < height and right < width else "replicate"
     images = F.pad(images, (0, right, 0, bottom), mode=mode)
@@ -84,14 +84,17 @@ def translate_to_zip(
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     names: set[str] = set()
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for batch in _batches(photos, batch_size):
-            paintings = _translate_batch(generator, torch.stack([resize(image, size) for _, image in batch]))
-            for (name, _), painting in zip(batch, paintings, strict=True):
-                encoded = io.BytesIO()
-                to_pil_image(painting).save(encoded, "JPEG", quality=quality)
-                archive.writestr(f"{_unused(name, names)}.jpg", encoded.getvalue())
-    os.replace(partial, path)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for batch in _batches(photos, batch_size):
+                paintings = _translate_batch(generator, torch.stack([resize(image, size) for _, image in batch]))
+                for (name, _), painting in zip(batch, paintings, strict=True):
+                    encoded = io.BytesIO()
+                    to_pil_image(painting).save(encoded, "JPEG", quality=quality)
+                    archive.writestr(f"{_unused(name, names)}.jpg", encoded.getvalue())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     return len(names)
 
 

@@ -4,7 +4,7 @@ that ganparts ships. On a GPU it trains the whole preset; on a CPU it scales its
 
 from __future__ import annotations
 
-import itertools
+import importlib
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -30,9 +30,8 @@ from ganparts.registry import Registry
 from ganparts.training import DeviceError, Monitor, RunFolder, StopSignals, load_checkpoint, pick_device, sample_photos
 from ganparts.translate import translate_to_zip
 
-CPU_STEPS = 330  # about three minutes on two cores
-CPU_NOTE = """On a CPU, what no option chose is scaled down: for the paper's ResNet a U-Net with resize convolutions,
-learning rate 5e-4, identity weight 2; width 32, small images, batch 1. A GPU trains the whole preset."""
+CPU_NOTE = """On a CPU, what no option chose is scaled down: width 32, 128 px or the least that the generator takes,
+batch 1, few steps; for the paper's ResNet a U-Net, rate 5e-4, identity weight 2. A GPU trains the whole preset."""
 MAY_BE_ZERO = {"seed", "workers", "paint", "cycle_weight", "identity_weight", "skip_unreadable", "debug"}
 console = Console(highlight=False, soft_wrap=True)
 
@@ -54,6 +53,8 @@ class Config:
     """A folder of paintings (image files or TFRecords) instead of the layout's."""
     skip_unreadable: bool = False
     """Warn of images that cannot be read, and go on without them."""
+    imports: tuple[str, ...] = ()
+    """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
     preset: Annotated[str, named(ganparts.PRESETS, "Complete settings")] = "paper"
     generator: Annotated[str | None, named(GENERATORS, "Translates")] = None
     discriminator: Annotated[str | None, named(DISCRIMINATORS, "Tells real from generated")] = None
@@ -90,7 +91,7 @@ class Config:
     out: Path | None = None
     """The run folder. None: runs/ and the time."""
     resume: Path | None = None
-    """A run folder to go on with, by its own options; all others given here are ignored."""
+    """A run folder to go on with, by its own options."""
     log_every: int = 10
     """Steps between two rows of losses.csv."""
     sample_every: int | None = None
@@ -108,29 +109,29 @@ class Config:
                 raise ValueError(f"--{name.replace('_', '-')} {value}: it must be greater than 0")
 
 
-def scale_down(preset: Preset, config: Config) -> tuple[Preset, Config]:
-    """For a CPU, where the paper's networks would take weeks; what the user chose stands."""
-    if config.preset == "paper" and config.generator is None:
-        preset = replace(preset, generator="unet128", learning_rate=5e-4, weights=LossWeights(identity=2.0))
-        config = replace(config, upsample=config.upsample or "resize_conv")
-    return replace(preset, batch_size=1), replace(config, width=config.width or 32)
-
-
 def settle(config: Config, device: torch.device) -> Preset:
-    """The preset with the user's choices in it, made smaller for a CPU."""
+    """The preset with the user's choices in it, and on a CPU, where it would take weeks, made smaller."""
     preset = ganparts.PRESETS.create(config.preset)
-    published = preset.crop
-    if device.type == "cpu":
-        preset, config = scale_down(preset, config)
+    published, small = preset.crop, device.type == "cpu"
+    if small:
+        preset = replace(preset, batch_size=1)
+        if config.preset == "paper" and config.generator is None:
+            preset = replace(preset, generator="unet128", learning_rate=5e-4, weights=LossWeights(identity=2.0))
 
-    def built(table: Registry[Any], choice: Any, **options: Any) -> Any:
-        options = {name: value for name, value in options.items() if value is not None}
-        names = choice if isinstance(choice, tuple) else (choice, choice)
-        return tuple(partial(table.create, name, **options) for name in names)
+    def built(table: Registry[Any], choice: Any, upsample: str | None = None) -> Any:
+        given = {n: v for n, v in {"width": config.width, "upsample": upsample}.items() if v is not None}
+        wished = {"width": 32} | ({"upsample": "resize_conv"} if choice == "unet128" else {}) if small else {}
 
-    generator = built(GENERATORS, config.generator or preset.generator, width=config.width, upsample=config.upsample)
+        def builder(name: Any) -> Any:
+            if not isinstance(name, str):
+                return name  # a preset's own builder
+            return partial(table.create, name, **{n: v for n, v in wished.items() if n in table.options(name)} | given)
+
+        return tuple(map(builder, choice if isinstance(choice, tuple) else (choice, choice)))
+
+    generator = built(GENERATORS, config.generator or preset.generator, config.upsample)
     crop = config.image_size or published
-    if device.type == "cpu" and config.image_size is None:
+    if small and config.image_size is None:
         with torch.device("meta"):  # 128 pixels where the generator takes them
             multiple = getattr(generator[0](), "size_multiple", 1)
         crop = 128 if 128 % multiple == 0 else multiple
@@ -138,7 +139,7 @@ def settle(config: Config, device: torch.device) -> Preset:
     return replace(
         preset,
         generator=generator,
-        discriminator=built(DISCRIMINATORS, config.discriminator or preset.discriminator, width=config.width),
+        discriminator=built(DISCRIMINATORS, config.discriminator or preset.discriminator),
         adversarial=config.adversarial or preset.adversarial,
         replay=config.replay or preset.replay,
         augment={None: preset.augment, "none": None, "diffaugment": DiffAugment()}[config.augment],
@@ -150,16 +151,10 @@ def settle(config: Config, device: torch.device) -> Preset:
     )
 
 
-def run_length(config: Config, preset: Preset, pairs: int, device: torch.device) -> int:
-    """The steps of the whole run."""
-    if device.type == "cpu" and not config.epochs:
-        return config.steps or max(1, round(CPU_STEPS * (128 / preset.crop) ** 2 / preset.batch_size))
-    per_epoch = preset.steps_per_epoch or -(-pairs // preset.batch_size)
-    return config.steps or (config.epochs or preset.epochs) * per_epoch
-
-
 def train(config: Config, out: Path, *, resume: bool) -> None:
     """Train, paint, and leave everything in the folder ``out``."""
+    for module in config.imports:
+        importlib.import_module(module)
     device = pick_device(config.device)
     preset = settle(config, device)
     domains = open_domains(
@@ -167,17 +162,21 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     )
     sizes = {"resize": preset.resize, "crop": preset.crop, "flip": preset.flip}
     dataset = PairDataset(domains.a, domains.b, seed=config.seed, **sizes)
-    steps = run_length(config, preset, len(dataset), device)
+    whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
+    few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
+    steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
 
     torch.manual_seed(config.seed)
     model = ganparts.build_cyclegan(preset).to(device)
     optimizers = ganparts.make_optimizers(model, learning_rate=preset.learning_rate, betas=preset.betas, eps=preset.eps)
-    folder = RunFolder(out, model=model, optimizers=optimizers)
-    start = folder.restore() if resume else 0
-    parts = folder.describe(vars(config), preset.numbers() | {"device": device, "steps": steps, "data": domains.origin})
+    settled = preset.numbers() | {"device": device.type, "steps": steps, "data": domains.origin, "pairs": len(dataset)}
+    folder = RunFolder(out, options=vars(config), settled=settled, model=model, optimizers=optimizers)
+    start = folder.start(resume=resume)
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
-    console.print(f"Preset {config.preset} on {device}: {parts['generator_ab']}, {preset.crop} px, {steps} steps of")
-    console.print(f"batch {preset.batch_size}, {start} of them done; everything goes to {out}")
+    console.print(
+        f"Preset {config.preset} on {device}: {folder.parts['generator_ab']}, {preset.crop} px, batch size "
+        f"{preset.batch_size}, {steps} steps, {start} of them done; everything goes to {out}"
+    )
     if device.type == "cpu":
         console.print(CPU_NOTE)
 
@@ -214,15 +213,14 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
 
 
 def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFolder, device: torch.device) -> None:
-    """Write ``images.zip``: paintings of the photos that were kept out of training, then of the others."""
-    sets = [images for images in (domains.test_a, domains.a) if images is not None]
-    total = sum(len(images) for images in sets)
+    """Write ``images.zip``: paintings of the photos, those that were kept out of training first."""
+    photos = domains.photos()
+    total = len(photos)
     limit = min(total, config.paint if config.paint is not None else total if device.type == "cuda" else 256)
-    photos = itertools.islice(itertools.chain.from_iterable(images.readable() for images in sets), limit)
     console.print(f"Painting {limit} photos{f' (all {total}: --paint {total})' if limit < total else ''}.")
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            written = translate_to_zip(generator, progress.track(photos, total=limit), folder.images)
+            written = translate_to_zip(generator, progress.track(photos.readable(limit), total=limit), folder.images)
         console.print(f"{written} paintings of 256x256 are in {folder.images}")
     except KeyboardInterrupt:
         console.print("Painting was interrupted: there is no images.zip of this run.")
@@ -233,11 +231,13 @@ def main() -> int:
     out = config.resume or config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         if resume := config.resume is not None:
-            _, options = load_checkpoint(out / "checkpoint.pt")
+            if config != Config(resume=config.resume, debug=config.debug):
+                raise ValueError(f"--resume {out} goes on by that run's own options: give no others")
+            options = load_checkpoint(out / "checkpoint.pt")[1]["options"]
             paths: dict[str, Any] = {n: Path(options[n]) for n in ("data", "photos", "paintings", "out") if options[n]}
             config = Config(**options | paths)
         train(config, out, resume=resume)
-    except (KeyError, ValueError, TypeError, OSError, DeviceError) as error:
+    except (KeyError, ValueError, TypeError, OSError, ImportError, DeviceError) as error:
         if config.debug:
             raise
         console.print(f"[bold red]error:[/] {escape(str(error))}")

@@ -64,6 +64,31 @@ def test_two_objective():
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 1e-4, 1e-5, 1e-5])
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("paper", ("resnet9", "patchgan", "lsgan", "history", 1e-8, 200, None, 1, 286, 256, True)),
+        ("keras_monet", ("keras_unet256", "keras_patchgan", "bce", "none", 1e-7, 25, 300, 1, 256, 256, False)),
+        (
+            "two_objective",
+            (
+                *("keras_unet256", ("keras_patchgan", "two_objective"), ("hinge", "two_objective"), "none"),
+                *(1e-7, 52, 1407, 5, 256, 256, False),
+            ),
+        ),
+    ],
+)
+def test_presets_number_by_number(name, numbers):
+    preset = PRESETS.create(name)
+    fields = "generator discriminator adversarial replay eps epochs steps_per_epoch batch_size resize crop flip"
+    assert tuple(getattr(preset, field) for field in fields.split()) == numbers
+    assert (preset.cycle, preset.identity, preset.learning_rate, preset.betas) == ("l1", "l1", 2e-4, (0.5, 0.999))
+    assert preset.schedule.epochs == preset.epochs
+    assert preset.epoch_steps(7038) == {"paper": 7038, "keras_monet": 300, "two_objective": 1407}[name]
+    assert replace(preset, steps_per_epoch=None, batch_size=4).epoch_steps(7038) == 1760
+    assert not preset.numbers().keys() & {"generator", "discriminator", "adversarial", "replay", "cycle", "identity"}
+
+
 def test_every_part_can_be_chosen_per_domain():
     model = build_cyclegan(
         generator=(partial(ResNetGenerator, width=2), partial(UNetGenerator, width=2)),
@@ -136,7 +161,7 @@ def test_nonsense_is_refused_by_name():
         build_cyclegan(discriminator=("pixel",) * 3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"generator takes torch\.nn\.Modules"):
         build_cyclegan(generator=(lambda: abs))  # pyright: ignore[reportArgumentType]
-    for weights in ({"cycle": -1.0}, {"identity": (1.0, 2.0, 3.0)}):
+    for weights in ({"cycle": -1.0}, {"identity": (1.0, 2.0, 3.0)}, {"cycle": float("nan")}, {"cycle": "3"}):
         with pytest.raises(ValueError, match="a weight is a number from 0 on"):
             LossWeights(**weights)
 
@@ -173,6 +198,25 @@ def test_optimizers_hold_what_is_trained_with_the_promised_numbers():
     other = make_optimizers(build_cyclegan(**small))
     other.load_state_dict(optimizers.state_dict())
     assert other.generators.param_groups[0]["lr"] == 1e-3
+
+
+def test_optimizers_keep_the_form_that_suits_their_device_when_loading():
+    state = make_optimizers(build_cyclegan(**small)).state_dict()
+    for part in state.values():  # as from a run on CUDA
+        part["param_groups"][0] |= {"fused": True, "capturable": True, "lr": torch.tensor(3e-4)}
+    model = build_cyclegan(**small)
+    optimizers = make_optimizers(model)
+    optimizers.load_state_dict(state)
+    (group,) = optimizers.discriminators.param_groups
+    assert (group["fused"], group["capturable"]) == (None, False)
+    assert group["lr"] == pytest.approx(3e-4)
+    assert isinstance(group["lr"], float)
+    # and a rate that lies in a tensor stays there
+    rate = torch.tensor(1e-4)
+    optimizers.generators = torch.optim.Adam(model.generator_ab.parameters(), lr=rate, fused=True)
+    optimizers.set_learning_rate(5e-4)
+    assert optimizers.generators.param_groups[0]["lr"] is rate
+    assert rate.item() == pytest.approx(5e-4)
 
 
 def test_the_papers_schedule_epoch_by_epoch():

@@ -84,6 +84,18 @@ def test_multi_objective_passes_real_logits_to_losses_that_need_them():
     torch.testing.assert_close(both, 2 * apart)
 
 
+def test_multi_objective_adds_up_penalties():
+    class Penalized(LSGAN):
+        def penalty(self, discriminator, real, fake):
+            return discriminator(real).mean() + fake.mean()
+
+    images = torch.rand(2, 1, 3, 4, 4)
+    assert MultiObjective((LSGAN(), Hinge())).penalty is None
+    penalty = MultiObjective((Penalized(), Hinge(), Penalized())).penalty
+    assert penalty is not None
+    torch.testing.assert_close(penalty(torch.nn.Identity(), *images), 2 * images[0].mean() + 2 * images[1].mean())
+
+
 def test_several_scales_are_averaged():
     real, fake = torch.randn(2, 1, 1, 4, 4).unbind()
     small_real, small_fake = torch.randn(2, 1, 1, 2, 2).unbind()

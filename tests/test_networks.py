@@ -64,7 +64,7 @@ def test_a_wrong_size_names_the_nearest_right_one(name: str):
     multiple = generator.size_multiple
     height, width = 4 * multiple + 1, 5 * multiple - 1
     with pytest.raises(
-        ValueError, match=rf"{height}x{width}.*multiples of {multiple}.*to {4 * multiple}x{5 * multiple}"
+        ValueError, match=rf"{height}x{width}.*multiples of {multiple}.*to {4 * multiple}x{5 * multiple}$"
     ):
         generator(torch.zeros(1, 3, height, width))
 
@@ -198,7 +198,7 @@ def test_patchgan_patches_and_smallest_image(layers: int):
     discriminator = PatchGAN(width=2, layers=layers, norm="none").double()
     size = discriminator.min_size
     assert discriminator(torch.zeros(1, 3, size, size, dtype=torch.float64)).shape[-2:] == (1, 1)
-    with pytest.raises(ValueError, match=rf"{size - 1}x{size}.*at least {size}x{size}"):
+    with pytest.raises(ValueError, match=rf"{size - 1}x{size}.*at least {size}x{size}: resize or pad them"):
         discriminator(torch.zeros(1, 3, size - 1, size))
     images = torch.rand(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
     logits = discriminator(images)
@@ -276,3 +276,58 @@ def test_channels_double_up_to_8_times_the_width():
     assert [conv.out_channels for conv in convs] == [2, 4, 8, 16, 16, 16, 1]
     convs = [layer for layer in UNetGenerator(width=2, levels=6).modules() if isinstance(layer, nn.Conv2d)]
     assert sorted(conv.out_channels for conv in convs) == [2, 4, 8, 16, 16, 16]
+
+
+@pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
+def test_a_single_image_without_a_batch_is_refused(name):
+    network = (GENERATORS if name in GENERATORS else DISCRIMINATORS).create(name, width=2)
+    with pytest.raises(ValueError, match=r"shape \[3, 256, 256\]: a single one is image\[None\]"):
+        network(torch.rand(3, 256, 256))
+
+
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+def test_the_smallest_image_of_a_resnet(padding):
+    generator = ResNetGenerator(width=2, blocks=1, padding=padding)
+    assert generator(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
+    with pytest.raises(ValueError, match="4x12, but this network needs at least 8x8"):
+        generator(torch.rand(1, 3, 4, 12))
+
+
+@torch.no_grad()
+def test_the_pixel_discriminator_is_the_papers():
+    network = DISCRIMINATORS.create("pixel", width=2)
+    w = lively(network)
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    x = nn.functional.leaky_relu(nn.functional.conv2d(images, w["net.0.weight"], w["net.0.bias"]), 0.2)
+    x = nn.functional.instance_norm(nn.functional.conv2d(x, w["net.2.weight"]), eps=1e-5)
+    expected = nn.functional.conv2d(nn.functional.leaky_relu(x, 0.2), w["net.5.weight"], w["net.5.bias"])
+    torch.testing.assert_close(network(images), expected, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_an_attention_level_gates_its_skip_by_what_it_upsamples():
+    network = UNetGenerator(width=2, levels=3, attention=True)
+    lively(network)
+    images = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    top = network.model
+    level, bottom = top.model[1], top.model[1].model[3]
+    assert level.gate is not None
+    assert bottom.gate is not None
+    first = top.model[0](images)
+    skip = first
+    inner = level.model[2](level.model[1](nn.functional.leaky_relu(skip, 0.2)))
+    deepest = bottom.model[1](nn.functional.leaky_relu(inner, 0.2))
+    up = bottom.model[4](bottom.model[3](deepest.relu()))
+    signal = torch.cat([bottom.gate(inner, deepest), up], 1)
+    up = level.model[6](level.model[5](signal.relu()))
+    joined = torch.cat([level.gate(skip, signal), up], 1)
+    expected = torch.tanh(top.model[3](joined.relu()))
+    torch.testing.assert_close(network(images), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_batch_norms_scale_is_initialised_around_one():
+    scales = torch.cat(
+        [layer.weight for layer in PatchGAN(norm="batch").modules() if isinstance(layer, nn.BatchNorm2d)]
+    )
+    assert scales.mean().item() == pytest.approx(1.0, abs=0.005)
+    assert scales.std().item() == pytest.approx(0.02, rel=0.15)

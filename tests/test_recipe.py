@@ -87,6 +87,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     options = (*QUICK, "--steps", 6, "--preset", "keras_monet", "--replay", "history", "--checkpoint-every", 3)
     run(*options, "--out", whole)
+    assert "checkpoint.pt" in run("--resume", tmp_path / "nowhere", code=1)
     process = start(*options, "--out", parted)
     while len(rows(parted) if (parted / "losses.csv").exists() else []) < 2:
         assert process.poll() is None
@@ -155,7 +156,8 @@ def test_help_explains_every_option_with_its_default():
         (("--discriminator", "patchgan", "--adversarial", "two_objective"), "take a discriminator with objectives=2"),
         (("--data", "nowhere"), "there is no folder nowhere"),
         (("--device", "gpu"), "'gpu' is no device that PyTorch knows"),
-        (("--resume", "nowhere"), "checkpoint.pt"),
+        (("--resume", "nowhere"), "give no others"),
+        (("--imports", "no_such_module"), "No module named 'no_such_module'"),
     ],
 )
 def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, options, message):
@@ -193,3 +195,57 @@ def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path)
     said = run(*QUICK, *folders, "--steps", 3, "--out", tmp_path / "b", "--skip-unreadable")
     assert "skipped: cannot read the image" in said
     assert len(rows(tmp_path / "b")) == 3
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = (*QUICK, "--steps", 7, "--checkpoint-every", 2)
+    run(*options, "--out", whole)
+    process = start(*options, "--out", killed)
+    while len(rows(killed) if (killed / "losses.csv").exists() else []) < 4:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    run("--resume", killed)
+    assert [row["step"] for row in rows(killed)] == list("1234567")
+    states = [torch.load(folder / "checkpoint.pt", weights_only=True)["states"] for folder in (whole, killed)]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
+
+
+def test_a_run_that_would_go_on_differently_is_refused(tmp_path: Path):
+    for folder in ("photos", "paintings"):
+        (tmp_path / folder).mkdir()
+        for number in range(2):
+            Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / folder / f"{number}.png")
+    folders = ("--photos", tmp_path / "photos", "--paintings", tmp_path / "paintings")
+    run(*QUICK, *folders, "--epochs", 1, "--out", tmp_path / "run")
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "photos" / "2.png")
+    said = run("--resume", tmp_path / "run", code=1)
+    assert "checkpoint.pt is of a run with steps 2, but here it would go on with 3: go on with the same device" in said
+
+
+def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path):
+    (tmp_path / "my_parts.py").write_text(
+        "from functools import partial\n"
+        "from torch import nn\n"
+        "from ganparts import GENERATORS, PRESETS\n"
+        "from ganparts.cyclegan import Preset\n"
+        "from ganparts.generators import ResNetGenerator\n"
+        "@GENERATORS.register('tint')\n"
+        "def tint(*, strength: float = 0.1) -> nn.Module:\n"
+        "    return nn.Conv2d(3, 3, 1)\n"
+        "@PRESETS.register('mine')\n"
+        "def mine() -> Preset:\n"
+        "    return Preset(generator=('tint', 'resnet6'), discriminator=('pixel', 'patchgan'))\n"
+    )
+    os.environ["PYTHONPATH"] = str(tmp_path)
+    quick = (*QUICK[2:], "--steps", 1, "--image-size", 32, "--imports", "my_parts")
+    try:
+        run(*quick, "--generator", "tint", "--out", tmp_path / "a")
+        run(*quick, "--preset", "mine", "--out", tmp_path / "b")
+    finally:
+        del os.environ["PYTHONPATH"]
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["parts"]["generator_ab"] == "tint()"
+    parts = json.loads((tmp_path / "b" / "config.json").read_text())["parts"]
+    assert parts["generator_ba"] == "resnet6(width=32)"

@@ -60,6 +60,14 @@ def test_it_is_allocated_at_first_use_on_the_images_device_and_type():
     assert history.images.device.type == history.count.device.type == "meta"
 
 
+def test_it_keeps_its_own_type_and_gives_back_the_images():
+    history = HistoryBuffer(1)
+    history(torch.zeros(1, 3, 4, 4))
+    for _ in range(6):
+        assert history(torch.ones(1, 3, 4, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert history.images.dtype == torch.float32
+
+
 def test_another_shape_and_a_useless_size_are_refused():
     history = HistoryBuffer(2)
     history(torch.zeros(1, 3, 4, 4))

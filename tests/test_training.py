@@ -151,6 +151,21 @@ def test_the_monitor_writes_the_logged_steps_and_shows_them(tmp_path: Path, term
     assert all(part in shown for part in ("25/25", "gan_ab 12.50", "images/s", "waiting for data"))
 
 
+def test_a_resumed_runs_rows_are_those_of_the_steps_it_does_not_do_again(tmp_path: Path):
+    def log(first: int, last: int, start: int) -> list[str]:
+        monitor = Monitor(tmp_path / "l.csv", steps=9, start=start, pairs=1, every=1)
+        for step in range(first, last + 1):
+            monitor.log(step, {"gan_ab": torch.tensor(float(step))}, 1.0)
+        with (tmp_path / "l.csv").open() as file:
+            return [row["step"] for row in csv.DictReader(file)]
+
+    assert log(1, 5, start=0) == list("12345")
+    with (tmp_path / "l.csv").open("a") as file:
+        file.write("6,")  # the run was killed as it wrote
+    assert log(4, 6, start=3) == list("123456")
+    assert log(1, 2, start=0) == list("12")
+
+
 def test_between_logged_steps_no_loss_is_fetched(tmp_path: Path):
     monitor = Monitor(tmp_path / "l.csv", steps=25, start=0, pairs=1, every=10)
     unreadable = torch.zeros((), device="meta")

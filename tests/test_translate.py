@@ -37,6 +37,10 @@ def test_a_picture_of_any_size_and_mode_keeps_its_size(height: int, width: int, 
     assert np.array_equal(np.array(painted), 255 - np.array(image.convert("RGB")))
 
 
+def test_a_picture_below_the_generators_least_is_padded():
+    assert translate(ResNetGenerator(width=2, blocks=1).eval(), Image.new("RGB", (3, 5))).size == (3, 5)
+
+
 def test_a_file_is_translated_by_a_real_generator():
     path = sample() / "testA" / "pontduGard_0.jpg"
     generator = ResNetGenerator(width=2, blocks=1).eval()
@@ -68,4 +72,5 @@ def test_an_archive_that_breaks_off_leaves_the_old_one(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         translate_to_zip(Negative(), breaks(), tmp_path / "images.zip", size=16)
+    assert [path.name for path in tmp_path.iterdir()] == ["images.zip"]
     assert (tmp_path / "images.zip").read_bytes() == b"old"

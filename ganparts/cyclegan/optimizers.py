@@ -13,6 +13,8 @@ from ganparts.cyclegan.assembly import CycleGAN
 
 __all__ = ["Optimizers", "make_optimizers"]
 
+_FORMS = ("lr", "fused", "capturable", "foreach")  # how the arithmetic is done, and where the rate lies
+
 
 class Optimizers:
     """The optimizers of the generators and of the discriminators.
@@ -58,19 +60,31 @@ class Optimizers:
         self.discriminators.step()
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Set the rate of both optimizers."""
+        """Set the rate of both optimizers; where it lies on the device, in place."""
         for optimizer in (self.generators, self.discriminators):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                _set_rate(group, learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of both."""
         return {"generators": self.generators.state_dict(), "discriminators": self.discriminators.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
-        self.generators.load_state_dict(state["generators"])
-        self.discriminators.load_state_dict(state["discriminators"])
+        """Take over what :meth:`state_dict` gave, on whatever device; the forms that suit this device stay."""
+        for name, optimizer in (("generators", self.generators), ("discriminators", self.discriminators)):
+            saved = state[name]["param_groups"]
+            groups = zip(saved, optimizer.param_groups, strict=True)
+            own = [group | {form: mine[form] for form in _FORMS if form in mine} for group, mine in groups]
+            optimizer.load_state_dict({**state[name], "param_groups": own})
+            for group, theirs in zip(optimizer.param_groups, saved, strict=True):
+                _set_rate(group, float(theirs["lr"]))
+
+
+def _set_rate(group: dict[str, Any], learning_rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(learning_rate)
+    else:
+        group["lr"] = learning_rate
 
 
 def make_optimizers(
@@ -90,6 +104,8 @@ def make_optimizers(
     def adam(*networks: nn.Module) -> Adam:
         trained = [p for network in networks for p in network.parameters() if p.requires_grad]
         on_cuda = all(p.is_cuda for p in trained)
-        return Adam(trained, lr=learning_rate, betas=betas, eps=eps, fused=on_cuda or None, capturable=on_cuda)
+        # a rate on the device can be changed under a captured graph
+        rate = torch.tensor(learning_rate, device=trained[0].device) if on_cuda and trained else learning_rate
+        return Adam(trained, lr=rate, betas=betas, eps=eps, fused=on_cuda or None, capturable=on_cuda)
 
     return Optimizers(adam(model.generator_ab, model.generator_ba), adam(model.discriminator_a, model.discriminator_b))

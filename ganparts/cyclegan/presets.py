@@ -6,6 +6,7 @@ competition's TFRecord tutorial; ``two_objective`` the Kaggle notebook "Two-obje
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -40,7 +41,8 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name in ("cycle", "identity"):
             weights = self.pair(name)
-            if len(weights) != 2 or min(weights) < 0:
+            numbers = [weight for weight in weights if isinstance(weight, int | float) and 0 <= weight < math.inf]
+            if len(weights) != 2 or len(numbers) != 2:
                 raise ValueError(f"{name}={getattr(self, name)!r}: a weight is a number from 0 on, or a pair of them")
 
     def pair(self, name: Literal["cycle", "identity"]) -> tuple[float, float]:
@@ -93,6 +95,10 @@ class Preset:
     crop: int = 256
     flip: bool = True
 
+    def epoch_steps(self, pairs: int) -> int:
+        """The steps of an epoch with data of which an epoch is ``pairs``."""
+        return self.steps_per_epoch or -(-pairs // self.batch_size)
+
     def numbers(self) -> dict[str, Any]:
         """All but the choices of parts."""
         parts = ("generator", "discriminator", "adversarial", "cycle", "identity", "replay")
@@ -128,7 +134,10 @@ def keras_monet() -> Preset:
 @PRESETS.register("two_objective")
 def two_objective() -> Preset:
     """The notebook: painting discriminator with a hinge and an inverted BCE head behind DiffAugment, photo
-    discriminator with hinge, cycle 9, identity 4.5, 52 epochs of 1,407 steps."""
+    discriminator with hinge, cycle 9, identity 4.5, 52 epochs of 1,407 steps.
+
+    The batch of 5 follows from 7,038 photos in 1,407 steps; whole images without flips are our assumption.
+    """
     return Preset(
         generator="keras_unet256",
         discriminator=("keras_patchgan", "two_objective"),
@@ -140,7 +149,7 @@ def two_objective() -> Preset:
         schedule=PiecewiseConstant(((26, 1.0), (18, 0.5), (8, 0.05))),
         epochs=52,
         steps_per_epoch=1407,
-        batch_size=5,  # 7,038 photos in 1,407 steps
+        batch_size=5,
         resize=256,
         flip=False,
     )

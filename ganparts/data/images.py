@@ -108,12 +108,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow image as RGB; see :func:`decode_image`.
 
     Raises:
-        ValueError: floating-point pixels, whose range is not defined.
+        ValueError: floating-point or 32-bit pixels, whose range is not defined.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey, which older Pillows open as 32-bit
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+        image = image.convert("I")
+        if image.getextrema()[1] > 65535:  # pyright: ignore[reportOperatorIssue]
+            raise ValueError("its pixels have more than 16 bits, of unknown range: save it with 8 or 16 bits")
+        image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -217,7 +220,11 @@ def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
             image, name = example.get("image"), example.get("image_name")
             if image is None:
                 has = ", ".join(example) or "none"
-                raise TFRecordError(f"{path}, record {number} (counted from 0): no bytes feature 'image', only {has}")
+                problem = f"{path}, record {number} (counted from 0): no bytes feature 'image', only {has}"
+                if not skip_unreadable:
+                    raise TFRecordError(problem)
+                warnings.warn(f"skipped: {problem}", stacklevel=2)
+                continue
             label = Path(name.value.decode(errors="replace")).stem if name else f"{path.stem}_{number}"
             entries.append(ImageEntry(label, path, number, image.offset, len(image.value)))
     except TFRecordError as error:

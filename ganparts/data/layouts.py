@@ -35,6 +35,11 @@ class Domains:
     test_b: Images | None
     origin: str
 
+    def photos(self) -> Images:
+        """All photos: those kept out of training, then the others."""
+        held_out = [] if self.test_a is None else self.test_a.entries
+        return Images(held_out + self.a.entries, skip_unreadable=self.a.skip_unreadable)
+
 
 def sample() -> Path:
     """The folder of the data set that the package ships, in CycleGAN's layout.

@@ -23,9 +23,9 @@ __all__ = ["PairDataset", "load_pairs"]
 class PairDataset(Dataset[tuple[Tensor, Tensor] | UnreadableImageError]):
     """Pairs, by position: item i is (photo, painting), each uint8 [3, crop, crop].
 
-    An epoch is as many pairs as the larger domain has images. In it, that domain's images come once each in random
-    order; the first domain's by that same order, wrapped around; the second's are drawn at random, as in the
-    reference implementation of CycleGAN. Positions go on beyond an epoch.
+    An epoch is as many pairs as the larger domain has images. In it, the first domain's images come equally often, in
+    random order; the second's are drawn at random, as in the reference implementation of CycleGAN. Positions go on
+    beyond an epoch.
 
     Args:
         a: images of domain a.

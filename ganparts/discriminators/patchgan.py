@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganparts.blocks import Norm, init_weights, keras_instance_norm, normalized
+from ganparts.blocks import Norm, check_images, init_weights, keras_instance_norm, normalized
 from ganparts.protocols import Discriminator
 from ganparts.registry import DISCRIMINATORS
 
@@ -62,11 +62,7 @@ class PatchGAN(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        if min(images.shape[-2:]) < self.min_size:
-            raise ValueError(
-                f"the images are {images.shape[-2]}x{images.shape[-1]}, but this PatchGAN needs at least "
-                f"{self.min_size}x{self.min_size}: take larger images, or fewer layers"
-            )
+        check_images(images, minimum=self.min_size)
         return self.model(images)
 
 

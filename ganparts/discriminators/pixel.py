@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganparts.blocks import Norm, init_weights, normalized
+from ganparts.blocks import Norm, check_images, init_weights, normalized
 from ganparts.registry import DISCRIMINATORS
 
 __all__ = ["PixelDiscriminator", "pixel"]
@@ -35,6 +35,7 @@ class PixelDiscriminator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
+        check_images(images)
         return self.net(images)
 
 

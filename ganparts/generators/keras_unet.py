@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_size, init_weights, keras_instance_norm
+from ganparts.blocks import check_images, init_weights, keras_instance_norm
 from ganparts.registry import GENERATORS
 
 __all__ = ["KerasUNetGenerator", "keras_unet256"]
@@ -52,7 +52,7 @@ class KerasUNetGenerator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_size(images, self.size_multiple)
+        check_images(images, multiple=self.size_multiple)
         features, skips = images, []
         for layer in self.down:
             features = layer(features)

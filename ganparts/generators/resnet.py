@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganparts.blocks import Norm, Padding, Upsample, check_size, init_weights, normalized, padded_conv, upsampling
+from ganparts.blocks import Norm, Padding, Upsample, check_images, init_weights, normalized, padded_conv, upsampling
 from ganparts.registry import GENERATORS
 
 __all__ = ["ResNetGenerator", "ResidualBlock", "resnet6", "resnet9"]
@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
 class ResNetGenerator(nn.Module):
     """Down by 4, residual blocks, up by 4, tanh: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
-    H and W must be multiples of 4.
+    H and W must be multiples of 4, and at least 8.
 
     Args:
         in_channels: channels of the input image.
@@ -44,10 +44,11 @@ class ResNetGenerator(nn.Module):
         upsample: ``"transposed"`` convolution, or ``"resize_conv"`` against checkerboard patterns.
 
     Raises:
-        ValueError: an unknown norm, padding or upsample; in ``forward`` a size that is no multiple of 4.
+        ValueError: an unknown norm, padding or upsample; in ``forward`` a wrong size.
     """
 
     size_multiple = 4
+    min_size = 8
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class ResNetGenerator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_size(images, self.size_multiple)
+        check_images(images, multiple=self.size_multiple, minimum=self.min_size)
         return self.model(images)
 
 

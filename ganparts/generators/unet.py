@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganparts.blocks import Norm, Upsample, check_size, init_weights, normalized, upsampling
+from ganparts.blocks import Norm, Upsample, check_images, init_weights, normalized, upsampling
 from ganparts.registry import GENERATORS
 
 __all__ = ["AttentionGate", "UNetGenerator", "attention_unet256", "unet128", "unet256"]
@@ -137,7 +137,7 @@ class UNetGenerator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_size(images, self.size_multiple)
+        check_images(images, multiple=self.size_multiple)
         return self.model(images)  # pyright: ignore[reportOptionalCall]
 
 

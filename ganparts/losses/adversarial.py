@@ -10,11 +10,11 @@ arXiv 1406.2661, in its non-saturating form. Two objectives: the Kaggle notebook
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts.protocols import AdversarialLoss
@@ -103,6 +103,12 @@ class MultiObjective:
     @property
     def needs_real(self) -> bool:
         return any(getattr(loss, "needs_real", False) for loss in self.losses)
+
+    @property
+    def penalty(self) -> Callable[[nn.Module, Tensor, Tensor], Tensor] | None:
+        """The sum of the losses' penalties, if any has one."""
+        penalties = [loss.penalty for loss in self.losses if getattr(loss, "penalty", None)]  # pyright: ignore
+        return (lambda *images: torch.stack([penalty(*images) for penalty in penalties]).sum()) if penalties else None
 
     def _channels(self, logits: Tensor) -> list[Tensor]:
         if logits.shape[1] != len(self.losses):

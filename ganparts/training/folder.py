@@ -29,43 +29,47 @@ class RunFolder:
 
     Args:
         path: made if it does not exist.
-        stateful: what a checkpoint holds, by name: the model, the optimizers.
+        options: as the user gave them; they go into checkpoints too. Paths become text.
+        settled: the numbers of the run; a run that goes on must settle on the same.
+        stateful: what a checkpoint holds, by name: the ``model``, the optimizers.
     """
 
-    def __init__(self, path: Path, **stateful: Any):
+    def __init__(self, path: Path, *, options: dict[str, Any], settled: dict[str, Any], **stateful: Any):
         self.path, self.stateful = path, stateful
         self.losses, self.generator, self.images = path / "losses.csv", path / "generator", path / "images.zip"
-        self.options: dict[str, Any] = {}
-        (path / "samples").mkdir(parents=True, exist_ok=True)
-
-    def describe(self, options: dict[str, Any], settled: dict[str, Any]) -> dict[str, str]:
-        """Write ``config.json``: the options (they go into checkpoints too), what they settled on, and the parts.
-
-        Args:
-            options: as the user gave them. Paths become text.
-            settled: the numbers of the run.
-
-        Returns:
-            The parts of the model that were built by name, in words, by their place in it.
-        """
-        self.options = json.loads(json.dumps(options, default=str))
-        parts = {
+        self.parts = {
             place: f"{name}({', '.join(f'{option}={value!r}' for option, value in chosen.items())})"
-            for place, part in self.stateful["model"].named_children()
+            for place, part in stateful["model"].named_children()
             for _, name, chosen in [vars(part).get("built_from") or (None, type(part).__name__, {})]
         }
-        text = json.dumps({"options": options, "settled": settled, "parts": parts}, indent=2, default=str)
-        (self.path / "config.json").write_text(text + "\n")
-        return parts
+        self.config = json.loads(json.dumps({"options": options, "settled": settled, "parts": self.parts}, default=str))
+
+    def start(self, *, resume: bool) -> int:
+        """Put back what the checkpoint holds, if the run goes on, and write ``config.json``; the steps done.
+
+        Raises:
+            ValueError: the checkpoint's run settled on something else; the message says on what.
+            OSError: the folder cannot be written, or has no checkpoint.
+        """
+        step = 0
+        if resume:
+            checkpoint = self.path / "checkpoint.pt"
+            saved = load_checkpoint(checkpoint)[1]
+            for kind in ("parts", "settled"):
+                for name, value in self.config[kind].items():
+                    if saved[kind].get(name) != value:
+                        raise ValueError(
+                            f"{checkpoint} is of a run with {name} {saved[kind].get(name)}, but here it would go on "
+                            f"with {value}: go on with the same device, data and version of ganparts"
+                        )
+            step, _ = load_checkpoint(checkpoint, **self.stateful)
+        (self.path / "samples").mkdir(parents=True, exist_ok=True)
+        (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        return step
 
     def save(self, step: int) -> None:
         """Write the checkpoint."""
-        save_checkpoint(self.path / "checkpoint.pt", step=step, config=self.options, **self.stateful)
-
-    def restore(self) -> int:
-        """Put back what the checkpoint holds; the steps done."""
-        step, _ = load_checkpoint(self.path / "checkpoint.pt", **self.stateful)
-        return step
+        save_checkpoint(self.path / "checkpoint.pt", step=step, config=self.config, **self.stateful)
 
     def save_samples(self, step: int, photos: Tensor, stages: Sequence[nn.Module]) -> None:
         """Write the grid of a step; see :func:`save_grid`."""

@@ -28,7 +28,7 @@ class Monitor:
     is no terminal there is a plain line twice a minute instead of a bar.
 
     Args:
-        csv_path: appended to; begun with a header if it does not exist.
+        csv_path: appended to, after rows beyond ``start`` are dropped; begun with a header if it does not exist.
         steps: of the whole run.
         start: steps already done.
         pairs: in a step; a pair is two images.
@@ -41,6 +41,7 @@ class Monitor:
     ):
         self.csv_path, self.pairs, self.every, self.steps = csv_path, pairs, every, steps
         self.console = console or Console()
+        self._drop_rows_beyond(start)
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -103,8 +104,14 @@ class Monitor:
             self._printed = elapsed
             self.console.print(f"step {step}/{self.steps}  {rate}  {shown}")
 
+    def _drop_rows_beyond(self, step: int) -> None:
+        if self.csv_path.exists():
+            header, *rows = self.csv_path.read_text().splitlines(keepends=True) or [""]
+            kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
+            self.csv_path.write_text("".join([header, *kept]) if kept else "")
+
     def _append(self, row: dict[str, float]) -> None:
-        new = not self.csv_path.exists()
+        new = not self.csv_path.exists() or self.csv_path.stat().st_size == 0
         with self.csv_path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
             if new:
