@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import partial
-from itertools import product
+from itertools import chain, product
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ from ganparts import (
     train_step,
 )
 from ganparts.augment import DiffAugment, Draws
-from ganparts.cyclegan import CycleGAN
+from ganparts.cyclegan import CycleGAN, Optimizers
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator, UNetGenerator
 from ganparts.losses import LSGAN
@@ -52,11 +52,19 @@ def fixed_history(size: int, batch: int, steps: int) -> tuple[HistoryBuffer, His
     return history, HistoryList(size, flat)
 
 
+def textbook_optimizers(model: CycleGAN) -> Optimizers:
+    """The paper's two Adams over all parameters, as the reference implementation has them."""
+    networks = (model.generator_ab, model.generator_ba), (model.discriminator_a, model.discriminator_b)
+    return Optimizers(
+        *(torch.optim.Adam(chain(*(n.parameters() for n in both)), 2e-4, (0.5, 0.999)) for both in networks)
+    )
+
+
 def assert_same_training(model: CycleGAN, size: int, batch: int, *, steps: int = 2, replay=(None, None), augment=None):
     """Train a model and a copy of it, by our step and the textbook's, in float64; compare losses and weights."""
     model = without_dropout(model).double()
-    oracle = deepcopy(model)
-    ours, theirs = make_optimizers(model), make_optimizers(oracle)
+    oracle = deepcopy(model).requires_grad_()  # biases that a norm cancels are trained too, on rounding noise
+    ours, theirs = make_optimizers(model), textbook_optimizers(oracle)
     for step in range(steps):
         pair = Pair(*(torch.rand(2, batch, 3, size, size, dtype=torch.float64) * 2 - 1))
         extra = {} if augment is None else {"augment": augment}
@@ -75,8 +83,6 @@ def assert_same_training(model: CycleGAN, size: int, batch: int, *, steps: int =
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize(("batch", "identity"), [(1, 5.0), (2, 0.0), (3, (0.0, 2.0))])
 def test_every_generator_trains_as_in_the_textbook(name, batch, identity):
-    if sizes(name) == 256 and batch == 3:
-        batch = 1
     model = build_cyclegan(
         generator=partial(GENERATORS.create, name, width=2),
         discriminator=partial(PatchGAN, width=2),
