@@ -163,20 +163,28 @@ def keras_instance_norm(channels: int) -> InstanceNorm2d:
     return layer
 
 
-def check_images(images: Tensor, *, multiple: int = 1, minimum: int = 1) -> None:
+def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: int = 1) -> None:
     """Refuse what a network cannot take.
 
     Args:
-        images: should be [B, C, H, W].
+        images: should be float [B, C, H, W].
+        channels: C must be this.
         multiple: H and W must be multiples of it.
         minimum: H and W must be at least this.
 
     Raises:
-        ValueError: names the shape, what is wanted, and the nearest right size.
+        ValueError: names the type or shape, what is wanted, and the remedy.
     """
+    if not images.is_floating_point():
+        raise ValueError(f"images are floats in [-1, 1], but these are {images.dtype}: see ganparts.data.to_unit_range")
     if images.ndim != 4:
         raise ValueError(
             f"images are [B, C, H, W], but this has the shape {list(images.shape)}: a single one is image[None]"
+        )
+    if images.shape[1] != channels:
+        raise ValueError(
+            f"images are [B, C, H, W] with C={channels} for this network, but these have the shape "
+            f"{list(images.shape)}: convert them, or build it with in_channels={images.shape[1]}"
         )
     height, width = images.shape[-2:]
     nearest = [max(minimum, (side + multiple // 2) // multiple * multiple, multiple) for side in (height, width)]

@@ -64,7 +64,10 @@ class Registry(Mapping[str, Callable[..., PartT]]):
 
         Raises:
             ValueError: the name is taken.
+            TypeError: ``name`` is not a text: the decorator needs one, ``register("mine")``.
         """
+        if not (isinstance(name, str) and name):
+            raise TypeError(f'a {self.kind} is registered under a name, as register("mine"), not under {name!r}')
 
         def add(builder: Callable[Options, PartT], /) -> Callable[Options, PartT]:
             if name in self._builders:

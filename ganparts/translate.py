@@ -31,11 +31,14 @@ def translate(generator: nn.Module, image: Image.Image | Path | str) -> Image.Im
 
     Raises:
         UnreadableImageError: the file cannot be read.
+        TypeError: neither an image nor a file.
     """
     from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
     if isinstance(image, Image.Image):
         pixels = pil_to_tensor(to_rgb(image))
+    elif not isinstance(image, str | Path):
+        raise TypeError(f"translate takes a Pillow image or an image file, but was given a {type(image).__name__}")
     else:
         pixels = ImageEntry(Path(image).stem, Path(image)).load()
     return to_pil_image(_translate_batch(generator, pixels[None])[0])

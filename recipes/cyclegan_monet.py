@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -16,7 +17,6 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from torch import nn
 
@@ -25,15 +25,16 @@ from ganparts import DISCRIMINATORS, GENERATORS
 from ganparts.augment import DiffAugment
 from ganparts.cyclegan import LossWeights, Preset
 from ganparts.data import Domains, PairDataset, UnreadableImageError, load_pairs, open_domains
-from ganparts.interchange import save_pretrained
+from ganparts.interchange import describe_network, save_pretrained
 from ganparts.registry import Registry
 from ganparts.training import DeviceError, Monitor, RunFolder, StopSignals, load_checkpoint, pick_device, sample_photos
 from ganparts.translate import translate_to_zip
 
-CPU_NOTE = """On a CPU, what no option chose is scaled down: width 32, 128 px or the least that the generator takes,
-batch 1, few steps; for the paper's ResNet a U-Net, rate 5e-4, identity weight 2. A GPU trains the whole preset."""
+CPU_NOTE = """A CPU scales down what no option chose: few steps, batch 1, width 32, small images; the paper's ResNet
+becomes a U-Net, with learning rate 5e-4 and identity weight 2. A GPU trains the whole preset."""
+FREE_TO_CHANGE = {"workers", "paint", "log_every", "sample_every", "checkpoint_every", "debug"}  # when a run goes on
 MAY_BE_ZERO = {"seed", "workers", "paint", "cycle_weight", "identity_weight", "skip_unreadable", "debug"}
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def named(table: Registry[Any], does: str) -> Any:
@@ -45,8 +46,7 @@ class Config:
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: Path | None = None
-    """A folder with monet_jpg or monet_tfrec and photo_jpg or photo_tfrec (as on Kaggle), or with trainA, trainB and
-    perhaps testA (as for CycleGAN). None: the competition's mount, else the sample."""
+    """A folder in Kaggle's or CycleGAN's layout (see the README). None: the competition's mount, else the sample."""
     photos: Path | None = None
     """A folder of photos (image files or TFRecords) instead of the layout's."""
     paintings: Path | None = None
@@ -91,7 +91,7 @@ class Config:
     out: Path | None = None
     """The run folder. None: runs/ and the time."""
     resume: Path | None = None
-    """A run folder to go on with, by its own options."""
+    """A run folder to go on with, by its own options (only workers, paint and the intervals can be given anew)."""
     log_every: int = 10
     """Steps between two rows of losses.csv."""
     sample_every: int | None = None
@@ -105,8 +105,8 @@ class Config:
         if self.epochs and self.steps:
             raise ValueError(f"--epochs {self.epochs} and --steps {self.steps} exclude each other: give one")
         for name, value in vars(self).items():
-            if isinstance(value, int | float) and value <= 0 and name not in MAY_BE_ZERO:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: it must be greater than 0")
+            if isinstance(value, int | float) and (value < 0 or (value == 0 and name not in MAY_BE_ZERO)):
+                raise ValueError(f"--{name.replace('_', '-')} {value} is too small")
 
 
 def settle(config: Config, device: torch.device) -> Preset:
@@ -165,11 +165,11 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
     few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
     steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
-
     torch.manual_seed(config.seed)
     model = ganparts.build_cyclegan(preset).to(device)
     optimizers = ganparts.make_optimizers(model, learning_rate=preset.learning_rate, betas=preset.betas, eps=preset.eps)
     settled = preset.numbers() | {"device": device.type, "steps": steps, "data": domains.origin, "pairs": len(dataset)}
+    describe_network(model.generator_ab)  # refuses now, not after training, one that could not be saved
     folder = RunFolder(out, options=vars(config), settled=settled, model=model, optimizers=optimizers)
     start = folder.start(resume=resume)
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
@@ -186,8 +186,7 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     monitor = Monitor(folder.losses, steps=steps, start=start, pairs=batch, every=config.log_every, console=console)
     photos = sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
     sample_every = config.sample_every or max(1, steps // 10)
-    step, unreadable = start, None
-    stages = (model.generator_ab, model.generator_ba)  # photo, painting of it, photo again
+    step, stages = start, (model.generator_ab, model.generator_ba)  # photo, painting of it, photo again
     with StopSignals() as stop, monitor:
         try:
             for step, pair in enumerate(monitor.timed(pairs), start + 1):
@@ -201,14 +200,13 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
                     folder.save(step)
                 if stop.requested:
                     break
-        except UnreadableImageError as error:  # what was learnt so far is kept
-            unreadable = error
+        except UnreadableImageError:  # what was learnt so far is kept
+            folder.save(step)
+            raise
     folder.save(step)
     save_pretrained(model.generator_ab, folder.generator)
-    if unreadable is not None:
-        raise unreadable
     if step < steps:
-        console.print(f"Stopped after step {step} of {steps}; --resume {out} goes on.")
+        console.print(f"Stopped after step {step} of {steps}; --resume {out} goes on. (Ctrl-C again: no paintings.)")
     paint(config, model.generator_ab.eval(), domains, folder, device)
 
 
@@ -227,20 +225,22 @@ def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFol
 
 
 def main() -> int:
+    warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
     config = tyro.cli(Config, description=__doc__)
     out = config.resume or config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
         if resume := config.resume is not None:
-            if config != Config(resume=config.resume, debug=config.debug):
-                raise ValueError(f"--resume {out} goes on by that run's own options: give no others")
+            given = {n: v for n, v in vars(config).items() if v != getattr(Config(), n) and n != "resume"}
+            if fixed := ", ".join(given.keys() - FREE_TO_CHANGE):
+                raise ValueError(f"--resume {out} goes on by that run's own options: do not give {fixed}")
             options = load_checkpoint(out / "checkpoint.pt")[1]["options"]
             paths: dict[str, Any] = {n: Path(options[n]) for n in ("data", "photos", "paintings", "out") if options[n]}
-            config = Config(**options | paths)
+            config = Config(**options | paths | given)
         train(config, out, resume=resume)
     except (KeyError, ValueError, TypeError, OSError, ImportError, DeviceError) as error:
         if config.debug:
             raise
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        console.print(f"error: {error}")
         return 1
     return 0
 

@@ -161,6 +161,20 @@ def test_nonsense_is_refused_by_name():
         build_cyclegan(discriminator=("pixel",) * 3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"generator takes torch\.nn\.Modules"):
         build_cyclegan(generator=(lambda: abs))  # pyright: ignore[reportArgumentType]
+    wrong = (
+        ({"weights": 10}, r"weights takes LossWeights\(cycle=\.\.\., identity=\.\.\.\), but was given 10"),
+        ({"augment": "diffaugment"}, r"augment takes a function of images such as DiffAugment\(\).* 'diffaugment'"),
+        ({"augment": DiffAugment}, "augment takes a function of images"),
+        (
+            {"adversarial": nn.BCELoss},
+            r"adversarial takes losses with methods discriminator and generator.*BCELoss\(\)",
+        ),
+    )
+    for argument, message in wrong:
+        with pytest.raises(TypeError, match=message):
+            build_cyclegan(**small, **argument)
+    with pytest.raises(TypeError, match="make_optimizers takes a CycleGAN, but was given a PatchGAN"):
+        make_optimizers(PatchGAN(width=2))  # pyright: ignore[reportArgumentType]
     for weights in ({"cycle": -1.0}, {"identity": (1.0, 2.0, 3.0)}, {"cycle": float("nan")}, {"cycle": "3"}):
         with pytest.raises(ValueError, match="a weight is a number from 0 on"):
             LossWeights(**weights)

@@ -244,7 +244,7 @@ def test_what_cannot_be_read_is_named_with_the_reason_and_the_option(tmp_path: P
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     with pytest.raises(UnreadableImageError, match=rf"broken\.jpg: .*{reason}.*--skip-unreadable"):
-        ImageEntry("broken", path).load()
+        open_images(tmp_path)[0]
     with pytest.raises(UnreadableImageError, match=rf"broken\.jpg, record 3 \(counted from 0\): .*{reason}"):
         ImageEntry("broken", path, 3).load()
 
@@ -324,8 +324,11 @@ def test_what_is_not_there_is_said_with_what_was_found(tmp_path: Path):
         DataError, match=r"photo_jpg or photo_tfrec with monet_jpg.*trainA with trainB.*found pictures/.*--photos"
     ):
         open_domains(tmp_path)
-    with pytest.raises(DataError, match=r"pictures has no images: looked for .*\.jpg.*\.tfrec.*found nothing"):
+    with pytest.raises(DataError, match=r"pictures has no images: looked in it.*\.jpg.*\.tfrec.*found nothing"):
         open_images(tmp_path / "pictures")
+    (tmp_path / "x.txt").touch()
+    with pytest.raises(DataError, match=r"x\.txt is a file: give the folder"):
+        open_images(tmp_path / "x.txt")
     for i in range(9):
         (tmp_path / "pictures" / f"{i}.gif").touch()
     with pytest.raises(DataError, match=r"found 0\.gif, .* and 3 more"):

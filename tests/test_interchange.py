@@ -94,6 +94,8 @@ def test_dtype_follows_the_weights():
 
 
 def test_foreign_weights_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"takes a state_dict, for instance torch\.load\(.*given a str"):
+        from_junyanz("latest_net_G.pth")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"no ResNet or U-Net generator .* names: 0\.weight, 0\.bias; pass"):
         from_junyanz(nn.Sequential(nn.Linear(2, 2)).state_dict())
     with pytest.raises(ValueError, match="names: none"):
@@ -127,6 +129,9 @@ def test_wrong_pretrained_folders_are_refused_by_name(tmp_path: Path):
         save_pretrained(PatchGAN(width=2), folder)
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         save_pretrained(DISCRIMINATORS.create("patchgan", width=2, norm=affine), folder)
+    save_pretrained(DISCRIMINATORS.create("patchgan", width=2), folder / "generator")
+    with pytest.raises(FileNotFoundError, match=r"it has no config\.json; .*generator may be one"):
+        from_pretrained(folder)
     save_pretrained(DISCRIMINATORS.create("patchgan", width=2), folder)
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"width": 2', '"width": 3'))

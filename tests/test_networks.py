@@ -279,8 +279,12 @@ def test_channels_double_up_to_8_times_the_width():
 
 
 @pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
-def test_a_single_image_without_a_batch_is_refused(name):
+def test_images_of_a_wrong_kind_are_refused(name):
     network = (GENERATORS if name in GENERATORS else DISCRIMINATORS).create(name, width=2)
+    with pytest.raises(ValueError, match=r"C=3 for this network, .*\[1, 1, 256, 256\].*in_channels=1"):
+        network(torch.rand(1, 1, 256, 256))
+    with pytest.raises(ValueError, match=r"floats in \[-1, 1\], but these are torch\.uint8"):
+        network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"shape \[3, 256, 256\]: a single one is image\[None\]"):
         network(torch.rand(3, 256, 256))
 

@@ -53,7 +53,7 @@ def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
     out = tmp_path / "run"
     said = run(*QUICK, "--steps", 4, "--sample-every", 2, "--out", out)
     assert "114 photos, 69 paintings (the sample that ganparts ships" in said
-    assert "On a CPU, what no option chose is scaled down" in said
+    assert "A CPU scales down what no option chose" in said
     assert "Painting 2 photos (all 135: --paint 135)" in said
     assert {path.name for path in out.iterdir()} == {
         *("checkpoint.pt", "config.json", "generator", "images.zip", "losses.csv", "samples")
@@ -87,7 +87,10 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     options = (*QUICK, "--steps", 6, "--preset", "keras_monet", "--replay", "history", "--checkpoint-every", 3)
     run(*options, "--out", whole)
-    assert "checkpoint.pt" in run("--resume", tmp_path / "nowhere", code=1)
+    said = run("--resume", tmp_path / "nowhere", code=1)
+    assert f"error: there is no checkpoint {tmp_path / 'nowhere' / 'checkpoint.pt'}" in said
+    said = run(*options, "--out", whole, code=1)
+    assert f"error: {whole} holds a run already: go on with it (--resume {whole}), or take another folder" in said
     process = start(*options, "--out", parted)
     while len(rows(parted) if (parted / "losses.csv").exists() else []) < 2:
         assert process.poll() is None
@@ -98,7 +101,9 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
     stopped = re.search(r"Stopped after step (\d) of 6; --resume (\S+) goes on", said)
     assert stopped, said
     assert (parted / "images.zip").exists()
-    assert f"{stopped[1]} of them done" in run("--resume", parted)
+    assert f"{stopped[1]} of them done" in run("--resume", parted, "--paint", 3)
+    with zipfile.ZipFile(parted / "images.zip") as archive:
+        assert len(archive.namelist()) == 3
     assert [row["step"] for row in rows(parted)] == list("123456")
     for row, expected in zip(rows(parted), rows(whole), strict=True):
         assert {n: v for n, v in row.items() if n not in ("images_per_second", "data_wait")} == {
@@ -156,13 +161,17 @@ def test_help_explains_every_option_with_its_default():
         (("--discriminator", "patchgan", "--adversarial", "two_objective"), "take a discriminator with objectives=2"),
         (("--data", "nowhere"), "there is no folder nowhere"),
         (("--device", "gpu"), "'gpu' is no device that PyTorch knows"),
-        (("--resume", "nowhere"), "give no others"),
+        (("--resume", "nowhere"), "do not give"),
+        (("--out", str(RECIPE)), f"cannot write the run folder {RECIPE}: Not a directory; take another one"),
+        (("--photos", str(sample() / "testA")), "photos alone do not make pairs: give a folder of paintings too"),
+        (("--paintings", str(RECIPE), "--data", str(sample())), "cyclegan_monet.py is a file: give the folder"),
         (("--imports", "no_such_module"), "No module named 'no_such_module'"),
     ],
 )
 def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, options, message):
     steps = () if "--steps" in options else ("--steps", 1)
-    said = run(*QUICK, *steps, "--out", tmp_path / "run", *options, code=1)
+    out = () if "--out" in options else ("--out", tmp_path / "run")
+    said = run(*QUICK, *steps, *out, *options, code=1)
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert message in error
     assert "Traceback" not in said
@@ -172,7 +181,8 @@ def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, options, message):
     ("options", "message"),
     [
         (("--epochs", "2", "--steps", "2"), "--epochs 2 and --steps 2 exclude each other: give one"),
-        (("--batch-size", "0"), "--batch-size 0: it must be greater than 0"),
+        (("--batch-size", "0"), "--batch-size 0 is too small"),
+        (("--paint", "-3"), "--paint -3 is too small"),
         (("--stps", "2"), "--steps"),
     ],
 )
@@ -193,7 +203,9 @@ def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path)
     said = run(*QUICK, *folders, "--steps", 3, "--out", tmp_path / "a", code=1)
     assert re.search(r"error: cannot read the image .*1\.png: .*--skip-unreadable", said)
     said = run(*QUICK, *folders, "--steps", 3, "--out", tmp_path / "b", "--skip-unreadable")
-    assert "skipped: cannot read the image" in said
+    assert re.search(
+        r"^warning: skipped: cannot read the image .*1\.png: it is no image that Pillow knows$", said, re.MULTILINE
+    )
     assert len(rows(tmp_path / "b")) == 3
 
 
@@ -238,12 +250,18 @@ def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path):
         "@PRESETS.register('mine')\n"
         "def mine() -> Preset:\n"
         "    return Preset(generator=('tint', 'resnet6'), discriminator=('pixel', 'patchgan'))\n"
+        "@PRESETS.register('nameless')\n"
+        "def nameless() -> Preset:\n"
+        "    return Preset(generator=partial(ResNetGenerator, width=2), discriminator='pixel')\n"
     )
     os.environ["PYTHONPATH"] = str(tmp_path)
     quick = (*QUICK[2:], "--steps", 1, "--image-size", 32, "--imports", "my_parts")
     try:
         run(*quick, "--generator", "tint", "--out", tmp_path / "a")
         run(*quick, "--preset", "mine", "--out", tmp_path / "b")
+        said = run(*quick, "--preset", "nameless", "--out", tmp_path / "c", code=1)
+        assert "was not built by name" in said
+        assert not (tmp_path / "c").exists()
     finally:
         del os.environ["PYTHONPATH"]
     assert json.loads((tmp_path / "a" / "config.json").read_text())["parts"]["generator_ab"] == "tint()"

@@ -73,6 +73,9 @@ def test_duplicate_is_refused_and_remove_frees_the_name():
     assert isinstance(table.create("one"), nn.ReLU)
     with pytest.raises(UnknownPartError):
         table.remove("two")
+    for name in (5, "", nn.ReLU):
+        with pytest.raises(TypeError, match=r'a thing is registered under a name, as register\("mine"\)'):
+            table.register(name)  # pyright: ignore[reportArgumentType]
 
 
 def test_register_returns_the_builder_unchanged_and_create_passes_options():

@@ -47,8 +47,10 @@ def test_a_file_is_translated_by_a_real_generator():
     painted = translate(generator, path)
     assert painted.size == (256, 256)
     assert np.array_equal(np.array(painted), np.array(translate(generator, Image.open(path))))
-    with pytest.raises(UnreadableImageError, match="absent"):
+    with pytest.raises(UnreadableImageError, match=r"^cannot read the image absent\.jpg: No such file or directory$"):
         translate(generator, "absent.jpg")
+    with pytest.raises(TypeError, match="takes a Pillow image or an image file, but was given a Tensor"):
+        translate(generator, torch.zeros(3, 8, 8))  # pyright: ignore[reportArgumentType]
 
 
 def test_an_archive_is_flat_square_rgb_jpegs_with_unique_names(tmp_path: Path):

@@ -115,7 +115,7 @@ class CycleGAN(nn.Module):
         weights: of cycle and identity loss.
 
     Raises:
-        TypeError: a network or a replay buffer that is no module.
+        TypeError: a part of the wrong kind; the message says what is taken.
         ValueError: the same module in two places.
     """
 
@@ -134,6 +134,18 @@ class CycleGAN(nn.Module):
         super().__init__()
         self.generator_ab, self.generator_ba = _as_modules("generator", generator)
         self.discriminator_a, self.discriminator_b = _as_modules("discriminator", discriminator)
+        for loss in adversarial:
+            if not (hasattr(loss, "discriminator") and hasattr(loss, "generator")):
+                raise TypeError(
+                    f"adversarial takes losses with methods discriminator and generator, but was given {loss!r}"
+                )
+        for function in augment:
+            if function is not None and (isinstance(function, type) or not callable(function)):
+                raise TypeError(
+                    f"augment takes a function of images such as DiffAugment(), or None, but was given {function!r}"
+                )
+        if not isinstance(weights, LossWeights):
+            raise TypeError(f"weights takes LossWeights(cycle=..., identity=...), but was given {weights!r}")
         self.adversarial_a, self.adversarial_b = adversarial
         self.cycle_a, self.cycle_b = cycle
         self.identity_a, self.identity_b = identity
@@ -253,7 +265,7 @@ def build_cyclegan(
 
 
 def _both(argument: str, choice: Choice[PartT], table: Registry[PartT]) -> tuple[PartT, PartT]:
-    if not isinstance(choice, tuple):
+    if not isinstance(choice, tuple | list):
         choice = (choice, choice)
     if len(choice) != 2:
         raise TypeError(f"{argument} takes one choice or a pair, but was given {len(choice)}: {choice!r}")

@@ -99,7 +99,12 @@ def make_optimizers(
         learning_rate: of both.
         betas: of both; the paper's CycleGAN has 0.5 and 0.999.
         eps: of both; Keras has 1e-7.
+
+    Raises:
+        TypeError: ``model`` is no :class:`CycleGAN`.
     """
+    if not isinstance(model, CycleGAN):
+        raise TypeError(f"make_optimizers takes a CycleGAN, but was given a {type(model).__name__}")
 
     def adam(*networks: nn.Module) -> Adam:
         trained = [p for network in networks for p in network.parameters() if p.requires_grad]

@@ -34,7 +34,7 @@ def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers, *, low_memor
 
     Args:
         model: the assembly; its replay buffers are drawn from and filled.
-        pair: images of both domains, on the model's device.
+        pair: images of both domains, on the model's device; of any, even different, batch sizes.
         optimizers: from :func:`make_optimizers`.
         low_memory: send the identity loss backward by itself: a third less is kept, for one more call a direction.
 
@@ -45,8 +45,9 @@ def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers, *, low_memor
         adversarial loss has one.
     """
     optimizers.zero_grad()
-    losses = _train_direction(model.ab, pair.a, pair.b, optimizers, low_memory=low_memory)
-    losses |= _train_direction(model.ba, pair.b, pair.a, optimizers, low_memory=low_memory)
+    a, b = pair
+    losses = _train_direction(model.ab, a, b, optimizers, low_memory=low_memory)
+    losses |= _train_direction(model.ba, b, a, optimizers, low_memory=low_memory)
     optimizers.step()
     return {name: losses[name].detach() for kind in _KINDS for name in sorted(losses) if name.startswith(kind)}
 

@@ -75,10 +75,8 @@ class ImageEntry:
                 file.seek(self.offset)
                 return decode_image(file.read(self.length))
         except (OSError, ValueError) as error:
-            raise UnreadableImageError(
-                f"cannot read the image {self}: {error}. Remove it, or skip such images (skip_unreadable=True; "
-                "--skip-unreadable)"
-            ) from None
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise UnreadableImageError(f"cannot read the image {self}: {reason}") from None
 
 
 def decode_image(encoded: bytes) -> Tensor:
@@ -166,7 +164,7 @@ class Images(Sequence[Tensor]):
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         if not self.skip_unreadable:
-            return self.entries[index].load()
+            return self._load(self.entries[index])
         for later in range(len(self)):
             try:
                 return self.entries[(index + later) % len(self)].load()
@@ -182,11 +180,20 @@ class Images(Sequence[Tensor]):
         """
         for entry in self.entries[:limit]:
             try:
-                yield entry.name, entry.load()
+                yield entry.name, self._load(entry)
             except UnreadableImageError as error:
                 if not self.skip_unreadable:
                     raise
                 warnings.warn(f"skipped: {error}", stacklevel=2)
+
+    def _load(self, entry: ImageEntry) -> Tensor:
+        try:
+            return entry.load()
+        except UnreadableImageError as error:
+            if self.skip_unreadable:
+                raise
+            advice = "Remove it, or skip such images (skip_unreadable=True; --skip-unreadable)"
+            raise UnreadableImageError(f"{error}. {advice}") from None
 
 
 def open_images(folder: Path | str, *, skip_unreadable: bool = False) -> Images:
@@ -196,9 +203,7 @@ def open_images(folder: Path | str, *, skip_unreadable: bool = False) -> Images:
     Raises:
         DataError: no such folder, nothing in it, or a damaged TFRecord file (named, with the record's number).
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
+    folder = existing_folder(folder)
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     entries = [ImageEntry(path.stem, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not entries:
@@ -207,8 +212,8 @@ def open_images(folder: Path | str, *, skip_unreadable: bool = False) -> Images:
                 entries += _record_entries(path, skip_unreadable=skip_unreadable)
     if not entries:
         raise DataError(
-            f"{folder} has no images: looked for files that end in {', '.join(IMAGE_SUFFIXES + RECORD_SUFFIXES)}; "
-            f"found {listing(folder)}"
+            f"{folder} has no images: looked in it, not in folders below it, for files that end in "
+            f"{', '.join(IMAGE_SUFFIXES + RECORD_SUFFIXES)} and hold some; found {listing(folder)}"
         )
     return Images(entries, skip_unreadable=skip_unreadable)
 
@@ -231,6 +236,20 @@ def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
         advice = "Fetch the file again, or skip such records (skip_unreadable=True; --skip-unreadable)"
         raise DataError(f"{error}. {advice}") from None
     return entries
+
+
+def existing_folder(path: Path | str) -> Path:
+    """``path``, which must be a folder.
+
+    Raises:
+        DataError: it is not.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file: give the folder")
+    if not path.is_dir():
+        raise DataError(f"there is no folder {path}")
+    return path
 
 
 def listing(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ganparts.data.images import DataError, Images, listing, open_images
+from ganparts.data.images import DataError, Images, existing_folder, listing, open_images
 
 __all__ = ["Domains", "open_domains", "sample"]
 
@@ -74,6 +74,12 @@ def open_domains(
     test_a = test_b = None
     whose = ""
     if folder_a is None or folder_b is None:
+        if root is None and (photos or paintings):
+            given, missing = ("photos", "paintings") if photos else ("paintings", "photos")
+            raise DataError(
+                f"{given} alone do not make pairs: give a folder of {missing} too (--{missing}), or one of a data set "
+                "that has them (--data)"
+            )
         if root is None:
             root = next((mount for mount in _MOUNTS if mount.is_dir()), sample())
             whose = "the sample that ganparts ships: " if root == sample() else "the competition's: "
@@ -94,8 +100,7 @@ def open_domains(
 
 
 def _find(root: Path) -> tuple[Path, Path, Path | None, Path | None]:
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}")
+    existing_folder(root)
     for names_a, names_b, test_a, test_b in _LAYOUTS.values():
         folder_a, folder_b = (_first(root, names) for names in (names_a, names_b))
         if folder_a is not None and folder_b is not None:

@@ -46,6 +46,7 @@ class PatchGAN(nn.Module):
         bias: bool = True,
     ):
         super().__init__()
+        self.in_channels = in_channels
         if layers < 1:
             raise ValueError(f"layers={layers}: a PatchGAN has at least 1; for 1x1 patches take the 'pixel' one")
         self.min_size = 3 * 2**layers
@@ -62,7 +63,7 @@ class PatchGAN(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, minimum=self.min_size)
+        check_images(images, channels=self.in_channels, minimum=self.min_size)
         return self.model(images)
 
 

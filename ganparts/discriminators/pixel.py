@@ -25,6 +25,7 @@ class PixelDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int = 3, *, width: int = 64, objectives: int = 1, norm: Norm = "instance"):
         super().__init__()
+        self.in_channels = in_channels
         self.net = nn.Sequential(
             nn.Conv2d(in_channels, width, 1),
             nn.LeakyReLU(0.2),
@@ -35,7 +36,7 @@ class PixelDiscriminator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images)
+        check_images(images, channels=self.in_channels)
         return self.net(images)
 
 

@@ -33,6 +33,7 @@ class KerasUNetGenerator(nn.Module):
 
     def __init__(self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, dropout: float = 0.5):
         super().__init__()
+        self.in_channels = in_channels
         widths = [width * min(2**level, 8) for level in range(8)]
 
         def down(level: int) -> nn.Module:
@@ -52,7 +53,7 @@ class KerasUNetGenerator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, multiple=self.size_multiple)
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple)
         features, skips = images, []
         for layer in self.down:
             features = layer(features)

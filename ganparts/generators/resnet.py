@@ -63,6 +63,7 @@ class ResNetGenerator(nn.Module):
         upsample: Upsample = "transposed",
     ):
         super().__init__()
+        self.in_channels = in_channels
 
         layers = [*padded_conv(in_channels, width, 7, "reflect", norm), nn.ReLU(inplace=True)]
         for channels in (width, 2 * width):
@@ -75,7 +76,7 @@ class ResNetGenerator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
         return self.model(images)
 
 

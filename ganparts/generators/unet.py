@@ -108,6 +108,7 @@ class UNetGenerator(nn.Module):
         attention: bool = False,
     ):
         super().__init__()
+        self.in_channels = in_channels
         if levels < 2:
             raise ValueError(f"levels={levels}: a U-Net has at least 2")
         self.size_multiple = 2**levels
@@ -137,7 +138,7 @@ class UNetGenerator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, multiple=self.size_multiple)
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple)
         return self.model(images)  # pyright: ignore[reportOptionalCall]
 
 

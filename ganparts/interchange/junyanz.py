@@ -35,8 +35,14 @@ def from_junyanz(state_dict: Mapping[str, Tensor]) -> nn.Module:
             ``module.`` (from ``nn.DataParallel``) is dropped.
 
     Raises:
+        TypeError: not a mapping.
         ValueError: these are not such weights; the message says what does not fit.
     """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"from_junyanz takes a state_dict, for instance torch.load(file, weights_only=True), but was given a "
+            f"{type(state_dict).__name__}"
+        )
     weights = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor):

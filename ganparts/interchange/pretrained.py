@@ -10,10 +10,29 @@ from torch import nn
 
 from ganparts.registry import DISCRIMINATORS, GENERATORS, Registry
 
-__all__ = ["from_pretrained", "save_pretrained"]
+__all__ = ["describe_network", "from_pretrained", "save_pretrained"]
 
 _TABLES: dict[str, Registry[Any]] = {table.kind: table for table in (GENERATORS, DISCRIMINATORS)}
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+def describe_network(network: nn.Module) -> str:
+    """The configuration that rebuilds a network, as JSON.
+
+    Raises:
+        ValueError: the network was not built by name, or an option of it cannot be written as JSON.
+    """
+    built_from = getattr(network, "built_from", None)
+    if built_from is None:
+        raise ValueError(
+            f"this {type(network).__name__} was not built by name, so what rebuilds it is not known: build it with "
+            "GENERATORS.create(name, **options), in build_cyclegan by partial(GENERATORS.create, name, **options)"
+        )
+    kind, name, options = built_from
+    try:
+        return json.dumps({"kind": kind, "name": name, "options": options}, indent=2)
+    except TypeError as error:
+        raise ValueError(f"the options {options} of {name!r} cannot be written as JSON: {error}") from None
 
 
 def save_pretrained(network: nn.Module, folder: Path | str) -> None:
@@ -24,21 +43,11 @@ def save_pretrained(network: nn.Module, folder: Path | str) -> None:
         folder: made if it does not exist.
 
     Raises:
-        ValueError: the network was not built by name, or an option of it cannot be written as JSON.
+        ValueError: as :func:`describe_network`.
     """
     from safetensors.torch import save_model
 
-    built_from = getattr(network, "built_from", None)
-    if built_from is None:
-        raise ValueError(
-            f"this {type(network).__name__} was not built by name, so what rebuilds it is not known: build it with "
-            "GENERATORS.create(name, **options)"
-        )
-    kind, name, options = built_from
-    try:
-        config = json.dumps({"kind": kind, "name": name, "options": options}, indent=2)
-    except TypeError as error:
-        raise ValueError(f"the options {options} of {name!r} cannot be written as JSON: {error}") from None
+    config = describe_network(network)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_model(network, str(folder / _WEIGHTS))
@@ -59,7 +68,8 @@ def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
     folder = Path(folder)
     for name in (_CONFIG, _WEIGHTS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is no pretrained folder: it has no {name}")
+            hint = f"; {folder / 'generator'} may be one" if (folder / "generator" / name).is_file() else ""
+            raise FileNotFoundError(f"{folder} is no pretrained folder: it has no {name}{hint}")
     try:
         config = json.loads((folder / _CONFIG).read_text())
         table, name, options = _TABLES[config["kind"]], config["name"], dict(config["options"])
@@ -67,7 +77,7 @@ def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
         raise ValueError(f"{folder / _CONFIG} does not describe a network: {error!r}") from None
     network = table.create(name, **options)
     try:
-        load_model(network, str(folder / _WEIGHTS), device=device)
+        load_model(network, str(folder / _WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

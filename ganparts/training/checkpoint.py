@@ -60,6 +60,7 @@ def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, A
         The steps done, and the run's configuration.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: not a checkpoint of ours, or one that does not fit the objects.
     """
     try:
@@ -67,6 +68,10 @@ def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, A
         if saved["format"] != FORMAT:
             raise ValueError(f"its format is {saved['format']}, this version reads {FORMAT}")
         states, step, config, randomness = saved["states"], saved["step"], saved["config"], saved["random"]
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no checkpoint {path}: a run writes one at its end, and before if asked"
+        ) from None
     except OSError:
         raise
     except Exception as error:  # torch.load raises almost anything on a foreign or damaged file

@@ -48,12 +48,16 @@ class RunFolder:
         """Put back what the checkpoint holds, if the run goes on, and write ``config.json``; the steps done.
 
         Raises:
-            ValueError: the checkpoint's run settled on something else; the message says on what.
+            ValueError: the checkpoint's run settled on something else; the message says on what. Or there is a run
+                already that shall not go on.
             OSError: the folder cannot be written, or has no checkpoint.
         """
-        step = 0
+        step, checkpoint = 0, self.path / "checkpoint.pt"
+        if not resume and checkpoint.exists():
+            raise ValueError(
+                f"{self.path} holds a run already: go on with it (--resume {self.path}), or take another folder"
+            )
         if resume:
-            checkpoint = self.path / "checkpoint.pt"
             saved = load_checkpoint(checkpoint)[1]
             for kind in ("parts", "settled"):
                 for name, value in self.config[kind].items():
@@ -63,8 +67,11 @@ class RunFolder:
                             f"with {value}: go on with the same device, data and version of ganparts"
                         )
             step, _ = load_checkpoint(checkpoint, **self.stateful)
-        (self.path / "samples").mkdir(parents=True, exist_ok=True)
-        (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        except OSError as error:
+            raise OSError(f"cannot write the run folder {self.path}: {error.strerror}; take another one") from None
         return step
 
     def save(self, step: int) -> None:
