@@ -237,7 +237,7 @@ def test_a_run_that_would_go_on_differently_is_refused(tmp_path: Path):
     assert "checkpoint.pt is of a run with steps 2, but here it would go on with 3: go on with the same device" in said
 
 
-def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path):
+def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "my_parts.py").write_text(
         "from functools import partial\n"
         "from torch import nn\n"
@@ -254,16 +254,13 @@ def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path):
         "def nameless() -> Preset:\n"
         "    return Preset(generator=partial(ResNetGenerator, width=2), discriminator='pixel')\n"
     )
-    os.environ["PYTHONPATH"] = str(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     quick = (*QUICK[2:], "--steps", 1, "--image-size", 32, "--imports", "my_parts")
-    try:
-        run(*quick, "--generator", "tint", "--out", tmp_path / "a")
-        run(*quick, "--preset", "mine", "--out", tmp_path / "b")
-        said = run(*quick, "--preset", "nameless", "--out", tmp_path / "c", code=1)
-        assert "was not built by name" in said
-        assert not (tmp_path / "c").exists()
-    finally:
-        del os.environ["PYTHONPATH"]
+    run(*quick, "--generator", "tint", "--out", tmp_path / "a")
+    run(*quick, "--preset", "mine", "--out", tmp_path / "b")
+    said = run(*quick, "--preset", "nameless", "--out", tmp_path / "c", code=1)
+    assert "was not built by name" in said
+    assert not (tmp_path / "c").exists()
     assert json.loads((tmp_path / "a" / "config.json").read_text())["parts"]["generator_ab"] == "tint()"
     parts = json.loads((tmp_path / "b" / "config.json").read_text())["parts"]
     assert parts["generator_ba"] == "resnet6(width=32)"
