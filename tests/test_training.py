@@ -21,6 +21,7 @@ from ganparts.generators import ResNetGenerator
 from ganparts.training import (
     DeviceError,
     Monitor,
+    RunFolder,
     StopSignals,
     evaluating,
     load_checkpoint,
@@ -61,6 +62,24 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path: Path):
     torch.testing.assert_close(states[0], states[2], rtol=0, atol=0)
     torch.testing.assert_close(states[1], states[3], rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_run_settles_on_the_same_words_in_every_process(tmp_path: Path):
+    alive = []  # so that no two lie at one address
+
+    def settled() -> dict:
+        def schedule(step: int, steps: int) -> float:
+            return 1.0
+
+        alive.append(schedule)
+        numbers = {"schedule": schedule, "augment": partial(schedule, 3), "betas": (0.5, 0.999), "data": tmp_path}
+        return RunFolder(tmp_path, options={}, settled=numbers, **small_run()).config["settled"]
+
+    kept = [settled() for _ in range(3)]  # three functions at three addresses
+    assert kept[0] == kept[1] == kept[2]
+    assert kept[0]["betas"] == [0.5, 0.999]
+    assert kept[0]["data"] == str(tmp_path)
+    assert "schedule" in kept[0]["schedule"]
 
 
 def test_wrong_checkpoints_are_refused_and_run_no_code(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ class RunFolder:
             for place, part in stateful["model"].named_children()
             for _, name, chosen in [vars(part).get("built_from") or (None, type(part).__name__, {})]
         }
-        self.config = json.loads(json.dumps({"options": options, "settled": settled, "parts": self.parts}, default=str))
+        self.config = json.loads(
+            json.dumps({"options": options, "settled": settled, "parts": self.parts}, default=_in_words)
+        )
 
     def start(self, *, resume: bool) -> int:
         """Put back what the checkpoint holds, if the run goes on, and write ``config.json``; the steps done.
@@ -81,3 +84,8 @@ class RunFolder:
     def save_samples(self, step: int, photos: Tensor, stages: Sequence[nn.Module]) -> None:
         """Write the grid of a step; see :func:`save_grid`."""
         save_grid(self.path / "samples" / f"step_{step:07d}.png", photos, stages)
+
+
+def _in_words(value: object) -> str:
+    """A value that JSON lacks as text, without addresses: the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
