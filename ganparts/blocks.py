@@ -24,6 +24,7 @@ __all__ = [
     "norm_layer",
     "normalized",
     "padded_conv",
+    "recompute_blocks",
     "upsampling",
 ]
 
@@ -154,6 +155,20 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def recompute_blocks(network: nn.Module, recompute: bool = True) -> int:
+    """Have every layer with an attribute ``recompute`` (a residual block) keep its input alone for backward.
+
+    The rest is computed again when backward needs it (Chen et al. 2016, arXiv 1604.06174): less memory for more time.
+
+    Returns:
+        How many layers there are that can.
+    """
+    layers = [layer for layer in network.modules() if hasattr(layer, "recompute")]
+    for layer in layers:
+        layer.recompute = recompute  # pyright: ignore[reportArgumentType]
+    return len(layers)
 
 
 def keras_instance_norm(channels: int) -> InstanceNorm2d:

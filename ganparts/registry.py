@@ -17,6 +17,7 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from torch import nn
@@ -125,6 +126,25 @@ class Registry(Mapping[str, Callable[..., PartT]]):
         if isinstance(part, nn.Module):
             vars(part)["built_from"] = (self.kind, name, options)
         return part
+
+    def builder(
+        self, choice: str | Callable[[], PartT], *, wished: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> Callable[[], PartT]:
+        """A builder without arguments, as ``build_cyclegan`` takes them, for a part called by its name.
+
+        Args:
+            choice: the name; a builder is returned as it is, since its options are its own.
+            wished: options that are used if the part has them.
+            given: options that the part must have; they come before those wished.
+
+        Raises:
+            UnknownPartError: there is no such name.
+        """
+        if not isinstance(choice, str):
+            return choice
+        known = self.options(choice)
+        taken = {option: value for option, value in wished.items() if option in known}
+        return partial(self.create, choice, **(taken | dict(given)))
 
     def _known(self, name: str) -> str:
         if name not in self._builders:

@@ -77,9 +77,10 @@ class HistoryBuffer(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         saved = state_dict.get(prefix + "images")
-        self.images = None if saved is None else torch.empty_like(saved, device=self.count.device)
-        if saved is not None:
-            self.size = len(saved)
+        if saved is not None and (self.images is None or self.images.shape != saved.shape):
+            self.size, self.images = len(saved), torch.empty_like(saved, device=self.count.device)
+        elif saved is None and self.images is not None:  # of a history not used yet; kept for captured graphs
+            state_dict[prefix + "images"] = torch.zeros_like(self.images)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

@@ -8,11 +8,11 @@ import importlib
 import os
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -21,13 +21,26 @@ from rich.progress import Progress
 from torch import nn
 
 import ganparts
-from ganparts import DISCRIMINATORS, GENERATORS
-from ganparts.augment import DiffAugment
-from ganparts.cyclegan import LossWeights, Preset
+from ganparts.blocks import recompute_blocks
+from ganparts.cyclegan import AveragedGenerators, plan_memory
+from ganparts.cyclegan.options import PresetOptions
 from ganparts.data import Domains, PairDataset, UnreadableImageError, load_pairs, open_domains
 from ganparts.interchange import describe_network, save_pretrained
-from ganparts.registry import Registry
-from ganparts.training import DeviceError, Monitor, RunFolder, StopSignals, load_checkpoint, pick_device, sample_photos
+from ganparts.protocols import Pair
+from ganparts.training import (
+    CaptureError,
+    DeviceError,
+    Monitor,
+    PolicyOptions,
+    RunFolder,
+    StopSignals,
+    available_memory,
+    choose_policy,
+    explain_out_of_memory,
+    load_checkpoint,
+    pick_device,
+    sample_photos,
+)
 from ganparts.translate import translate_to_zip
 
 CPU_NOTE = """A CPU scales down what no option chose: few steps, batch 1, width 32, small images; the paper's ResNet
@@ -37,12 +50,8 @@ MAY_BE_ZERO = {"seed", "workers", "paint", "cycle_weight", "identity_weight", "s
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
-def named(table: Registry[Any], does: str) -> Any:
-    return tyro.conf.arg(help=f"{does}: {', '.join(table)}.", metavar="NAME")
-
-
 @dataclass(frozen=True)
-class Config:
+class Config(PolicyOptions, PresetOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: Path | None = None
@@ -53,37 +62,20 @@ class Config:
     """A folder of paintings (image files or TFRecords) instead of the layout's."""
     skip_unreadable: bool = False
     """Warn of images that cannot be read, and go on without them."""
+    hold_data: Literal["auto", "on", "off"] = "auto"
+    """Keep all images, decoded, on the device; auto: on a GPU, if they fit."""
     imports: tuple[str, ...] = ()
     """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
-    preset: Annotated[str, named(ganparts.PRESETS, "Complete settings")] = "paper"
-    generator: Annotated[str | None, named(GENERATORS, "Translates")] = None
-    discriminator: Annotated[str | None, named(DISCRIMINATORS, "Tells real from generated")] = None
-    adversarial: Annotated[str | None, named(ganparts.ADVERSARIAL_LOSSES, "Trains the two against each other")] = None
-    replay: Annotated[str | None, named(ganparts.REPLAY_BUFFERS, "Shows discriminators older images too")] = None
-    augment: Literal["none", "diffaugment"] | None = None
-    """What is done to images before a discriminator sees them."""
-    upsample: Literal["transposed", "resize_conv"] | None = None
-    """How generators enlarge (keras_unet256 has no choice); resize_conv leaves no checkerboard."""
-    cycle_weight: float | None = None
-    """Factor on the mean L1 between an image and what comes back of it after both translations."""
-    identity_weight: float | None = None
-    """Factor on the mean L1 between a painting and its painting, a photo and its photo; 0 switches it off."""
-    width: int | None = None
-    """Channels after the first convolution of each network."""
-    image_size: int | None = None
-    """Height and width of the images that are trained on, in pixels."""
-    batch_size: int | None = None
-    """Pairs a step."""
     epochs: int | None = None
     """Length of the run; the learning rate's schedule is stretched over it."""
     steps: int | None = None
     """Length of the run in steps, instead of epochs."""
-    learning_rate: float | None = None
-    """Adam's, before the schedule."""
     seed: int = 0
     """Decides weights, pairs, crops, flips, replay and dropout."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+    memory: Literal["auto", "fast", "low", "lowest"] = "auto"
+    """fast, or slower with less memory; auto: the fastest that fits."""
     workers: int | None = None
     """Processes that decode images. None: up to 4 for a GPU, 0 for a CPU."""
     paint: int | None = None
@@ -109,54 +101,12 @@ class Config:
                 raise ValueError(f"--{name.replace('_', '-')} {value} is too small")
 
 
-def settle(config: Config, device: torch.device) -> Preset:
-    """The preset with the user's choices in it, and on a CPU, where it would take weeks, made smaller."""
-    preset = ganparts.PRESETS.create(config.preset)
-    published, small = preset.crop, device.type == "cpu"
-    if small:
-        preset = replace(preset, batch_size=1)
-        if config.preset == "paper" and config.generator is None:
-            preset = replace(preset, generator="unet128", learning_rate=5e-4, weights=LossWeights(identity=2.0))
-
-    def built(table: Registry[Any], choice: Any, upsample: str | None = None) -> Any:
-        given = {n: v for n, v in {"width": config.width, "upsample": upsample}.items() if v is not None}
-        wished = {"width": 32} | ({"upsample": "resize_conv"} if choice == "unet128" else {}) if small else {}
-
-        def builder(name: Any) -> Any:
-            if not isinstance(name, str):
-                return name  # a preset's own builder
-            return partial(table.create, name, **{n: v for n, v in wished.items() if n in table.options(name)} | given)
-
-        return tuple(map(builder, choice if isinstance(choice, tuple) else (choice, choice)))
-
-    generator = built(GENERATORS, config.generator or preset.generator, config.upsample)
-    crop = config.image_size or published
-    if small and config.image_size is None:
-        with torch.device("meta"):  # 128 pixels where the generator takes them
-            multiple = getattr(generator[0](), "size_multiple", 1)
-        crop = 128 if 128 % multiple == 0 else multiple
-    weights = {"cycle": config.cycle_weight, "identity": config.identity_weight}
-    return replace(
-        preset,
-        generator=generator,
-        discriminator=built(DISCRIMINATORS, config.discriminator or preset.discriminator),
-        adversarial=config.adversarial or preset.adversarial,
-        replay=config.replay or preset.replay,
-        augment={None: preset.augment, "none": None, "diffaugment": DiffAugment()}[config.augment],
-        weights=replace(preset.weights, **{name: w for name, w in weights.items() if w is not None}),
-        learning_rate=config.learning_rate or preset.learning_rate,
-        batch_size=config.batch_size or preset.batch_size,
-        crop=crop,
-        resize=round(crop * preset.resize / published),
-    )
-
-
 def train(config: Config, out: Path, *, resume: bool) -> None:
     """Train, paint, and leave everything in the folder ``out``."""
     for module in config.imports:
         importlib.import_module(module)
     device = pick_device(config.device)
-    preset = settle(config, device)
+    preset = config.settle(small=device.type == "cpu")
     domains = open_domains(
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
     )
@@ -165,12 +115,18 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
     few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
     steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
+
+    policy = choose_policy(device, config)
     torch.manual_seed(config.seed)
     model = ganparts.build_cyclegan(preset).to(device)
-    optimizers = ganparts.make_optimizers(model, learning_rate=preset.learning_rate, betas=preset.betas, eps=preset.eps)
-    settled = preset.numbers() | {"device": device.type, "steps": steps, "data": domains.origin, "pairs": len(dataset)}
     describe_network(model.generator_ab)  # refuses now, not after training, one that could not be saved
-    folder = RunFolder(out, options=vars(config), settled=settled, model=model, optimizers=optimizers)
+    policy.prepare(model)
+    numbers = {"learning_rate": preset.learning_rate, "betas": preset.betas, "eps": preset.eps}
+    optimizers = ganparts.make_optimizers(model, scaling=policy.scaling, **numbers)
+    averages = None if preset.ema_decay is None else AveragedGenerators(model, decay=preset.ema_decay)
+    stateful = {"model": model, "optimizers": optimizers} | ({} if averages is None else {"averages": averages})
+    settled = preset.numbers() | {"device": device.type, "steps": steps, "data": domains.origin, "pairs": len(dataset)}
+    folder = RunFolder(out, options=vars(config), settled=settled | {"precision": policy.precision}, **stateful)
     start = folder.start(resume=resume)
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
     console.print(
@@ -179,20 +135,44 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     )
     if device.type == "cpu":
         console.print(CPU_NOTE)
+    for name, choice, reason in policy.describe():
+        console.print(f"  {name} {choice}: {reason}")
+    free, batch = available_memory(device), preset.batch_size
+    plan = plan_memory(
+        partial(ganparts.build_cyclegan, preset),
+        **{"batch_size": batch, "available": free, "size": preset.crop, "level": config.memory},
+        **{"device_type": device.type, "averaged": averages is not None, "context": policy.autocast},
+    )
+    recompute_blocks(model, plan.level == "lowest")
+    console.print(
+        f"  memory {plan.level}: needs about {plan.need.at(batch) / 2**30:.1f} of {free / 2**30:.1f} GiB; the largest "
+        f"batch that fits is {plan.need.largest_batch(free)}"
+    )
 
+    def train_once(pair: Pair) -> dict[str, torch.Tensor]:
+        losses = ganparts.train_step(model, pair, optimizers, low_memory=plan.level != "fast")
+        if averages is not None:
+            averages.update()
+        return losses
+
+    train_step = policy.wrap(train_once, networks=(model.generator_ab, model.generator_ba), **stateful)
     workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
-    batch = preset.batch_size
+    fits = device.type == "cuda" and plan.need.at(batch) + dataset.nbytes < free
+    if config.hold_data == "on" or (config.hold_data == "auto" and fits):
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            dataset = dataset.on_device(device, workers=workers, track=partial(progress.track, description="decoding"))
     pairs = load_pairs(dataset, batch_size=batch, start=start, steps=steps, workers=workers, device=device)
     monitor = Monitor(folder.losses, steps=steps, start=start, pairs=batch, every=config.log_every, console=console)
     photos = sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
     sample_every = config.sample_every or max(1, steps // 10)
-    step, stages = start, (model.generator_ab, model.generator_ba)  # photo, painting of it, photo again
+    painters = averages or model
+    step, stages = start, (painters.generator_ab, painters.generator_ba)  # photo, painting of it, photo again
     with StopSignals() as stop, monitor:
         try:
             for step, pair in enumerate(monitor.timed(pairs), start + 1):
                 learning_rate = preset.learning_rate * preset.schedule(step - 1, steps)
                 optimizers.set_learning_rate(learning_rate)
-                losses = ganparts.train_step(model, pair, optimizers)
+                losses = train_step(pair)
                 monitor.log(step, losses, learning_rate)
                 if step % sample_every == 0 or step == steps or stop.requested:
                     folder.save_samples(step, photos, stages)
@@ -204,10 +184,10 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
             folder.save(step)
             raise
     folder.save(step)
-    save_pretrained(model.generator_ab, folder.generator)
+    save_pretrained(stages[0], folder.generator)
     if step < steps:
         console.print(f"Stopped after step {step} of {steps}; --resume {out} goes on. (Ctrl-C again: no paintings.)")
-    paint(config, model.generator_ab.eval(), domains, folder, device)
+    paint(config, stages[0].eval(), domains, folder, device)
 
 
 def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFolder, device: torch.device) -> None:
@@ -237,10 +217,12 @@ def main() -> int:
             paths: dict[str, Any] = {n: Path(options[n]) for n in ("data", "photos", "paintings", "out") if options[n]}
             config = Config(**options | paths | given)
         train(config, out, resume=resume)
-    except (KeyError, ValueError, TypeError, OSError, ImportError, DeviceError) as error:
-        if config.debug:
+    except (KeyError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        known = not isinstance(error, RuntimeError) or isinstance(error, CaptureError | DeviceError)
+        message = str(error) if known else explain_out_of_memory(error)
+        if config.debug or message is None:
             raise
-        console.print(f"error: {error}")
+        console.print(f"error: {message}")
         return 1
     return 0
 

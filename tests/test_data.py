@@ -482,3 +482,29 @@ def test_an_unreadable_image_ends_loading_with_its_own_sentence(tmp_path: Path, 
         list(load_pairs(dataset, steps=3, workers=workers))
     assert str(caught.value).startswith(f"cannot read the image {tmp_path / 'a' / '002.png'}: it is no image")
     assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pairs_from_images_held_on_the_device_are_the_same(tmp_path: Path, workers: int):
+    for number in range(5):
+        Image.effect_noise((40 + number, 60), 90).convert("RGB").save(tmp_path / f"{number}.png")
+    dataset = PairDataset(open_images(tmp_path), open_images(tmp_path), seed=3, resize=24, crop=16)
+    expected = list(load_pairs(dataset, batch_size=2, start=1, steps=9))
+    seen = []
+    held = dataset.on_device("cpu", workers=workers, track=lambda items: (seen.append(1) or item for item in items))
+    assert len(seen) == 10
+    assert held.a.dtype == torch.uint8
+    assert held.nbytes == held.a.numel() + held.b.numel() == 2 * 5 * 3 * 24 * 24
+    for path in tmp_path.iterdir():
+        path.unlink()  # no file is needed any more
+    for pair, other in zip(expected, load_pairs(held, batch_size=2, start=1, steps=9, workers=2), strict=True):
+        assert torch.equal(pair.a, other.a)
+        assert torch.equal(pair.b, other.b)
+
+
+def test_an_unreadable_image_is_named_when_images_are_to_be_held(tmp_path: Path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    Image.new("RGB", (16, 16)).save(tmp_path / "good.png")
+    dataset = PairDataset(open_images(tmp_path), open_images(tmp_path), resize=16, crop=16)
+    with pytest.raises(UnreadableImageError, match=r"broken\.png"):
+        dataset.on_device("cpu", workers=1)

@@ -118,3 +118,16 @@ def test_a_third_party_part_trains_by_name_or_as_a_builder(choice):
     losses = train_step(model, Pair(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)), make_optimizers(model))
     assert set(losses) >= {"gan_ab", "cycle_a", "identity_b", "disc_a"}
     assert not torch.equal(model.generator_ab.shift, before)
+
+
+def test_a_builder_takes_what_is_given_and_of_what_is_wished_what_it_knows():
+    built = GENERATORS.builder("keras_unet256", wished={"width": 2, "upsample": "resize_conv"}, given={})()
+    assert built.built_from == ("generator", "keras_unet256", {"width": 2})
+    built = GENERATORS.builder("resnet6", wished={"width": 2}, given={"width": 4})()
+    assert built.built_from == ("generator", "resnet6", {"width": 4})
+    with pytest.raises(TypeError, match="has no option 'upsample'"):
+        GENERATORS.builder("keras_unet256", wished={}, given={"upsample": "resize_conv"})()
+    with pytest.raises(UnknownPartError, match="resnet9"):
+        GENERATORS.builder("resnet8", wished={}, given={})
+    own = partial(nn.Conv2d, 3, 3, 1)
+    assert GENERATORS.builder(own, wished={"width": 2}, given={"width": 4}) is own

@@ -48,8 +48,10 @@ def test_state_is_saved_and_loading_takes_over_the_saved_shape():
     torch.manual_seed(3)
     assert torch.equal(other(torch.ones(4, 3, 4, 4)), expected)
     other.load_state_dict(HistoryBuffer(3).state_dict())  # saved before its first use
-    assert other.images is None
     assert other.count == 0
+    assert not other.images.any()
+    assert torch.equal(other(torch.ones(1, 3, 4, 4)), torch.ones(1, 3, 4, 4))
+    assert other.count == 1
 
 
 def test_it_is_allocated_at_first_use_on_the_images_device_and_type():

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from torch import Tensor, nn
 
 from ganparts.cyclegan.batching import apply_to_each
+from ganparts.cyclegan.losses import consistency_loss
 from ganparts.cyclegan.presets import PRESETS, AugmentChoice, Choice, LossWeights, Preset
 from ganparts.protocols import (
     AdversarialLoss,
@@ -81,11 +82,11 @@ class Direction(NamedTuple):
 
     def weighted_cycle(self, cycled: Tensor, source: Tensor) -> Tensor:
         """The cycle loss of ``source``."""
-        return self.cycle_weight * self.cycle(cycled, source)
+        return self.cycle_weight * consistency_loss(self.cycle, cycled, source)
 
     def weighted_identity(self, same: Tensor, target: Tensor) -> Tensor:
         """The identity loss of ``target``."""
-        return self.identity_weight * self.identity(same, target)
+        return self.identity_weight * consistency_loss(self.identity, same, target)
 
 
 class CycleGAN(nn.Module):

@@ -1,4 +1,7 @@
-"""CycleGAN's losses as pure functions of logits and images: nothing here knows a network."""
+"""CycleGAN's losses as pure functions of logits and images: nothing here knows a network.
+
+They are computed in at least fp32, whatever precision the networks work in.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganparts.protocols import AdversarialLoss
+from ganparts.protocols import AdversarialLoss, ConsistencyLoss
 
-__all__ = ["Logits", "as_scales", "discriminator_loss", "generator_loss"]
+__all__ = ["Logits", "as_scales", "at_least_fp32", "consistency_loss", "discriminator_loss", "generator_loss"]
 
 Logits = Tensor | Sequence[Tensor]
 """A map [B, objectives, H', W'], or several, one a scale."""
 
 
 def as_scales(logits: Logits) -> tuple[Tensor, ...]:
-    """The maps of a discriminator that judges at one scale or at several."""
-    return (logits,) if isinstance(logits, Tensor) else tuple(logits)
+    """The maps of a discriminator that judges at one scale or at several, in at least fp32."""
+    return tuple(map(at_least_fp32, (logits,) if isinstance(logits, Tensor) else logits))
+
+
+def at_least_fp32(values: Tensor) -> Tensor:
+    """``values``, half precision (bf16, fp16) made fp32."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
+def consistency_loss(loss: ConsistencyLoss, prediction: Tensor, target: Tensor) -> Tensor:
+    """The loss of two batches of images of one shape."""
+    return loss(at_least_fp32(prediction), at_least_fp32(target))
 
 
 def generator_loss(loss: AdversarialLoss, fake: Logits, real: Logits | None = None) -> Tensor:

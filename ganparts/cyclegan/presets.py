@@ -67,6 +67,7 @@ class Preset:
         learning_rate: Adam's, before the schedule.
         betas: Adam's.
         eps: Adam's.
+        ema_decay: of the generators' moving average; None for none, as published.
         schedule: factor on the learning rate as a function of (step, total steps).
         epochs: length of the run.
         steps_per_epoch: None for as many as the larger domain has batches.
@@ -87,6 +88,7 @@ class Preset:
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     eps: float = 1e-8
+    ema_decay: float | None = None
     schedule: Callable[[int, int], float] = field(default_factory=ConstantThenLinear)
     epochs: int = 200
     steps_per_epoch: int | None = None

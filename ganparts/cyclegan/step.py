@@ -13,6 +13,8 @@ on the generators only through images already made, so updating all networks at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -29,7 +31,14 @@ __all__ = ["train_step"]
 _KINDS = ("gan", "cycle", "identity", "disc", "penalty")
 
 
-def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers, *, low_memory: bool = False) -> dict[str, Tensor]:
+def train_step(
+    model: CycleGAN,
+    pair: Pair,
+    optimizers: Optimizers,
+    *,
+    low_memory: bool = False,
+    side_stream: torch.cuda.Stream | None = None,
+) -> dict[str, Tensor]:
     """Train all four networks once.
 
     Args:
@@ -37,6 +46,9 @@ def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers, *, low_memor
         pair: images of both domains, on the model's device; of any, even different, batch sizes.
         optimizers: from :func:`make_optimizers`.
         low_memory: send the identity loss backward by itself: a third less is kept, for one more call a direction.
+            (:func:`ganparts.blocks.recompute_blocks` brings it down further.)
+        side_stream: where the discriminators are trained, beside the generators, if a replay buffer makes the two
+            independent; None for one after the other.
 
     Returns:
         The weighted losses, scalars, detached, on the device: ``gan_ab``, ``gan_ba`` (each generator's adversarial
@@ -46,14 +58,20 @@ def train_step(model: CycleGAN, pair: Pair, optimizers: Optimizers, *, low_memor
     """
     optimizers.zero_grad()
     a, b = pair
-    losses = _train_direction(model.ab, a, b, optimizers, low_memory=low_memory)
-    losses |= _train_direction(model.ba, b, a, optimizers, low_memory=low_memory)
+    losses = _train_direction(model.ab, a, b, optimizers, low_memory=low_memory, side_stream=side_stream)
+    losses |= _train_direction(model.ba, b, a, optimizers, low_memory=low_memory, side_stream=side_stream)
     optimizers.step()
     return {name: losses[name].detach() for kind in _KINDS for name in sorted(losses) if name.startswith(kind)}
 
 
 def _train_direction(
-    direction: Direction, source: Tensor, target: Tensor, optimizers: Optimizers, *, low_memory: bool
+    direction: Direction,
+    source: Tensor,
+    target: Tensor,
+    optimizers: Optimizers,
+    *,
+    low_memory: bool,
+    side_stream: torch.cuda.Stream | None,
 ) -> dict[str, Tensor]:
     """Add the gradients of one direction to its networks; its losses."""
     generators = _trained(direction.there, direction.back)
@@ -64,12 +82,15 @@ def _train_direction(
         fake, same = direction.there(source), None
     else:
         fake, same = direction.translate_there(source, target)
-    judged = _judge(direction, target, fake, optimizers)
+    seen = _show(direction, target, fake)
+    judged = _judge(direction, seen, optimizers, side_stream)
     consistency = cycle = direction.weighted_cycle(direction.back(fake), source)
     if same is not None:
         identity = direction.weighted_identity(same, target)
         consistency = cycle + identity
     optimizers.backward(consistency, generators, onward=(fake, judged.gradient))
+    if side_stream is not None:  # until here ``seen`` is alive, so that nothing else is put in its place
+        torch.cuda.current_stream().wait_stream(side_stream)
     losses = {
         f"gan_{direction.name}": judged.generator,
         f"cycle_{direction.name[0]}": cycle,
@@ -78,6 +99,31 @@ def _train_direction(
         f"penalty_{direction.name[1]}": judged.penalty,
     }
     return {name: loss for name, loss in losses.items() if loss is not None}
+
+
+class _Seen(NamedTuple):
+    """What a discriminator sees: real images, generated ones (a graph begins at ``start``), and what the replay
+    buffer gives for them, or None where there is none."""
+
+    start: Tensor
+    real: Tensor
+    generated: Tensor
+    replayed: Tensor | None
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """What the discriminator is trained on: real images and others."""
+        return self.real, self.generated if self.replayed is None else self.replayed
+
+
+def _show(direction: Direction, real: Tensor, fake: Tensor) -> _Seen:
+    """One augmented set of images, which serves both networks' losses."""
+    start = fake.detach().requires_grad_()
+    images = [real, start]
+    if not isinstance(direction.replay, nn.Identity):
+        images.append(direction.replay(fake.detach()))
+    if direction.augment is not None:
+        images = direction.augment(torch.cat(images)).split([len(batch) for batch in images])
+    return _Seen(start, images[0], images[1], images[2] if len(images) == 3 else None)
 
 
 class _Judged(NamedTuple):
@@ -89,30 +135,37 @@ class _Judged(NamedTuple):
     penalty: Tensor | None
 
 
-def _judge(direction: Direction, real: Tensor, fake: Tensor, optimizers: Optimizers) -> _Judged:
-    """What the discriminator says of real and generated images; its own gradients are added.
+def _judge(direction: Direction, seen: _Seen, optimizers: Optimizers, side_stream: torch.cuda.Stream | None) -> _Judged:
+    """What the discriminator says of the images; its own gradients are added.
 
-    One augmented set of images serves both networks: the generator is judged by ``fake``, the discriminator by
-    ``real`` and what the replay buffer gives for ``fake``, which without a buffer is ``fake`` itself, seen once.
+    The generator is judged by ``generated``, the discriminator by ``real`` and ``replayed``; without a buffer by
+    ``generated`` itself, seen once.
     """
     discriminator, loss = direction.discriminator, direction.adversarial
-    start = fake.detach().requires_grad_()
-    images = [real, start]
-    if not isinstance(direction.replay, nn.Identity):
-        images.append(direction.replay(fake.detach()))
-    if direction.augment is not None:
-        images = direction.augment(torch.cat(images)).split([len(batch) for batch in images])
-    real, generated, *replayed = images
-    fake_logits: Logits = discriminator(generated)
-    needs_real = getattr(loss, "needs_real", False)
-    real_logits, *replayed_logits = apply_to_each(discriminator, real, *replayed)
-    generator = generator_loss(loss, fake_logits, real_logits if needs_real else None)
-    gradient = optimizers.gradient(generator, start, retain_graph=needs_real or not replayed)
-    disc = discriminator_loss(loss, real_logits, replayed_logits[0] if replayed else fake_logits)
-    penalize = getattr(loss, "penalty", None)
-    penalty = None if penalize is None else penalize(discriminator, real.detach(), images[-1].detach())
-    optimizers.backward(disc if penalty is None else disc + penalty, _trained(discriminator))
+    others = [seen.real] if seen.replayed is None else [seen.real, seen.replayed]
+    fake_logits: Logits = discriminator(seen.generated)
+    other_logits = apply_to_each(discriminator, *others) if getattr(loss, "needs_real", False) else None
+    apart = other_logits is None and seen.replayed is not None
+    generator = generator_loss(loss, fake_logits, None if other_logits is None else other_logits[0])
+    gradient = optimizers.gradient(generator, seen.start, retain_graph=not apart)
+    with _beside(side_stream if apart else None):
+        real_logits, *replayed_logits = other_logits or apply_to_each(discriminator, *others)
+        disc = discriminator_loss(loss, real_logits, replayed_logits[0] if replayed_logits else fake_logits)
+        penalize = getattr(loss, "penalty", None)
+        penalty = None if penalize is None else penalize(discriminator, *(images.detach() for images in seen.pair()))
+        optimizers.backward(disc if penalty is None else disc + penalty, _trained(discriminator))
     return _Judged(generator, gradient, disc, penalty)
+
+
+@contextmanager
+def _beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """What is done here goes to ``stream``, after what was asked of the current one so far."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
 
 
 def _trained(*networks: nn.Module) -> list[nn.Parameter]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor] | UnreadableImageError]):
     beyond an epoch.
 
     Args:
-        a: images of domain a.
+        a: images of domain a; a tensor of bytes [N, 3, resize, resize] if they are decoded already.
         b: images of domain b.
         seed: decides order, pairing, crops and flips.
         resize: images are resized to this height and width (bicubic), in pixels.
@@ -39,7 +40,16 @@ class PairDataset(Dataset[tuple[Tensor, Tensor] | UnreadableImageError]):
         ValueError: a crop that is larger than the resized image.
     """
 
-    def __init__(self, a: Images, b: Images, *, seed: int = 0, resize: int = 286, crop: int = 256, flip: bool = True):
+    def __init__(
+        self,
+        a: Images | Tensor,
+        b: Images | Tensor,
+        *,
+        seed: int = 0,
+        resize: int = 286,
+        crop: int = 256,
+        flip: bool = True,
+    ):
         if crop > resize:
             raise ValueError(f"crop={crop} is larger than resize={resize}: images are resized first, then cropped")
         self.a, self.b = a, b
@@ -64,6 +74,54 @@ class PairDataset(Dataset[tuple[Tensor, Tensor] | UnreadableImageError]):
         top, left = (draws.randrange(self.resize - self.crop + 1) for _ in range(2))
         image = image[:, top : top + self.crop, left : left + self.crop]
         return image.flip(-1) if self.flip and draws.random() < 0.5 else image
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all images, decoded and resized."""
+        return (len(self.a) + len(self.b)) * 3 * self.resize**2
+
+    def on_device(
+        self, device: torch.device | str, *, workers: int = 0, track: Callable[[Iterable[Any]], Iterable[Any]] = iter
+    ) -> PairDataset:
+        """The same pairs, bit for bit, from images that are decoded and resized once and then stay on a device.
+
+        Args:
+            device: where they stay, as bytes.
+            workers: processes that decode.
+            track: is given the images as they come, and passes them on: a progress bar.
+
+        Raises:
+            UnreadableImageError: an image cannot be read, and the data set does not skip such images.
+        """
+        both = _Resized(self.a, self.b, self.resize)
+        held = torch.empty(len(both), 3, self.resize, self.resize, dtype=torch.uint8, device=device)
+        loader = DataLoader(
+            both, batch_size=None, num_workers=workers, worker_init_fn=_ignore_interrupts, generator=torch.Generator()
+        )
+        for index, image in enumerate(track(loader)):
+            if isinstance(image, UnreadableImageError):
+                raise image
+            held[index] = image
+        a, b = held.split([len(self.a), len(self.b)])
+        return PairDataset(a, b, seed=self.seed, resize=self.resize, crop=self.crop, flip=self.flip)
+
+
+class _Resized(Dataset[Tensor | UnreadableImageError]):
+    """The images of both domains, one after the other, resized."""
+
+    def __init__(self, a: Images | Tensor, b: Images | Tensor, size: int):
+        self.a, self.b, self.size = a, b, size
+
+    def __len__(self) -> int:
+        return len(self.a) + len(self.b)
+
+    def __getitem__(self, index: int) -> Tensor | UnreadableImageError:
+        if index >= len(self):  # ends the iteration of a data set without a sampler
+            raise IndexError(index)
+        try:
+            return resize(self.a[index] if index < len(self.a) else self.b[index - len(self.a)], self.size)
+        except UnreadableImageError as error:
+            return error
 
 
 @lru_cache(maxsize=2)
@@ -102,20 +160,20 @@ def load_pairs(
         batch_size: pairs a step.
         steps: the number of steps of the whole run.
         start: the first step to give.
-        workers: processes that decode; 0 for none.
+        workers: processes that decode; 0 for none, as for images that are decoded already.
         device: where the batches go.
 
     Raises:
         UnreadableImageError: an image cannot be read, and the data set does not skip such images.
     """
-    device = torch.device(device)
+    device, held = torch.device(device), isinstance(dataset.a, Tensor)
     loader = DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=range(start * batch_size, steps * batch_size),
-        num_workers=workers,
+        num_workers=0 if held else workers,
         collate_fn=_collate,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda" and not held,  # so that the copy does not wait
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # else each loader draws from torch's own, and a resumed run has one more
     )

@@ -5,7 +5,9 @@ Layer for layer the reference implementation's, with its state-dict keys, so tha
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ganparts.blocks import Norm, Padding, Upsample, check_images, init_weights, normalized, padded_conv, upsampling
 from ganparts.registry import GENERATORS
@@ -14,16 +16,22 @@ __all__ = ["ResNetGenerator", "ResidualBlock", "resnet6", "resnet9"]
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with norms and a skip: [B, C, H, W] to the same shape."""
+    """Two 3x3 convolutions with norms and a skip: [B, C, H, W] to the same shape.
+
+    While its attribute ``recompute`` is True, training keeps only its input and computes the rest again for backward.
+    """
 
     def __init__(self, channels: int, *, norm: Norm = "instance", padding: Padding = "reflect", dropout: float = 0.0):
         super().__init__()
-
+        self.recompute = False
+        self.random = dropout > 0
         first, second = (padded_conv(channels, channels, 3, padding, norm) for _ in range(2))
         drop = [nn.Dropout(dropout)] if dropout else []
         self.conv_block = nn.Sequential(*first, nn.ReLU(inplace=True), *drop, *second)
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return features + checkpoint(self.conv_block, features, use_reentrant=False, preserve_rng_state=self.random)
         return features + self.conv_block(features)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import torch
 
-__all__ = ["DeviceError", "pick_device"]
+__all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "pick_device"]
 
 
 class DeviceError(RuntimeError):
@@ -37,6 +41,29 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(_explain(device, error)) from error
     return device
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on a device: on CUDA what the driver says, on a CPU the machine's free memory."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+
+
+def explain_out_of_memory(error: Exception) -> str | None:
+    """Advice in one sentence if PyTorch raised ``error`` for want of memory, else None."""
+    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        return (
+            "out of memory: take a smaller batch (--batch-size), --memory lowest, smaller images (--image-size) or "
+            "narrower networks (--width), and see that nothing else uses the device"
+        )
+    return None
 
 
 def _explain(device: torch.device, error: Exception) -> str:

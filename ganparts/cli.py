@@ -1,0 +1,109 @@
+"""The command ``ganparts``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.extras import SubcommandApp
+
+from ganparts.cyclegan import MEMORY_LEVELS, build_cyclegan, memory_need
+from ganparts.cyclegan.options import PresetOptions
+from ganparts.training import DeviceError, Policy, PolicyOptions, available_memory, choose_policy, pick_device
+
+__all__ = ["main"]
+
+console = Console(highlight=False, markup=False, soft_wrap=True)
+
+
+app = SubcommandApp()
+
+
+@dataclass(frozen=True)
+class DoctorOptions(PolicyOptions, PresetOptions):
+    """The options of the recipe that matter for how a step is computed."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+
+
+@app.command
+def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
+    """Tell what this machine can do.
+
+    Device, PyTorch's kernels for it, how a training step would be computed and why, memory, and the largest batch
+    that fits. Example: ganparts doctor --preset two_objective --image-size 128
+    """
+    console.print(_versions())
+    failure, device = None, torch.device("cpu")
+    try:
+        device = pick_device(options.device)
+    except DeviceError as error:
+        failure = str(error)
+        if torch.cuda.is_available():
+            device = torch.device("cuda", torch.cuda.current_device())
+    console.print(_hardware(device))
+    if failure is not None:
+        console.print(f"error: {failure}")
+        return 1
+    console.print("A convolution ran on it.\n")
+    policy = choose_policy(device, options)
+    _print_table(("choice", "value", "why"), policy.describe())
+    _print_memory(device, options, policy)
+    return 0
+
+
+def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) -> None:
+    preset, free = options.settle(), available_memory(device)
+    rows = []
+    for level in MEMORY_LEVELS:
+        need = memory_need(
+            partial(build_cyclegan, preset),
+            size=preset.crop,
+            level=level,
+            device_type=device.type,
+            averaged=preset.ema_decay is not None,
+            context=policy.autocast,
+        )
+        rows.append((level, f"{need.at(preset.batch_size) / 2**30:.2f} GiB", str(need.largest_batch(free))))
+    console.print(f"\n{free / 2**30:.1f} GiB are free. To train the preset {options.preset} at {preset.crop} px needs:")
+    _print_table(("--memory", f"batch size {preset.batch_size}", "largest batch that fits"), rows)
+
+
+def _versions() -> str:
+    packages = ("ganparts", "torch", "torchvision", "timm")
+    found = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    kernels = f", kernels for {', '.join(torch.cuda.get_arch_list())}" if torch.cuda.is_available() else ""
+    return f"Python {sys.version.split()[0]}, {found} (built with {cuda}{kernels})"
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"Device {device}: {torch.get_num_threads()} threads, {available_memory(device) / 2**30:.1f} GiB free"
+    card = torch.cuda.get_device_properties(device)
+    return f"Device {device}: {card.name}, capability {card.major}.{card.minor}, {card.total_memory / 2**30:.1f} GiB"
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def main() -> None:
+    """Run the command line; one line for a mistake, and exit code 1."""
+    try:
+        code = app.cli(prog="ganparts", description="Parts of GANs for translating images.")
+    except (KeyError, ValueError, TypeError, OSError, DeviceError) as error:
+        console.print(f"error: {error}")
+        code = 1
+    sys.exit(code)

@@ -1,0 +1,199 @@
+"""How a step is computed on a device: precision, memory layout, streams, capture, compilation.
+
+None of it is in the step; it is wrapped around it. What is right depends on the device, so ``"auto"`` asks
+:func:`choose_policy`, which says why; everything can be forced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.protocols import Pair
+from ganparts.training.capture import CapturedStep, Step
+
+__all__ = ["Policy", "PolicyOptions", "choose_policy"]
+
+Switch = Literal["auto", "on", "off"]
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What a user wishes; "auto" leaves it to the device."""
+
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Of the networks; losses are computed in fp32 in any case. fp16 scales the losses."""
+    layout: Literal["auto", "channels_first", "channels_last"] = "auto"
+    """How images lie in memory."""
+    streams: Literal["auto", "1", "2"] = "auto"
+    """2 trains discriminators beside generators on a CUDA device."""
+    capture: Switch = "auto"
+    """Replay the whole step as one CUDA graph."""
+    compile: Switch = "auto"
+    """Compile the generators (torch.compile)."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What was chosen, and why.
+
+    Args:
+        device_type: ``"cpu"`` or ``"cuda"``.
+        precision: ``"fp32"`` (IEEE), ``"tf32"``, ``"bf16"`` or ``"fp16"``.
+        layout: ``"channels_first"`` or ``"channels_last"``.
+        streams: 1 or 2.
+        capture: whether the step is replayed as a CUDA graph.
+        compile: whether generators are compiled.
+        reasons: for each of these, in words.
+    """
+
+    device_type: str
+    precision: str
+    layout: str
+    streams: int
+    capture: bool
+    compile: bool
+    reasons: dict[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def scaling(self) -> bool:
+        """Whether losses must be scaled: gradients in fp16 would vanish."""
+        return self.precision == "fp16"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """For the networks' work; nothing but where the precision is a half one."""
+        if self.precision not in _HALVES:
+            return nullcontext()
+        # weights change in every step, so a cache of their half-precision copies would serve one step alone, and not
+        # at all in a captured graph
+        return torch.autocast(self.device_type, _HALVES[self.precision], cache_enabled=False)
+
+    def prepare(self, model: nn.Module) -> None:
+        """Set PyTorch and a model, on its device already, up for training."""
+        if self.device_type == "cuda":
+            torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
+        if self.layout == "channels_last":
+            model.to(memory_format=torch.channels_last)
+
+    def wrap(self, step: Step, *, networks: Sequence[nn.Module] = (), **stateful: Any) -> Step:
+        """The step as this policy does it.
+
+        Args:
+            step: trains once.
+            networks: those that may be compiled; outside the step they stay as they are.
+            stateful: what it changes, by name: model, optimizers, averages (see :class:`CapturedStep`).
+        """
+        forwards = {network: torch.compile(network.forward, dynamic=False) for network in networks if self.compile}
+
+        def wrapped(pair: Pair) -> dict[str, Tensor]:
+            if self.layout == "channels_last":
+                pair = Pair(*(images.contiguous(memory_format=torch.channels_last) for images in pair))
+            with self.autocast(), _replaced(forwards):
+                return step(pair)
+
+        return CapturedStep(wrapped, **stateful) if self.capture else wrapped
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """Name, choice and reason of each, to be shown."""
+        words = {True: "on", False: "off"}
+        choices = {name: getattr(self, name) for name in self.reasons}
+        return [
+            (name, words[choice] if isinstance(choice, bool) else str(choice), self.reasons[name])
+            for name, choice in choices.items()
+        ]
+
+
+@contextmanager
+def _replaced(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """While entered, networks work by other ``forward`` methods."""
+    for network, forward in forwards.items():
+        network.forward = forward
+    try:
+        yield
+    finally:
+        for network in forwards:
+            del network.forward
+
+
+def choose_policy(
+    device: torch.device, options: PolicyOptions = PolicyOptions(), *, capability: tuple[int, int] | None = None
+) -> Policy:
+    """The policy for a device.
+
+    Args:
+        device: that the model is trained on.
+        options: what is wished.
+        capability: of a CUDA device; None asks it.
+
+    Raises:
+        ValueError: a wish that the device cannot fulfil.
+    """
+    if device.type == "cuda" and capability is None:
+        capability = torch.cuda.get_device_capability(device)
+    chosen = _automatic(capability)
+    for name in (wish.name for wish in fields(PolicyOptions)):
+        wish = getattr(options, name)
+        if wish != "auto":
+            chosen[name] = ({"on": True, "off": False, "1": 1, "2": 2}.get(wish, wish), "as asked")
+    _refuse_impossible({name: value for name, (value, _) in chosen.items()}, capability)
+    return Policy(
+        device.type,
+        **{name: value for name, (value, _) in chosen.items()},
+        reasons={name: reason for name, (_, reason) in chosen.items()},
+    )
+
+
+def _automatic(capability: tuple[int, int] | None) -> dict[str, tuple[Any, str]]:
+    """Choice and reason for a CUDA device of a capability, or for a CPU."""
+    if capability is None:
+        return {
+            "precision": ("fp32", "a CPU's native precision"),
+            "layout": ("channels_first", "as published"),
+            "streams": (1, "a CPU has none"),
+            "capture": (False, "CUDA only"),
+            "compile": (False, "on a CPU only if asked"),
+        }
+    number = ".".join(map(str, capability))
+    one_stream = (1, "one after the other: a second stream brings its own gaps")
+    capture = (True, "one launch a step instead of thousands")
+    if capability < (7, 0):
+        return {
+            "precision": ("fp32", f"capability {number}: convolutions in half precision are no faster"),
+            "layout": ("channels_first", f"capability {number} has no tensor cores that would want another"),
+            "streams": one_stream,
+            "capture": capture,
+            "compile": (False, f"capability {number}: Triton needs 7.0"),
+        }
+    half, why = ("bf16", "range of fp32") if capability >= (8, 0) else ("fp16", "bf16 needs 8.0; losses are scaled")
+    return {
+        "precision": (half, f"capability {number}: tensor cores; {why}"),
+        "layout": ("channels_last", "what tensor cores work on"),
+        "streams": one_stream,
+        "capture": capture,
+        "compile": (True, "fuses norms, activations and padding"),
+    }
+
+
+def _refuse_impossible(chosen: dict[str, Any], capability: tuple[int, int] | None) -> None:
+    where = "a CPU" if capability is None else f"a card of capability {capability[0]}.{capability[1]}"
+    least = capability or (0, 0)
+    refused = {
+        "precision": (chosen["precision"] == "tf32" and least < (8, 0))
+        or (chosen["precision"] == "bf16" and capability is not None and least < (8, 0)),
+        "capture": chosen["capture"] and capability is None,
+        "streams": chosen["streams"] == 2 and capability is None,
+        "compile": chosen["compile"] and capability is not None and least < (7, 0),
+    }
+    for name, impossible in refused.items():
+        if impossible:
+            value = {True: "on"}.get(chosen[name], chosen[name])
+            raise ValueError(
+                f"--{name} {value} is not possible on {where}: leave it out, and it is chosen by the device"
+            )

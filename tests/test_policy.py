@@ -1,0 +1,325 @@
+"""How a step is computed: precision, layout, compilation, capture. What only a GPU shows is in test_gpu.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts.augment import DiffAugment
+from ganparts.cyclegan import AveragedGenerators, Optimizers
+from ganparts.discriminators import PatchGAN
+from ganparts.generators import ResNetGenerator
+from ganparts.training import CapturedStep, CaptureError, PolicyOptions, capture, choose_policy
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((6, 0), ("fp32", "channels_first", 1, True, False)),
+        ((6, 1), ("fp32", "channels_first", 1, True, False)),
+        ((7, 0), ("fp16", "channels_last", 1, True, True)),
+        ((7, 5), ("fp16", "channels_last", 1, True, True)),
+        ((8, 0), ("bf16", "channels_last", 1, True, True)),
+        ((9, 0), ("bf16", "channels_last", 1, True, True)),
+    ],
+)
+def test_auto_is_decided_by_the_device(capability, expected):
+    policy = choose_policy(CUDA, capability=capability)
+    assert (policy.precision, policy.layout, policy.streams, policy.capture, policy.compile) == expected
+    assert policy.scaling == (policy.precision == "fp16")
+
+
+def test_a_cpu_compiles_and_captures_nothing():
+    policy = choose_policy(CPU)
+    assert (policy.precision, policy.layout, policy.streams, policy.capture, policy.compile) == (
+        *("fp32", "channels_first", 1, False, False),
+    )
+
+
+def test_every_choice_can_be_forced_and_says_why():
+    wishes = PolicyOptions(precision="tf32", layout="channels_first", streams="2", capture="off", compile="off")
+    policy = choose_policy(CUDA, wishes, capability=(8, 0))
+    assert (policy.precision, policy.layout, policy.streams, policy.capture, policy.compile) == (
+        *("tf32", "channels_first", 2, False, False),
+    )
+    assert policy.describe() == [
+        ("precision", "tf32", "as asked"),
+        ("layout", "channels_first", "as asked"),
+        ("streams", "2", "as asked"),
+        ("capture", "off", "as asked"),
+        ("compile", "off", "as asked"),
+    ]
+    described = {name: (choice, reason) for name, choice, reason in choose_policy(CUDA, capability=(6, 0)).describe()}
+    assert described["compile"] == ("off", "capability 6.0: Triton needs 7.0")
+    assert all(reason for _, reason in described.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "capability", "message"),
+    [
+        ({"precision": "bf16"}, (7, 5), "--precision bf16 is not possible on a card of capability 7.5"),
+        ({"precision": "tf32"}, (6, 0), "--precision tf32 is not possible on a card of capability 6.0"),
+        ({"compile": "on"}, (6, 0), "--compile on is not possible on a card of capability 6.0"),
+        ({"precision": "tf32"}, None, "--precision tf32 is not possible on a CPU"),
+        ({"capture": "on"}, None, "--capture on is not possible on a CPU"),
+        ({"streams": "2"}, None, "--streams 2 is not possible on a CPU"),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused(options, capability, message):
+    with pytest.raises(ValueError, match=message):
+        choose_policy(CPU if capability is None else CUDA, PolicyOptions(**options), capability=capability)
+
+
+def small(**options) -> CycleGAN:
+    return build_cyclegan(
+        generator=partial(ResNetGenerator, width=4, blocks=1), discriminator=partial(PatchGAN, width=4), **options
+    )
+
+
+def pairs(count: int, dtype: torch.dtype = torch.float32) -> list[Pair]:
+    images = torch.rand(count, 2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=dtype) * 2 - 1
+    return [Pair(*both) for both in images]
+
+
+class Seen(nn.Module):
+    """A loss that notes the types it is given."""
+
+    def __init__(self, types: set[torch.dtype]):
+        super().__init__()
+        self.types = types
+
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.types |= {prediction.dtype, target.dtype}
+        return (prediction - target).abs().mean()
+
+    def discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        return self(real, fake)
+
+    def generator(self, fake: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        return self(fake, torch.ones_like(fake))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("replay", ["history", "none"])
+def test_networks_work_in_half_precision_and_losses_do_not(precision, replay):
+    types: set[torch.dtype] = set()
+    model = small(
+        replay=replay, cycle=lambda: Seen(types), identity=lambda: Seen(types), adversarial=lambda: Seen(types)
+    )
+    inside = []
+    model.generator_ab.register_forward_hook(lambda module, given, output: inside.append(output.dtype))
+    policy = choose_policy(CPU, PolicyOptions(precision=precision))
+    optimizers = make_optimizers(model, scaling=policy.scaling)
+    step = policy.wrap(partial(train_step, model, optimizers=optimizers))
+    losses = [step(pair) for pair in pairs(2)]
+    assert types == {torch.float32}
+    assert set(inside) == {getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[precision])}
+    assert all(torch.isfinite(loss) for loss in losses[-1].values())
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def train(model: CycleGAN, optimizers: Optimizers, steps: int, *, seed: int = 0) -> None:
+    torch.manual_seed(seed)
+    for pair in pairs(steps, torch.float64):
+        train_step(model, pair, optimizers)
+
+
+@pytest.mark.parametrize("replay", ["history", "none"])
+def test_scaling_changes_nothing_but_the_gradients_scale(replay):
+    plain = small(replay=replay).double()
+    scaled = deepcopy(plain)
+    both = make_optimizers(plain), make_optimizers(scaled, scaling=True)
+    assert both[1].scaler is not None
+    for model, optimizers in zip((plain, scaled), both, strict=True):
+        train(model, optimizers, 5)
+    torch.testing.assert_close(plain.state_dict(), scaled.state_dict(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_step_that_overflows_is_left_out_and_lowers_the_scale():
+    model = small().double()
+    optimizers = make_optimizers(model, scaling=True)
+    train(model, optimizers, 1)
+    before = deepcopy(model.state_dict())
+    train_step(model, Pair(*(images * float("inf") for images in pairs(1, torch.float64)[0])), optimizers)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    assert optimizers.scaler is not None
+    assert optimizers.scaler.get_scale() == 2.0**15
+    again = make_optimizers(small().double(), scaling=True)
+    again.load_state_dict(optimizers.state_dict())
+    assert again.scaler is not None
+    assert again.scaler.get_scale() == 2.0**15
+
+
+def test_channels_last_changes_only_the_layout():
+    model = small().double()
+    other = deepcopy(model)
+    policy = choose_policy(CPU, PolicyOptions(layout="channels_last"))
+    policy.prepare(other)
+    assert next(other.parameters()).is_contiguous(memory_format=torch.channels_last)
+    layouts = []
+    other.generator_ab.register_forward_hook(
+        lambda module, given, output: layouts.append(given[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    torch.manual_seed(0)
+    step = policy.wrap(partial(train_step, other, optimizers=make_optimizers(other)))
+    for pair in pairs(3, torch.float64):
+        step(pair)
+    assert layouts
+    assert layouts[0]
+    train(model, make_optimizers(model), 3)
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of PyTorch's own compiler
+def test_a_compiled_step_is_the_same_and_compiles_only_the_step(monkeypatch: pytest.MonkeyPatch):
+    # the whole of torch.compile but its last stage, which would need a minute and a C++ compiler
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    model = small().double()
+    other = deepcopy(model)
+    policy = choose_policy(CPU, PolicyOptions(compile="on"))
+    compiled = []
+    step = policy.wrap(
+        lambda pair: (compiled.append(other.generator_ab.forward), train_step(other, pair, optimizers))[1],
+        networks=(other.generator_ab, other.generator_ba),
+    )
+    optimizers = make_optimizers(other)
+    torch.manual_seed(0)
+    for pair in pairs(3, torch.float64):
+        step(pair)
+    assert "forward" not in vars(other.generator_ab)
+    assert all(forward != other.generator_ab.forward for forward in compiled)
+    train(model, make_optimizers(model), 3)
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=1e-7, atol=1e-9)
+
+
+def fake_record(run: Callable[[], tuple[list[str], torch.Tensor]]):
+    """Stands for a CUDA graph: what is replayed is the step itself; recording changes nothing."""
+    losses = torch.zeros(8)
+
+    def replay() -> None:
+        losses.copy_(run()[1])
+
+    return (["gan_ab", "gan_ba", "cycle_a", "cycle_b", "identity_a", "identity_b", "disc_a", "disc_b"], losses), replay
+
+
+def everything(scaling: bool) -> dict:
+    torch.manual_seed(7)
+    model = small(augment=DiffAugment())
+    optimizers = make_optimizers(model, scaling=scaling)
+    return {"model": model, "optimizers": optimizers, "averages": AveragedGenerators(model, decay=0.9)}
+
+
+def run(things: dict, step, first: int, last: int) -> list[dict[str, float]]:
+    losses = []
+    for number, pair in enumerate(pairs(last)[first:], first):
+        things["optimizers"].set_learning_rate(2e-4 if number < 60 else 1e-4)
+        losses.append({name: float(loss) for name, loss in step(pair).items()})
+    return losses
+
+
+@pytest.mark.parametrize("scaling", [False, True])
+def test_warming_up_leaves_no_trace_in_a_captured_step(monkeypatch: pytest.MonkeyPatch, scaling: bool):
+    monkeypatch.setattr(capture, "_record", fake_record)
+
+    def stepper(things: dict):
+        def step(pair: Pair) -> dict[str, torch.Tensor]:
+            losses = train_step(things["model"], pair, things["optimizers"])
+            things["averages"].update()
+            return losses
+
+        return step
+
+    plain, captured = everything(scaling), everything(scaling)
+    replayed = CapturedStep(stepper(captured), **captured)
+    torch.manual_seed(1)
+    expected = run(plain, stepper(plain), 0, 100)
+    torch.manual_seed(1)
+    assert run(captured, replayed, 0, 50) == expected[:50]
+    # a checkpoint is loaded: the recording goes on with it, and so does a new one
+    saved = {name: deepcopy(thing.state_dict()) for name, thing in captured.items()}
+    randomness = torch.get_rng_state()
+    assert run(captured, replayed, 50, 100) == expected[50:]
+    fresh = everything(scaling)
+    for things, step in ((captured, replayed), (fresh, CapturedStep(stepper(fresh), **fresh))):
+        for name, thing in things.items():
+            thing.load_state_dict(saved[name])
+        torch.set_rng_state(randomness)
+        assert run(things, step, 50, 100) == expected[50:]
+        for name, thing in things.items():
+            torch.testing.assert_close(thing.state_dict(), plain[name].state_dict(), rtol=0, atol=0)
+
+
+def test_states_are_loaded_in_place():
+    things = everything(scaling=False)
+    train_step(things["model"], pairs(1)[0], things["optimizers"])
+    fresh = everything(scaling=False)
+
+    def addresses() -> dict[str, int]:
+        found = {f"model.{name}": tensor.data_ptr() for name, tensor in things["model"].state_dict().items()}
+        for optimizer in ("generators", "discriminators"):
+            for number, state in things["optimizers"].state_dict()[optimizer]["state"].items():
+                found |= {f"{optimizer}.{number}.{name}": tensor.data_ptr() for name, tensor in state.items()}
+        return found
+
+    before = addresses()
+    for name, thing in things.items():
+        thing.load_state_dict(fresh[name].state_dict())
+    assert addresses() == before
+    assert things["model"].replay_a.count == 0
+    states = things["optimizers"].state_dict()["generators"]["state"].values()
+    assert all(not tensor.any() for state in states for tensor in state.values())
+
+
+def test_another_shape_is_recorded_anew_and_losses_stay_their_own(monkeypatch: pytest.MonkeyPatch):
+    recorded = []
+    monkeypatch.setattr(capture, "_record", lambda run: recorded.append(1) or fake_record(run))
+    step = CapturedStep(lambda pair: dict.fromkeys("abcdefgh", pair.a.mean() + len(pair.b)))
+    one, two = (Pair(torch.full((n, 3, 2, 2), float(n)), torch.zeros(n, 3, 2, 2)) for n in (1, 2))
+    first, again, other = step(one), step(Pair(one.a + 1, one.b)), step(two)
+    assert [float(losses["gan_ab"]) for losses in (first, again, other)] == [2.0, 3.0, 4.0]
+    assert len(recorded) == 2
+
+
+def test_a_step_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch):
+    class Graph:
+        def __init__(self, *_: object): ...
+        def __enter__(self): ...
+        def __exit__(self, *_: object): ...
+
+    def refuse(pair: Pair) -> dict[str, torch.Tensor]:
+        if calls.append(1) or len(calls) > 3:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        return {"gan_ab": pair.a.mean()}
+
+    calls: list[int] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    with pytest.raises(CaptureError, match=r"\(operation not permitted when stream is capturing\).*--capture off"):
+        CapturedStep(refuse)(pairs(1)[0])
+
+
+def test_averages_are_those_of_the_generators_alone():
+    model = small()
+    averages = AveragedGenerators(model, decay=0.75)
+    expected = {name: p.clone() for name, p in model.generator_ab.state_dict().items()}
+    optimizers = make_optimizers(model)
+    for pair in pairs(3):
+        train_step(model, pair, optimizers)
+        averages.update()
+        for name, parameter in model.generator_ab.state_dict().items():
+            expected[name] = 0.75 * expected[name] + 0.25 * parameter
+    torch.testing.assert_close(dict(averages.generator_ab.state_dict()), expected)
+    assert not averages.generator_ab.training
+    assert all(name.startswith("average.module.generator_") for name in averages.state_dict())
+    with pytest.raises(ValueError, match=r"decay=1\.0: the decay of a moving average lies between 0 and 1"):
+        AveragedGenerators(model, decay=1.0)
