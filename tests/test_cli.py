@@ -27,7 +27,9 @@ def test_it_is_installed():
 
 
 def test_the_doctor_tells_what_the_recipe_would_do(monkeypatch, capsys):
-    code, said = run(monkeypatch, capsys, "doctor", "--device", "cpu", "--width", "4", "--image-size", "64")
+    code, said = run(
+        monkeypatch, capsys, "doctor", "--device", "cpu", "--width", "2", "--image-size", "32", "--generator", "resnet6"
+    )
     assert code == 0
     assert f"torch {torch.__version__.split('+')[0]}" in said
     for part in (

@@ -11,10 +11,19 @@ import torch
 
 from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.augment import DiffAugment
-from ganparts.blocks import instance_norm
+from ganparts.blocks import instance_norm, recompute_blocks
+from ganparts.cyclegan import MEMORY_LEVELS, AveragedGenerators, memory_need
+from ganparts.data import PairDataset, load_pairs, open_images, sample
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
-from ganparts.training import load_checkpoint, pick_device, save_checkpoint
+from ganparts.training import (
+    CapturedStep,
+    PolicyOptions,
+    choose_policy,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -62,6 +71,126 @@ def test_a_step_never_waits_for_the_device():
         train_step(model, batch, optimizers)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def everything() -> dict:
+    torch.manual_seed(7)
+    model = small(augment=DiffAugment()).double().cuda()
+    return {
+        "model": model,
+        "optimizers": make_optimizers(model),
+        "averages": AveragedGenerators(model, decay=0.9),
+    }
+
+
+def stepper(things: dict, **options):
+    def step(pair: Pair) -> dict[str, torch.Tensor]:
+        losses = train_step(things["model"], pair, things["optimizers"], **options)
+        things["averages"].update()
+        return losses
+
+    return step
+
+
+def run(things: dict, step, first: int, last: int) -> torch.Tensor:
+    losses = []
+    for number in range(first, last):
+        things["optimizers"].set_learning_rate(2e-4 if number < 60 else 1e-4)
+        losses.append(torch.stack(list(step(pair(number)).values())))
+    return torch.stack(losses).cpu()
+
+
+def assert_same_states(things: dict, others: dict) -> None:
+    for name, thing in things.items():
+        torch.testing.assert_close(thing.state_dict(), others[name].state_dict(), rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_a_captured_step_is_the_uncaptured_one_across_a_change_of_rate_and_a_resume():
+    plain, captured = everything(), everything()
+    replayed = CapturedStep(stepper(captured), **captured)
+    torch.manual_seed(1)
+    expected = run(plain, stepper(plain), 0, 100)
+    torch.manual_seed(1)
+    torch.testing.assert_close(run(captured, replayed, 0, 50), expected[:50], rtol=1e-6, atol=1e-8)
+    saved = {name: deepcopy(thing.state_dict()) for name, thing in captured.items()}
+    randomness = torch.cuda.get_rng_state()
+    torch.testing.assert_close(run(captured, replayed, 50, 100), expected[50:], rtol=1e-6, atol=1e-8)
+    assert_same_states(captured, plain)
+    fresh = everything()
+    for things, step in ((captured, replayed), (fresh, CapturedStep(stepper(fresh), **fresh))):
+        for name, thing in things.items():
+            thing.load_state_dict(saved[name])
+        torch.cuda.set_rng_state(randomness)
+        torch.testing.assert_close(run(things, step, 50, 100), expected[50:], rtol=1e-6, atol=1e-8)
+        assert_same_states(things, plain)
+
+
+def test_two_streams_change_no_number():
+    one, two = everything(), everything()
+    torch.manual_seed(1)
+    expected = run(one, stepper(one), 0, 20)
+    torch.manual_seed(1)
+    losses = run(two, stepper(two, side_stream=torch.cuda.Stream()), 0, 20)
+    torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-8)
+    assert_same_states(two, one)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("compiled", ["off", "on"])
+def test_every_policy_trains(precision: str, compiled: str):
+    try:
+        policy = choose_policy(torch.device("cuda"), PolicyOptions(precision=precision, compile=compiled))
+    except ValueError as error:
+        pytest.skip(str(error))  # this card cannot
+    torch.manual_seed(0)
+    model = small().cuda()
+    policy.prepare(model)
+    optimizers = make_optimizers(model, scaling=policy.scaling)
+    step = policy.wrap(
+        lambda pair: train_step(model, pair, optimizers),
+        networks=(model.generator_ab, model.generator_ba),
+        model=model,
+        optimizers=optimizers,
+    )
+    batch = Pair(*(images.float() for images in pair(0)))
+    losses = [step(batch) for _ in range(30)]
+    assert all(torch.isfinite(loss) for loss in losses[-1].values())
+    assert losses[-1]["cycle_a"] < losses[0]["cycle_a"]
+
+
+@pytest.mark.parametrize("level", MEMORY_LEVELS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_estimate_is_what_the_device_gives_out(level: str, precision: str):
+    try:
+        options = PolicyOptions(precision=precision, compile="off", capture="off")
+        policy = choose_policy(torch.device("cuda"), options)
+    except ValueError as error:
+        pytest.skip(str(error))
+    need = memory_need(build_cyclegan, size=256, level=level, device_type="cuda", context=policy.autocast)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    model = build_cyclegan().cuda()
+    policy.prepare(model)
+    recompute_blocks(model, level == "lowest")
+    optimizers = make_optimizers(model)
+    step = policy.wrap(lambda pair: train_step(model, pair, optimizers, low_memory=level != "fast"))
+    for batch_size in (1, 4):
+        images = Pair(*torch.rand(2, batch_size, 3, 256, 256, device="cuda"))
+        for _ in range(3):
+            step(images)
+        torch.cuda.reset_peak_memory_stats()
+        step(images)
+        assert need.at(batch_size) == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.15)
+
+
+def test_images_held_on_the_device_give_the_same_pairs(tmp_path: Path):
+    dataset = PairDataset(open_images(sample() / "testA"), open_images(sample() / "testA"), resize=72, crop=64)
+    held = dataset.on_device("cuda")
+    assert held.a.is_cuda
+    batches = (load_pairs(d, batch_size=3, steps=4, device="cuda") for d in (dataset, held))
+    for expected, got in zip(*batches, strict=True):
+        assert torch.equal(expected.a, got.a)
+        assert torch.equal(expected.b, got.b)
 
 
 def test_channels_last_instance_norm_keeps_its_layout():

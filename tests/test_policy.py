@@ -81,12 +81,14 @@ def test_what_a_device_cannot_do_is_refused(options, capability, message):
 
 def small(**options) -> CycleGAN:
     return build_cyclegan(
-        generator=partial(ResNetGenerator, width=4, blocks=1), discriminator=partial(PatchGAN, width=4), **options
+        generator=partial(ResNetGenerator, width=4, blocks=1),
+        discriminator=partial(PatchGAN, width=4, layers=1),
+        **options,
     )
 
 
 def pairs(count: int, dtype: torch.dtype = torch.float32) -> list[Pair]:
-    images = torch.rand(count, 2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=dtype) * 2 - 1
+    images = torch.rand(count, 2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=dtype) * 2 - 1
     return [Pair(*both) for both in images]
 
 
@@ -222,7 +224,7 @@ def everything(scaling: bool) -> dict:
 def run(things: dict, step, first: int, last: int) -> list[dict[str, float]]:
     losses = []
     for number, pair in enumerate(pairs(last)[first:], first):
-        things["optimizers"].set_learning_rate(2e-4 if number < 60 else 1e-4)
+        things["optimizers"].set_learning_rate(2e-4 if number < 30 else 1e-4)
         losses.append({name: float(loss) for name, loss in step(pair).items()})
     return losses
 
@@ -242,19 +244,19 @@ def test_warming_up_leaves_no_trace_in_a_captured_step(monkeypatch: pytest.Monke
     plain, captured = everything(scaling), everything(scaling)
     replayed = CapturedStep(stepper(captured), **captured)
     torch.manual_seed(1)
-    expected = run(plain, stepper(plain), 0, 100)
+    expected = run(plain, stepper(plain), 0, 40)
     torch.manual_seed(1)
-    assert run(captured, replayed, 0, 50) == expected[:50]
+    assert run(captured, replayed, 0, 20) == expected[:20]
     # a checkpoint is loaded: the recording goes on with it, and so does a new one
     saved = {name: deepcopy(thing.state_dict()) for name, thing in captured.items()}
     randomness = torch.get_rng_state()
-    assert run(captured, replayed, 50, 100) == expected[50:]
+    assert run(captured, replayed, 20, 40) == expected[20:]
     fresh = everything(scaling)
     for things, step in ((captured, replayed), (fresh, CapturedStep(stepper(fresh), **fresh))):
         for name, thing in things.items():
             thing.load_state_dict(saved[name])
         torch.set_rng_state(randomness)
-        assert run(things, step, 50, 100) == expected[50:]
+        assert run(things, step, 20, 40) == expected[20:]
         for name, thing in things.items():
             torch.testing.assert_close(thing.state_dict(), plain[name].state_dict(), rtol=0, atol=0)
 
