@@ -1,41 +1,44 @@
-"""The training step against the textbook's: seconds, bytes and operations.
+"""The training step in each mode against the textbook's: milliseconds, ratios, peak memory, share of the floor.
 
-Both train the same networks on the same images in one process, taking turns; their losses are compared first. Run it
-from the repository: ``python -m benchmarks.train_step --help``.
+Two at a time train copies of the same networks on the same images in one process, taking turns; their losses are
+compared first. Run it from the repository: ``python -m benchmarks.train_step --help``.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
-from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.modes import Mode, build, chosen_modes, make_step
+from benchmarks.profiles import P100_TFLOPS, apply_profile, matrix_rate
 from benchmarks.record import interleaved, summary, write_json
-from benchmarks.textbook import textbook_step
-from ganparts import GENERATORS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
-from ganparts.training import pick_device
+from ganparts import CycleGAN, Pair, make_optimizers, train_step
+from ganparts.training import explain_out_of_memory, pick_device
 
 
 @dataclass(frozen=True)
 class Config:
-    """The training step against the textbook's, both without a replay buffer, in fp32."""
+    """The training step in each mode against the textbook's."""
 
     generators: tuple[str, ...] = ("resnet9",)
     """Registered generators."""
-    sizes: tuple[int, ...] = (64, 128, 256)
+    sizes: tuple[int, ...] = (256,)
     """Heights and widths of the images, in pixels."""
     batch_sizes: tuple[int, ...] = (1,)
     """Pairs a step."""
+    modes: tuple[str, ...] = ()
+    """Of benchmarks/modes.py; none for all that the device can do."""
+    replay: str = "none"
+    """The replay buffer, of both steps."""
     identity_weight: float = 5.0
     """0 leaves the identity loss out."""
     width: int = 64
@@ -44,63 +47,112 @@ class Config:
     """Counted steps of each."""
     warmup: int = 2
     """Steps of each before them."""
+    profile: Literal["none", "p100"] = "none"
+    """p100: IEEE fp32, no Triton and 16 GB, as far as any card can stand in for a P100."""
     device: str = "auto"
     """auto, cpu, cuda ..."""
     out: Path = Path("benchmarks/results/train_step.json")
     """Where the record goes."""
 
 
-def compare(config: Config, generator: str, size: int, batch_size: int, device: torch.device) -> dict[str, Any]:
-    """One row: the textbook's step, ours, and ours with little memory."""
+def compare(config: Config, generator: str, size: int, batch_size: int, device: torch.device) -> list[dict[str, Any]]:
+    """A row for each mode."""
     torch.manual_seed(0)
-    build = partial(GENERATORS.create, generator, width=config.width)
-    model = build_cyclegan(
-        generator=build,
-        discriminator="patchgan",
-        replay="none",
-        weights=LossWeights(identity=config.identity_weight),
-    ).to(device)
+    model = build(generator, width=config.width, identity_weight=config.identity_weight, replay=config.replay)
+    flops = count_flops(config, generator, size, batch_size)
+    model = model.to(device)
     pair = Pair(*(torch.rand(2, batch_size, 3, size, size, device=device) * 2 - 1))
+    modes = chosen_modes(device, config.modes, p100=config.profile == "p100")
+    (baseline, textbook), *others = modes.items()
+    rows = []
+    for name, mode in others:
+        row: dict[str, Any] = {"generator": generator, "size": size, "batch_size": batch_size, "mode": name}
+        row |= {"baseline": baseline, "tflop": round(flops / 1e12, 4)}
+        try:
+            row |= race(config, model, pair, textbook, mode)
+            row["tflops"] = round(flops / 1e9 / row["median_ms"], 2)
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            if explain_out_of_memory(error) is None:
+                raise
+            row["failed"] = "out of memory"
+        rows.append(row)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return rows
 
-    def step(kind: str, trained: CycleGAN) -> Callable[[], dict[str, Tensor]]:
-        optimizers = make_optimizers(trained)
-        if kind == "textbook":
-            return partial(textbook_step, trained, pair, optimizers)
-        return partial(train_step, trained, pair, optimizers, low_memory=kind == "low_memory")
 
-    variants = {kind: step(kind, deepcopy(model)) for kind in ("textbook", "ours", "low_memory")}
-    losses = {kind: call() for kind, call in variants.items()}
-    for kind in ("ours", "low_memory"):
-        for name, loss in losses["textbook"].items():
-            torch.testing.assert_close(losses[kind][name], loss, rtol=1e-3, atol=1e-4, msg=f"{kind}: {name}")
-    seconds = interleaved(variants, rounds=config.rounds, warmup=config.warmup, device=device)
-    ratios = {
-        kind: statistics.median(t / o for t, o in zip(seconds["textbook"], seconds[kind], strict=True))
-        for kind in ("ours", "low_memory")
-    }
+def race(config: Config, model: CycleGAN, pair: Pair, textbook: Mode, mode: Mode) -> dict[str, Any]:
+    """Time one mode against the textbook's step."""
+    device = pair.a.device
+    steps = {"textbook": make_step(textbook, model, pair), "this": make_step(mode, model, pair)}
+    losses, peaks = {}, {}
+    for name, step in steps.items():
+        torch.manual_seed(1)
+        losses[name] = step()
+        peaks[name] = _peak_bytes(step, device)
+    loose = 1e-3 if mode.options.precision == "fp32" == textbook.options.precision else 5e-2
+    for name, loss in losses["textbook"].items():
+        torch.testing.assert_close(losses["this"][name], loss, rtol=loose, atol=loose / 10, msg=f"{mode}: {name}")
+    seconds = interleaved(steps, rounds=config.rounds, warmup=config.warmup, device=device)
+    ratio = statistics.median(t / o for t, o in zip(seconds["textbook"], seconds["this"], strict=True))
     return {
-        "generator": generator,
-        "size": size,
-        "batch_size": batch_size,
-        **{kind: summary(times) for kind, times in seconds.items()},
-        "textbook_over": {kind: round(ratio, 3) for kind, ratio in ratios.items()},
+        **summary(seconds["this"]),
+        "pairs_per_second": round(len(pair.a) / statistics.median(seconds["this"]), 3),
+        "textbook": summary(seconds["textbook"]),
+        "textbook_over_this": round(ratio, 3),
+        **({f"{name}_peak_mib": round(peak / 2**20) for name, peak in peaks.items()} if device.type == "cuda" else {}),
     }
+
+
+def _peak_bytes(step: Any, device: torch.device) -> int:
+    """What PyTorch's allocator reserved at most for one step, weights and what else is there included."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device)
+
+
+def count_flops(config: Config, generator: str, size: int, batch_size: int) -> int:
+    """Operations of our step, as torch counts them."""
+    with torch.device("meta"):
+        model = build(generator, width=config.width, identity_weight=config.identity_weight, replay=config.replay)
+    pair = Pair(*torch.empty(2, batch_size, 3, size, size, device="meta"))
+    optimizers = make_optimizers(model)
+    with FlopCounterMode(display=False) as counter:
+        train_step(model, pair, optimizers)
+    return counter.get_total_flops()
 
 
 def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     device = pick_device(config.device)
-    table = Table("generator", "px", "batch", "textbook ms", "ours ms", "low memory ms", "textbook / ours")
+    notes = apply_profile(config.profile, device)
+    if device.type == "cuda":
+        notes |= {f"matrix_tflops_{name}": round(rate, 1) for name, rate in matrix_rate(device).items()}
+    table = Table("generator", "px", "batch", "mode", "textbook ms", "ms", "textbook / this", "pairs/s")
     results = []
     for generator in config.generators:
         for size in config.sizes:
             for batch_size in config.batch_sizes:
-                row = compare(config, generator, size, batch_size, device)
-                results.append(row)
-                medians = [f"{row[kind]['median_ms']:.1f}" for kind in ("textbook", "ours", "low_memory")]
-                table.add_row(generator, str(size), str(batch_size), *medians, f"{row['textbook_over']['ours']:.3f}")
-    Console().print(table)
-    write_json(config.out, settings=vars(config), results=results, device=device)
+                for row in compare(config, generator, size, batch_size, device):
+                    if config.profile == "p100":
+                        row["p100_floor_ms"] = round(1e3 * row["tflop"] / P100_TFLOPS, 1)
+                    results.append(row)
+                    table.add_row(generator, str(size), str(batch_size), *_cells(row))
+                    write_json(config.out, settings=vars(config) | notes, results=results, device=device)
+    Console(width=120).print(table)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if "failed" in row:
+        return row["mode"], row["failed"]
+    times = (f"{row['textbook']['median_ms']:.1f}", f"{row['median_ms']:.1f}", f"{row['textbook_over_this']:.3f}")
+    return row["mode"], *times, f"{row['pairs_per_second']:.2f}"
 
 
 if __name__ == "__main__":

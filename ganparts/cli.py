@@ -107,3 +107,7 @@ def main() -> None:
         console.print(f"error: {error}")
         code = 1
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -149,8 +149,10 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
         f"batch that fits is {plan.need.largest_batch(free)}"
     )
 
+    ways = {"low_memory": plan.level != "fast", "side_stream": policy.side_stream()}
+
     def train_once(pair: Pair) -> dict[str, torch.Tensor]:
-        losses = ganparts.train_step(model, pair, optimizers, low_memory=plan.level != "fast")
+        losses = ganparts.train_step(model, pair, optimizers, **ways)
         if averages is not None:
             averages.update()
         return losses

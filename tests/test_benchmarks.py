@@ -3,43 +3,148 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks import kernels, modes, report
 
 ROOT = Path(__file__).parent.parent
+PROGRAMS = ["train_step", "memory", "data_loading", "import_time", "kernels", "report"]
+SMALL = ("--width", "2", "--device", "cpu")
 
 
-def run(name: str, *arguments: str) -> str:
+def run(name: str, *arguments: str, code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
-def test_the_step_is_compared_with_the_textbooks(tmp_path: Path):
-    out = tmp_path / "new" / "step.json"
-    shown = run("train_step", "--sizes", "32", "--width", "2", "--rounds", "2", "--device", "cpu", "--out", str(out))
-    assert "resnet9" in shown
-    record = json.loads(out.read_text())
+def results(path: Path) -> list[dict]:
+    record = json.loads(path.read_text())
     assert record["machine"]["cores"] > 0
-    assert record["settings"]["width"] == 2
-    (row,) = record["results"]
-    assert (row["size"], row["batch_size"]) == (32, 1)
-    assert all(row[kind]["median_ms"] > 0 for kind in ("textbook", "ours", "low_memory"))
-    assert row["textbook_over"].keys() == {"ours", "low_memory"}
+    assert record["machine"]["torch"] == torch.__version__
+    return record["results"]
+
+
+def test_steps_are_compared_with_the_textbooks_and_reported(tmp_path: Path):
+    out = tmp_path / "new" / "train_step.json"
+    shown = run("train_step", "--sizes", "32", "--batch-sizes", "1", "2", "--rounds", "2", *SMALL, "--out", str(out))
+    assert "resnet9" in shown
+    rows = results(out)
+    assert [(row["mode"], row["batch_size"]) for row in rows] == [
+        (mode, batch_size) for batch_size in (1, 2) for mode in ("ours", "low", "lowest")
+    ]
+    assert all(row["median_ms"] > 0 and row["textbook"]["median_ms"] > 0 for row in rows)
+    assert rows[0]["baseline"] == "textbook"
+    assert rows[3]["tflop"] == pytest.approx(2 * rows[0]["tflop"], abs=1e-3)
+    p100 = tmp_path / "new" / "train_step_p100.json"
+    run(
+        "train_step",
+        "--profile",
+        "p100",
+        "--sizes",
+        "32",
+        "--modes",
+        "ours",
+        "--rounds",
+        "1",
+        *SMALL,
+        "--out",
+        str(p100),
+    )
+    assert "stand_in" in json.loads(p100.read_text())["settings"]
+    assert results(p100)[0]["p100_floor_ms"] >= 0
+    text = report.write_report(out.parent).read_text()
+    assert "| resnet9 | 32 | 2 | lowest |" in text
+    assert "![Pairs a second](train_step.svg)" in text
+    assert "only the settings are a P100's" in text
+    assert "lowest" in (out.parent / "train_step.svg").read_text()
+
+
+def test_memory_is_estimated_and_reported(tmp_path: Path):
+    out = tmp_path / "memory.json"
+    run("memory", "--generators", "resnet6", "--size", "32", "--batch-sizes", "1", "4", *SMALL, "--out", str(out))
+    rows = results(out)
+    assert {row["level"] for row in rows} == {"fast", "low", "lowest"}
+    assert all(row["estimate_mib"] > 0 for row in rows if "batch_size" in row)
+    assert all(row["largest_batch_in_16_gb"] > 100 for row in rows if "batch_size" not in row)
+    report.write_report(tmp_path)
+    assert (tmp_path / "memory.svg").exists()
+
+
+def test_data_loading_is_measured(tmp_path: Path):
+    out = tmp_path / "data_loading.json"
+    run("data_loading", "--workers", "0", "--steps", "5", "--device", "cpu", "--out", str(out))
+    assert [row["source"] for row in results(out)] == ["0 workers", "held on the device"]
+    assert all(row["pairs_per_second"] > 0 for row in results(out))
 
 
 def test_import_time_is_measured(tmp_path: Path):
     out = tmp_path / "import.json"
     assert "ganparts / torch:" in run("import_time", "--rounds", "1", "--out", str(out))
-    (row,) = json.loads(out.read_text())["results"]
+    (row,) = results(out)
     assert row["torch"]["median_ms"] > 0
+    assert "torch median_ms" in report.write_report(tmp_path).read_text().replace("torch median ms", "torch median_ms")
 
 
-@pytest.mark.parametrize("name", ["train_step", "import_time"])
+def test_kernels_are_sorted_into_classes_and_gaps():
+    intervals = [
+        ("sm90_xmma_fprop_implicit_gemm", 0.0, 100.0),
+        ("vectorized_elementwise_kernel", 150.0, 160.0),
+        ("multi_tensor_apply_kernel<FusedAdam>", 155.0, 175.0),  # beside the one before
+        ("Memcpy DtoD", 175.0, 176.0),
+        ("strange", 200.0, 201.0),
+    ]
+    milliseconds = kernels.by_class(intervals, steps=1)
+    assert milliseconds == {
+        "convolution": 0.1,
+        "norm and padding": 0.01,
+        "optimizer": 0.02,
+        "copies": 0.001,
+        "other": 0.001,
+        "gaps": 0.074,
+    }
+    if not torch.cuda.is_available():
+        assert "there is none" in run("kernels", "--device", "cpu", code=1)
+
+
+def test_modes_are_those_that_the_device_can_do():
+    cpu = torch.device("cpu")
+    assert list(modes.chosen_modes(cpu)) == ["textbook", "ours", "low", "lowest"]
+    assert list(modes.chosen_modes(cpu, p100=True)) == ["textbook", "ours", "low", "lowest"]
+    with pytest.raises(ValueError, match="there is no mode 'fast'; there are: textbook"):
+        modes.chosen_modes(cpu, ("fast",))
+    with pytest.raises(ValueError, match="--capture on is not possible on a CPU"):
+        modes.chosen_modes(cpu, ("captured",))
+
+
+def test_a_report_needs_records(tmp_path: Path):
+    (tmp_path / "other.json").write_text("{}")
+    assert "has no records of benchmarks" in run("report", str(tmp_path), code=1)
+    assert "there is no folder" in run("report", str(tmp_path / "absent"), code=1)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_help(name: str):
-    assert "--out" in run(name, "--help")
+    said = run(name, "--help")
+    assert "--out" in said or "FOLDER" in said
+
+
+def test_the_gpu_script_calls_programs_that_exist_and_stays_below_nine_minutes():
+    text = (ROOT / "benchmarks" / "gpu.sh").read_text()
+    for name in PROGRAMS:
+        assert f"-m benchmarks.{name} " in text, name
+    limits = [int(line.split()[1]) for line in text.splitlines() if line.startswith("run ")]
+    assert sum(limits) <= 540

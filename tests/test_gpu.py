@@ -130,7 +130,12 @@ def test_two_streams_change_no_number():
     torch.manual_seed(1)
     expected = run(one, stepper(one), 0, 20)
     torch.manual_seed(1)
-    losses = run(two, stepper(two, side_stream=torch.cuda.Stream()), 0, 20)
+    losses = run(
+        two,
+        stepper(two, side_stream=choose_policy(torch.device("cuda"), PolicyOptions(streams="2")).side_stream()),
+        0,
+        20,
+    )
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-8)
     assert_same_states(two, one)
 

@@ -74,11 +74,19 @@ class Policy:
         # at all in a captured graph
         return torch.autocast(self.device_type, _HALVES[self.precision], cache_enabled=False)
 
-    def prepare(self, model: nn.Module) -> None:
-        """Set PyTorch and a model, on its device already, up for training."""
+    def side_stream(self) -> torch.cuda.Stream | None:
+        """A second stream if there are to be two."""
+        return torch.cuda.Stream() if self.streams == 2 else None
+
+    def set_backends(self) -> None:
+        """Set PyTorch's global switches: TF32, and the search for the fastest convolutions."""
         if self.device_type == "cuda":
             torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
+
+    def prepare(self, model: nn.Module) -> None:
+        """Set PyTorch and a model, on its device already, up for training."""
+        self.set_backends()
         if self.layout == "channels_last":
             model.to(memory_format=torch.channels_last)
 

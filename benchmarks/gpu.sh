@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The GPU tests and every benchmark on one CUDA card, in under nine minutes: benchmarks/gpu.sh [FOLDER] [PYTHON]
+# The records go to FOLDER (benchmarks/results/gpu if none is given); a program that fails does not stop the others.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-benchmarks/results/gpu}
+python=${2:-python}
+mkdir -p "$out"
+failed=0
+run() { # seconds at most, name, arguments
+  local limit=$1 name=$2
+  shift 2
+  echo "== $name" | tee -a "$out/log.txt"
+  timeout "$limit" "$python" "$@" 2>&1 | tee -a "$out/log.txt" | tail -n 40
+  if [ "${PIPESTATUS[0]}" -ne 0 ]; then
+    echo "== $name FAILED" | tee -a "$out/log.txt"
+    failed=1
+  fi
+}
+: >"$out/log.txt"
+run 30 doctor -m ganparts.cli doctor
+run 130 tests -m pytest -q -n 0 -m gpu tests/test_gpu.py
+run 110 "step, batch 1" -m benchmarks.train_step --rounds 15 --replay history --out "$out/train_step.json"
+run 60 "step, batch 16" -m benchmarks.train_step --batch-sizes 16 --rounds 5 \
+  --modes bf16_captured bf16_compiled_captured textbook_bf16_compiled --out "$out/train_step_16.json"
+run 80 "step, as a P100" -m benchmarks.train_step --profile p100 --batch-sizes 1 16 24 --rounds 4 \
+  --modes ours captured captured_low captured_lowest --out "$out/train_step_p100.json"
+run 30 memory -m benchmarks.memory --batch-sizes 1 4 16 --out "$out/memory.json"
+run 20 kernels -m benchmarks.kernels --modes textbook_tf32 captured bf16_captured --out "$out/kernels.json"
+run 20 "data loading" -m benchmarks.data_loading --out "$out/data_loading.json"
+run 20 "import time" -m benchmarks.import_time --rounds 3 --out "$out/import_time.json"
+run 20 report -m benchmarks.report "$out"
+exit $failed

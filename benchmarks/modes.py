@@ -1,0 +1,131 @@
+"""The ways of training that benchmarks compare: the textbook's, and ours under each policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.textbook import textbook_step
+from ganparts import GENERATORS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts.blocks import recompute_blocks
+from ganparts.training import PolicyOptions, choose_policy
+
+__all__ = ["MODES", "Mode", "build", "chosen_modes", "make_step"]
+
+
+class Mode(NamedTuple):
+    """One way of training.
+
+    Args:
+        options: of the policy.
+        level: of memory; None for the textbook's step.
+    """
+
+    options: PolicyOptions
+    level: str | None = "fast"
+
+
+_EAGER = PolicyOptions("fp32", "channels_first", "1", "off", "off")
+MODES: dict[str, Mode] = {
+    "textbook": Mode(_EAGER, None),
+    "textbook_tf32": Mode(PolicyOptions("tf32", "channels_first", "1", "off", "off"), None),
+    "textbook_bf16_compiled": Mode(PolicyOptions("bf16", "channels_last", "1", "off", "on"), None),
+    "ours": Mode(_EAGER),
+    "low": Mode(_EAGER, "low"),
+    "lowest": Mode(_EAGER, "lowest"),
+    "streams": Mode(PolicyOptions("fp32", "channels_first", "2", "off", "off")),
+    "captured": Mode(PolicyOptions("fp32", "channels_first", "1", "on", "off")),
+    "captured_low": Mode(PolicyOptions("fp32", "channels_first", "1", "on", "off"), "low"),
+    "captured_lowest": Mode(PolicyOptions("fp32", "channels_first", "1", "on", "off"), "lowest"),
+    "tf32_captured": Mode(PolicyOptions("tf32", "channels_first", "1", "on", "off")),
+    "tf32_last_captured": Mode(PolicyOptions("tf32", "channels_last", "1", "on", "off")),
+    "bf16_captured": Mode(PolicyOptions("bf16", "channels_last", "1", "on", "off")),
+    "bf16_captured_streams": Mode(PolicyOptions("bf16", "channels_last", "2", "on", "off")),
+    "bf16_compiled_captured": Mode(PolicyOptions("bf16", "channels_last", "1", "on", "on")),
+    "auto": Mode(PolicyOptions()),
+}
+
+
+P100_MODES = ("ours", "low", "lowest", "captured", "captured_low", "captured_lowest")
+CUDA_MODES = (
+    *("textbook_bf16_compiled", "ours", "captured", "tf32_captured", "tf32_last_captured", "bf16_captured"),
+    *("bf16_captured_streams", "bf16_compiled_captured", "low", "lowest"),
+)
+
+
+def chosen_modes(device: torch.device, names: tuple[str, ...] = (), *, p100: bool = False) -> dict[str, Mode]:
+    """The textbook's step as people run it on a device, and what is to be compared with it.
+
+    Args:
+        device: what runs them.
+        names: of ``MODES``; none for all that make sense on the device.
+        p100: only what a P100 can do.
+
+    Raises:
+        ValueError: an unknown name, or a named mode that the device cannot do.
+    """
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    p100 = p100 or (6, 0) <= capability < (7, 0)
+    tf32 = capability >= (8, 0) and not p100  # PyTorch's default for convolutions
+    baseline = "textbook_tf32" if tf32 else "textbook"
+    default = P100_MODES if p100 else CUDA_MODES if device.type == "cuda" else ("ours", "low", "lowest")
+    chosen = {baseline: MODES[baseline]}
+    for name in names or default:
+        if name not in MODES:
+            raise ValueError(f"there is no mode {name!r}; there are: {', '.join(MODES)}")
+        try:
+            choose_policy(device, MODES[name].options)
+        except ValueError:
+            if names:
+                raise
+        else:
+            chosen[name] = MODES[name]
+    return chosen
+
+
+def build(generator: str, *, width: int, identity_weight: float, replay: str) -> CycleGAN:
+    """The paper's CycleGAN with a generator and options."""
+    return build_cyclegan(
+        generator=partial(GENERATORS.create, generator, width=width),
+        discriminator="patchgan",
+        replay=replay,
+        weights=LossWeights(identity=identity_weight),
+    )
+
+
+def make_step(mode: Mode, model: CycleGAN, pair: Pair) -> Callable[[], dict[str, Tensor]]:
+    """A function that trains a copy of ``model`` once, in this mode, on ``pair``."""
+    model = deepcopy(model)
+    device = pair.a.device
+    policy = choose_policy(device, mode.options)
+    policy.prepare(model)
+    optimizers = make_optimizers(model, scaling=policy.scaling)
+    networks = [model.generator_ab, model.generator_ba]
+    stateful: dict[str, Any] = {"model": model, "optimizers": optimizers}
+    if mode.level is None:
+        networks += [model.discriminator_a, model.discriminator_b]
+        once: Callable[[Pair], dict[str, Tensor]] = partial(_textbook, model, optimizers)
+    else:
+        recompute_blocks(model, mode.level == "lowest")
+        ways = {"low_memory": mode.level != "fast", "side_stream": policy.side_stream()}
+        once = lambda pair: train_step(model, pair, optimizers, **ways)  # noqa: E731
+    step = policy.wrap(once, networks=networks, **stateful)
+
+    def run() -> dict[str, Tensor]:
+        policy.set_backends()  # other modes have other ones
+        return step(pair)
+
+    return run
+
+
+def _textbook(model: CycleGAN, optimizers: Any, pair: Pair) -> dict[str, Tensor]:
+    return textbook_step(model, pair, optimizers, replay_a=_memory(model.replay_a), replay_b=_memory(model.replay_b))
+
+
+def _memory(replay: Any) -> Any:
+    return None if isinstance(replay, torch.nn.Identity) else replay
