@@ -1,4 +1,4 @@
-"""Loop aids that serve any recipe: device, checkpoints, progress and CSV, sample grids, clean stops."""
+"""Loop aids that serve any recipe: device, checkpoints, progress and CSV, sample grids, clean stops, a report."""
 
 from ganparts.training.capture import CapturedStep, CaptureError
 from ganparts.training.checkpoint import load_checkpoint, save_checkpoint
@@ -6,6 +6,7 @@ from ganparts.training.device import DeviceError, available_memory, explain_out_
 from ganparts.training.folder import RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.policy import Policy, PolicyOptions, choose_policy
+from ganparts.training.report import write_report
 from ganparts.training.samples import evaluating, sample_photos, save_grid
 from ganparts.training.stopping import StopSignals
 
@@ -27,4 +28,5 @@ __all__ = [
     "sample_photos",
     "save_checkpoint",
     "save_grid",
+    "write_report",
 ]
