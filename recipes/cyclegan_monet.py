@@ -9,10 +9,9 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -33,25 +32,28 @@ from ganparts.training import (
     Monitor,
     PolicyOptions,
     RunFolder,
+    RunOptions,
     StopSignals,
+    Watch,
     available_memory,
     choose_policy,
     explain_out_of_memory,
-    load_checkpoint,
+    gradient_norms,
+    make_deterministic,
     pick_device,
+    resumed,
     sample_photos,
 )
 from ganparts.translate import translate_to_zip
 
 CPU_NOTE = """A CPU scales down what no option chose: few steps, batch 1, width 32, small images; the paper's ResNet
 becomes a U-Net, with learning rate 5e-4 and identity weight 2. A GPU trains the whole preset."""
-FREE_TO_CHANGE = {"workers", "paint", "log_every", "sample_every", "checkpoint_every", "debug"}  # when a run goes on
-MAY_BE_ZERO = {"seed", "workers", "paint", "cycle_weight", "identity_weight", "skip_unreadable", "debug"}
+LOOK_EVERY = 100  # steps between two looks at pictures for what may go wrong
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Config(PolicyOptions, PresetOptions):
+class Config(RunOptions, PolicyOptions, PresetOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: Path | None = None
@@ -64,48 +66,22 @@ class Config(PolicyOptions, PresetOptions):
     """Warn of images that cannot be read, and go on without them."""
     hold_data: Literal["auto", "on", "off"] = "auto"
     """Keep all images, decoded, on the device; auto: on a GPU, if they fit."""
-    imports: tuple[str, ...] = ()
-    """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
-    epochs: int | None = None
-    """Length of the run; the learning rate's schedule is stretched over it."""
-    steps: int | None = None
-    """Length of the run in steps, instead of epochs."""
-    seed: int = 0
-    """Decides weights, pairs, crops, flips, replay and dropout."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ..."""
-    memory: Literal["auto", "fast", "low", "lowest"] = "auto"
-    """fast, or slower with less memory; auto: the fastest that fits."""
     workers: int | None = None
     """Processes that decode images. None: up to 4 for a GPU, 0 for a CPU."""
+    memory: Literal["auto", "fast", "low", "lowest"] = "auto"
+    """fast, or slower with less memory; auto: the fastest that fits."""
+    imports: tuple[str, ...] = ()
+    """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
     paint: int | None = None
     """Photos to paint into images.zip. None: all on a GPU, at most 256 on a CPU."""
-    out: Path | None = None
-    """The run folder. None: runs/ and the time."""
-    resume: Path | None = None
-    """A run folder to go on with, by its own options (only workers, paint and the intervals can be given anew)."""
-    log_every: int = 10
-    """Steps between two rows of losses.csv."""
-    sample_every: int | None = None
-    """Steps between two grids of samples. None: a tenth of the run."""
-    checkpoint_every: int = 1000
-    """Steps between two checkpoints; one is written at the end in any case."""
-    debug: bool = False
-    """Show the whole trace of an error."""
-
-    def __post_init__(self) -> None:
-        if self.epochs and self.steps:
-            raise ValueError(f"--epochs {self.epochs} and --steps {self.steps} exclude each other: give one")
-        for name, value in vars(self).items():
-            if isinstance(value, int | float) and (value < 0 or (value == 0 and name not in MAY_BE_ZERO)):
-                raise ValueError(f"--{name.replace('_', '-')} {value} is too small")
 
 
-def train(config: Config, out: Path, *, resume: bool) -> None:
-    """Train, paint, and leave everything in the folder ``out``."""
+def train(config: Config) -> None:
+    """Train, paint, and leave everything in the run folder."""
     for module in config.imports:
         importlib.import_module(module)
     device = pick_device(config.device)
+    make_deterministic(config.deterministic)
     preset = config.settle(small=device.type == "cpu")
     domains = open_domains(
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
@@ -122,12 +98,14 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
     describe_network(model.generator_ab)  # refuses now, not after training, one that could not be saved
     policy.prepare(model)
     numbers = {"learning_rate": preset.learning_rate, "betas": preset.betas, "eps": preset.eps}
-    optimizers = ganparts.make_optimizers(model, scaling=policy.scaling, **numbers)
+    guards = {"scaling": policy.scaling, "skip_nonfinite": config.on_nonfinite == "skip"}
+    optimizers = ganparts.make_optimizers(model, **guards, **numbers)
     averages = None if preset.ema_decay is None else AveragedGenerators(model, decay=preset.ema_decay)
     stateful = {"model": model, "optimizers": optimizers} | ({} if averages is None else {"averages": averages})
     settled = preset.numbers() | {"device": device.type, "steps": steps, "data": domains.origin, "pairs": len(dataset)}
+    out = config.folder
     folder = RunFolder(out, options=vars(config), settled=settled | {"precision": policy.precision}, **stateful)
-    start = folder.start(resume=resume)
+    start = folder.start(resume=config.resume is not None)
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
     console.print(
         f"Preset {config.preset} on {device}: {folder.parts['generator_ab']}, {preset.crop} px, batch size "
@@ -164,32 +142,49 @@ def train(config: Config, out: Path, *, resume: bool) -> None:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             dataset = dataset.on_device(device, workers=workers, track=partial(progress.track, description="decoding"))
     pairs = load_pairs(dataset, batch_size=batch, start=start, steps=steps, workers=workers, device=device)
-    monitor = Monitor(folder.losses, steps=steps, start=start, pairs=batch, every=config.log_every, console=console)
+    board = out / "tensorboard" if config.tensorboard else None
+    lengths = {"steps": steps, "start": start, "pairs": batch, "every": config.log_every}
+    monitor = Monitor(folder.losses, **lengths, console=console, tensorboard=board)
+    watch = Watch(folder.warnings, start=start, say=lambda finding: console.print(f"warning: {finding}"))
     photos = sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
     sample_every = config.sample_every or max(1, steps // 10)
+    networks = {name: network for name, network in model.named_children() if name.startswith(("gen", "disc"))}
     painters = averages or model
     step, stages = start, (painters.generator_ab, painters.generator_ba)  # photo, painting of it, photo again
-    with StopSignals() as stop, monitor:
-        try:
-            for step, pair in enumerate(monitor.timed(pairs), start + 1):
-                learning_rate = preset.learning_rate * preset.schedule(step - 1, steps)
-                optimizers.set_learning_rate(learning_rate)
-                losses = train_step(pair)
-                monitor.log(step, losses, learning_rate)
-                if step % sample_every == 0 or step == steps or stop.requested:
-                    folder.save_samples(step, photos, stages)
-                if step % config.checkpoint_every == 0:
-                    folder.save(step)
-                if stop.requested:
-                    break
-        except UnreadableImageError:  # what was learnt so far is kept
-            folder.save(step)
-            raise
-    folder.save(step)
-    save_pretrained(stages[0], folder.generator)
-    if step < steps:
-        console.print(f"Stopped after step {step} of {steps}; --resume {out} goes on. (Ctrl-C again: no paintings.)")
-    paint(config, stages[0].eval(), domains, folder, device)
+    with folder:
+        with StopSignals(time_limit=config.time_limit) as stop, monitor:
+            try:
+                for step, pair in enumerate(monitor.timed(pairs), start + 1):
+                    learning_rate, finite = preset.learning_rate * preset.schedule(step - 1, steps), True
+                    optimizers.set_learning_rate(learning_rate)
+                    losses = train_step(pair)
+                    last = step == steps or stop.requested
+                    if monitor.is_due(step):
+                        norms = gradient_norms(networks, scale=optimizers.gradient_scale)
+                        finite = watch.numbers(step, monitor.log(step, losses | norms, learning_rate))
+                        folder.refresh_report()
+                    if step % LOOK_EVERY == 0:
+                        watch.pictures(step, stages[0], photos)
+                    if step % sample_every == 0 or last:
+                        folder.save_samples(step, photos, stages)
+                    if finite and (step % config.checkpoint_every == 0 or last):
+                        finite = folder.save(step)
+                    if not finite and (back := folder.recover(step, config.on_nonfinite)) is not None:
+                        console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
+                    if last:
+                        break
+            except UnreadableImageError:  # what was learnt so far is kept
+                folder.save(step)
+                raise
+        save_pretrained(stages[0], folder.generator)
+        if step < steps:
+            console.print(
+                f"Stopped by {stop.reason} after step {step} of {steps}; --resume {out} goes on. (Ctrl-C again: no "
+                "paintings.)"
+            )
+        paint(config, stages[0].eval(), domains, folder, device)
+        folder.state = "finished" if step == steps else "stopped"
+    console.print(f"The record of the run is {folder.path / 'report.html'}")
 
 
 def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFolder, device: torch.device) -> None:
@@ -209,16 +204,8 @@ def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFol
 def main() -> int:
     warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
     config = tyro.cli(Config, description=__doc__)
-    out = config.resume or config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
     try:
-        if resume := config.resume is not None:
-            given = {n: v for n, v in vars(config).items() if v != getattr(Config(), n) and n != "resume"}
-            if fixed := ", ".join(given.keys() - FREE_TO_CHANGE):
-                raise ValueError(f"--resume {out} goes on by that run's own options: do not give {fixed}")
-            options = load_checkpoint(out / "checkpoint.pt")[1]["options"]
-            paths: dict[str, Any] = {n: Path(options[n]) for n in ("data", "photos", "paintings", "out") if options[n]}
-            config = Config(**options | paths | given)
-        train(config, out, resume=resume)
+        train(resumed(config))
     except (KeyError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         known = not isinstance(error, RuntimeError) or isinstance(error, CaptureError | DeviceError)
         message = str(error) if known else explain_out_of_memory(error)
@@ -226,6 +213,9 @@ def main() -> int:
             raise
         console.print(f"error: {message}")
         return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted; what the last checkpoint holds is kept.")
+        return 130
     return 0
 
 

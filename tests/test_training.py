@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import pickle
+import random
+import re
+import shutil
 import signal
+import subprocess
 import sys
+import threading
+import time
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,10 +30,14 @@ from ganparts.generators import ResNetGenerator
 from ganparts.training import (
     DeviceError,
     Monitor,
+    NotFiniteError,
     RunFolder,
     StopSignals,
     evaluating,
+    fetch_later,
     load_checkpoint,
+    newest_checkpoint,
+    paint_grid,
     pick_device,
     sample_photos,
     save_checkpoint,
@@ -62,6 +75,41 @@ def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path: Path):
     torch.testing.assert_close(states[0], states[2], rtol=0, atol=0)
     torch.testing.assert_close(states[1], states[3], rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_numpys_and_pythons_random_states_go_on_too(tmp_path: Path):
+    def draw() -> tuple:
+        return random.random(), float(np.random.standard_normal()), float(torch.rand(()))
+
+    np.random.standard_normal()  # which keeps a second number for the next call
+    save_checkpoint(tmp_path / "c.pt", step=0, config={}, model=torch.nn.Linear(1, 1))
+    expected = [draw() for _ in range(3)]
+    load_checkpoint(tmp_path / "c.pt", model=torch.nn.Linear(1, 1))
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path):
+    path, model = tmp_path / "c.pt", torch.nn.Linear(1, 1)
+    with pytest.raises(FileNotFoundError):
+        newest_checkpoint(path)
+    for step in (1, 2, 3):
+        save_checkpoint(path, step=step, config={}, model=model)
+    assert {file.name: load_checkpoint(file)[0] for file in tmp_path.iterdir()} == {"c.pt": 3, "c_before.pt": 2}
+    assert newest_checkpoint(path) == path
+    whole = path.read_bytes()
+    for damaged in (whole[:-50], b"", whole[:100] + b"x" * 200 + whole[300:]):
+        path.write_bytes(damaged)
+        with pytest.warns(
+            UserWarning, match=r"c\.pt is no checkpoint .*: going on from the one before, .*c_before\.pt"
+        ):
+            assert newest_checkpoint(path) == tmp_path / "c_before.pt"
+    path.unlink()  # killed between the two renamings
+    with pytest.warns(UserWarning, match="going on from the one before"):
+        assert newest_checkpoint(path) == tmp_path / "c_before.pt"
+    for file in (path, tmp_path / "c_before.pt"):
+        file.write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"c\.pt is no checkpoint .*c_before\.pt is no checkpoint"):
+        newest_checkpoint(path)
 
 
 def test_a_run_settles_on_the_same_words_in_every_process(tmp_path: Path):
@@ -115,13 +163,122 @@ def test_a_failed_write_leaves_the_checkpoint_before(tmp_path: Path):
     run = small_run()
     save_checkpoint(tmp_path / "c.pt", step=1, config={}, **run)
 
-    class Broken:
-        def state_dict(self):
-            raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="full"):
-        save_checkpoint(tmp_path / "c.pt", step=2, config={}, broken=Broken())
+    code = f"""
+import resource, sys, torch
+from ganparts.training import save_checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    save_checkpoint({str(tmp_path / "c.pt")!r}, step=2, config={{}}, model=torch.nn.Linear(1000, 1000))
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.search(r"cannot write the checkpoint .*c\.pt: .+\. The one before is whole", done.stdout), done
     assert load_checkpoint(tmp_path / "c.pt")[0] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
+
+
+def folder_of(path: Path, run: dict) -> RunFolder:
+    return RunFolder(path, options={}, settled={"steps": 9}, **run)
+
+
+def test_a_folder_without_room_or_rights_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write the run folder .*file/run: Not a directory; take another one"):
+        folder_of(tmp_path / "file" / "run", small_run()).start(resume=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match=r"its checkpoints need about 0\.\d+ GiB, and 0\.00 are free; take another one"):
+        folder_of(tmp_path / "run", small_run()).start(resume=False)
+
+
+def test_a_new_run_has_a_checkpoint_from_the_start_and_is_not_overwritten(tmp_path: Path):
+    assert folder_of(tmp_path / "run", small_run()).start(resume=False) == 0
+    with pytest.raises(ValueError, match="holds a run already"):
+        folder_of(tmp_path / "run", small_run()).start(resume=False)
+    run = small_run()
+    again = folder_of(tmp_path / "run", run)
+    assert again.start(resume=True) == 0
+    steps(run, 0, 2)
+    assert again.save(2)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["versions"]["torch"] == str(torch.__version__)
+    assert config["machine"]["cores"] > 0
+    again.config["versions"]["torch"] = "0.1"
+    with pytest.warns(UserWarning, match=r"the run began with PyTorch .* and goes on with 0\.1"):
+        assert again.start(resume=True) == 2
+    again.config["settled"]["steps"] = 10
+    with pytest.raises(ValueError, match="of a run with steps 9, but here it would go on with 10"):
+        again.start(resume=True)
+
+
+def poison(run: dict) -> None:
+    with torch.no_grad():
+        next(run["model"].generator_ab.parameters()).fill_(float("nan"))
+
+
+def test_weights_that_are_not_finite_are_not_saved_and_are_gone_back_from(tmp_path: Path):
+    run = small_run()
+    folder = folder_of(tmp_path / "run", run)
+    folder.start(resume=False)
+    steps(run, 0, 2)
+    assert folder.save(2)
+    expected = deepcopy(run["model"].state_dict())
+    for _ in range(3):
+        poison(run)
+        assert not folder.save(4)
+        assert folder.recover(4, "skip") is None
+        assert folder.recover(4, "rollback") == 2
+        torch.testing.assert_close(run["model"].state_dict(), expected, rtol=0, atol=0)
+    with pytest.raises(NotFiniteError, match=r"at step 5 again, after going back 3 times.*checkpoint\.pt"):
+        folder.recover(5, "rollback")
+    assert folder.save(6)  # finite again: three new tries
+    assert folder.recover(7, "rollback") == 6
+    with pytest.raises(NotFiniteError, match=r"not finite at step 8 again, after .*"):
+        folder.recover(8, "stop")
+
+
+def test_the_best_checkpoint_is_kept(tmp_path: Path):
+    run = small_run()
+    folder = folder_of(tmp_path / "run", run)
+    folder.start(resume=False)
+    for step, value, lower, kept in ((1, 0.3, True, True), (2, 0.4, True, False), (3, 0.2, True, True)):
+        folder.save(step)
+        assert folder.keep_best(step, "kid", value, lower_is_better=lower) == kept
+    assert load_checkpoint(tmp_path / "run" / "best.pt")[0] == 3
+    assert json.loads((tmp_path / "run" / "best.json").read_text()) == {"step": 3, "metric": "kid", "value": 0.2}
+    assert folder.keep_best(4, "ssim", 0.5, lower_is_better=False)
+    assert not folder.keep_best(5, "ssim", 0.4, lower_is_better=False)
+    assert folder.keep_best(6, "ssim", 0.6, lower_is_better=False)
+
+
+def test_samples_and_the_report_are_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = folder_of(tmp_path / "run", small_run())
+    folder.start(resume=False)
+    photos, went_on, threads = torch.zeros(2, 3, 16, 16), threading.Event(), []
+
+    def slow(path: Path, grid: torch.Tensor) -> None:
+        threads.append(threading.current_thread())
+        assert went_on.wait(30)
+        save_grid(path, grid)
+
+    monkeypatch.setattr("ganparts.training.folder.save_grid", slow)
+    with folder:
+        folder.save_samples(3, photos, (Negative(),))
+        went_on.set()  # which a write in this thread would wait for
+        folder.state = "finished"
+    assert threads[0] is not threading.current_thread()
+    assert (tmp_path / "run" / "samples" / "step_0000003.png").exists()
+    assert (
+        "Finished" in (tmp_path / "run" / "report.html").read_text()
+        or "finished" in (tmp_path / "run" / "report.html").read_text()
+    )
+    folder = folder_of(tmp_path / "run", small_run())
+    monkeypatch.setattr("ganparts.training.folder.save_grid", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="a sample or the report could not be written: division by zero"), folder:
+        folder.save_samples(4, photos, (Negative(),))
+    with pytest.raises(KeyError), folder_of(tmp_path / "run", small_run()):
+        raise KeyError
+    assert '"crashed"' in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_the_cpu_is_picked_and_what_is_not_there_is_explained():
@@ -158,7 +315,9 @@ def test_the_monitor_writes_the_logged_steps_and_shows_them(tmp_path: Path, term
     console = Console(record=True, width=80, file=io.StringIO(), force_terminal=terminal)
     with Monitor(tmp_path / "l.csv", steps=25, start=0, pairs=2, every=10, console=console) as monitor:
         for step in monitor.timed(range(1, 26)):
-            monitor.log(step, {"gan_ab": torch.tensor(step / 2), "cycle_a": torch.tensor(1.0)}, 2e-4)
+            if monitor.is_due(step):
+                losses = {"gan_ab": torch.tensor(step / 2), "cycle_a": torch.tensor(1.0)}
+                assert monitor.log(step, losses, 2e-4) == {"gan_ab": step / 2, "cycle_a": 1.0}
     with (tmp_path / "l.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "10", "20", "25"]
@@ -185,23 +344,59 @@ def test_a_resumed_runs_rows_are_those_of_the_steps_it_does_not_do_again(tmp_pat
     assert log(1, 2, start=0) == list("12")
 
 
-def test_between_logged_steps_no_loss_is_fetched(tmp_path: Path):
-    monitor = Monitor(tmp_path / "l.csv", steps=25, start=0, pairs=1, every=10)
-    unreadable = torch.zeros((), device="meta")
-    monitor.log(2, {"gan_ab": unreadable}, 1.0)
-    with pytest.raises(RuntimeError):
-        monitor.log(10, {"gan_ab": unreadable}, 1.0)
+def test_tensorboard_gets_the_same_curves(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = {"steps": 9, "pairs": 1, "every": 1, "tensorboard": tmp_path / "board"}
+    for start, last in ((0, 5), (3, 6)):  # stopped, and gone on with from step 3
+        with Monitor(tmp_path / "l.csv", start=start, **arguments) as monitor:
+            for step in range(start + 1, last + 1):
+                monitor.log(step, {"gan_ab": torch.tensor(float(10 * start + step))}, 1.0)
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    scalars = {event.step: event.value for event in events.Scalars("gan_ab")}
+    assert scalars == {1: 1, 2: 2, 3: 3, 4: 34, 5: 35, 6: 36}
+    assert "images_per_second" in events.Tags()["scalars"]
+
+
+def test_without_tensorboard_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match=r'pip install "ganparts\[tensorboard\]"'):
+        Monitor(tmp_path / "l.csv", steps=1, start=0, pairs=1, every=1, tensorboard=tmp_path)
 
 
 def test_a_grid_has_a_column_a_photo_and_a_row_a_stage(tmp_path: Path):
     photos = sample_photos(open_images(sample() / "testA"), count=4, size=32)
     assert photos.shape == (4, 3, 32, 32)
-    save_grid(tmp_path / "g.png", photos, (Negative(), Negative()))
+    save_grid(tmp_path / "g.png", fetch_later(paint_grid(photos, (Negative(), Negative())))())
     grid = np.array(Image.open(tmp_path / "g.png")).astype(int)
     assert grid.shape == (3 * 36 + 4, 4 * 36 + 4, 3)
     first, second, third = (grid[4 + 36 * row : 36 + 36 * row, 40:72] for row in range(3))
     assert np.abs(first + second - 255).max() <= 1
     assert np.array_equal(first, third)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_says_why(how: signal.Signals):
+    with StopSignals() as stop:
+        assert stop.reason is None
+        os.kill(os.getpid(), how)
+        assert stop.requested
+    assert stop.reason == how.name
+
+
+def test_a_time_limit_is_a_stop(monkeypatch: pytest.MonkeyPatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with StopSignals(time_limit=2.0) as stop:
+        now[0] += 119
+        assert not stop.requested
+        now[0] += 2
+        assert stop.requested
+    assert stop.reason == "the time limit"
+    with StopSignals() as stop:
+        now[0] += 1e9
+        assert not stop.requested
 
 
 def test_evaluating_comes_back_to_training():

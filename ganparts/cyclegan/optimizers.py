@@ -24,7 +24,8 @@ class Optimizers:
     until the next step, to be looked at.
 
     With a ``scaler`` losses are multiplied before they go backward, so that gradients do not vanish in fp16; a step
-    whose gradients are not finite changes no weight and lowers the factor. ``.grad`` then holds scaled gradients.
+    whose gradients are not finite changes no weight and lowers the factor. a fused optimizer leaves
+    ``.grad`` scaled (``gradient_scale``).
 
     Args:
         generators: for the parameters of both generators.
@@ -36,6 +37,12 @@ class Optimizers:
         self.generators = generators
         self.discriminators = discriminators
         self.scaler = scaler
+
+    @property
+    def gradient_scale(self) -> float:
+        """What the gradients in ``.grad`` are multiplied by; asks the device if that is not 1."""
+        fused = self.generators.param_groups[0].get("fused")  # else the scaler divides in place before it updates
+        return self.scaler.get_scale() if self.scaler is not None and fused else 1.0
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -126,6 +133,7 @@ def make_optimizers(
     betas: tuple[float, float] = (0.5, 0.999),
     eps: float = 1e-8,
     scaling: bool = False,
+    skip_nonfinite: bool = False,
 ) -> Optimizers:
     """One Adam for both generators and one for both discriminators (Kingma and Ba 2014, arXiv 1412.6980).
 
@@ -137,6 +145,8 @@ def make_optimizers(
         betas: of both; the paper's CycleGAN has 0.5 and 0.999.
         eps: of both; Keras has 1e-7.
         scaling: scale losses, as fp16 needs.
+        skip_nonfinite: leave a step out whose gradients are not finite. (So does ``scaling``.) Each halves
+            the scaler's factor, which changes nothing else.
 
     Raises:
         TypeError: ``model`` is no :class:`CycleGAN`.
@@ -151,7 +161,11 @@ def make_optimizers(
         rate = torch.tensor(learning_rate, device=trained[0].device) if on_cuda and trained else learning_rate
         return Adam(trained, lr=rate, betas=betas, eps=eps, fused=on_cuda or None, capturable=on_cuda)
 
-    scaler = GradScaler(next(model.parameters()).device.type) if scaling else None
+    scaler, device = None, next(model.parameters()).device.type
+    if scaling:
+        scaler = GradScaler(device)
+    elif skip_nonfinite:
+        scaler = GradScaler(device, init_scale=1.0, growth_interval=2**31 - 1)
     return Optimizers(
         adam(model.generator_ab, model.generator_ba), adam(model.discriminator_a, model.discriminator_b), scaler
     )

@@ -140,8 +140,9 @@ def _collate(items: list) -> tuple[Tensor, Tensor] | UnreadableImageError:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; whether the workers stop is for the main one to say
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and what Slurm or Kaggle send, reach every process; whether the workers stop is for the main one to say
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def load_pairs(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "pick_device"]
+__all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "make_deterministic", "pick_device"]
 
 
 class DeviceError(RuntimeError):
@@ -41,6 +41,16 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(_explain(device, error)) from error
     return device
+
+
+def make_deterministic(wished: bool = True) -> None:
+    """Have PyTorch compute the same numbers in every run of one build on one device, or raise where it cannot.
+
+    To be called before CUDA is used.
+    """
+    if wished:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
 
 
 def available_memory(device: torch.device) -> int:

@@ -3,87 +3,236 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
-from collections.abc import Sequence
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ganparts.training.checkpoint import load_checkpoint, save_checkpoint
-from ganparts.training.samples import save_grid
+from ganparts.training.checkpoint import load_checkpoint, newest_checkpoint, previous_checkpoint, save_checkpoint
+from ganparts.training.report import write_report
+from ganparts.training.samples import fetch_later, paint_grid, save_grid
 
-__all__ = ["RunFolder"]
+__all__ = ["NotFiniteError", "RunFolder"]
+
+_COPIES = 3  # the newest checkpoint, the one before, the best
+_TRIES = 3
+_REPORT_SECONDS = 60.0  # between two versions of the report while nothing else asks for one
+
+
+class NotFiniteError(ValueError):
+    """Training that cannot go on, since numbers are not finite; the text says where the last good state is."""
 
 
 class RunFolder:
-    """A run's configuration, losses, samples, checkpoint, weights and paintings.
+    """A run's configuration, losses, warnings, samples, checkpoints, weights, paintings and report.
 
-    ==================  ====================================================
-    ``config.json``     the options, and the numbers that they settled on
-    ``losses.csv``      a row every so many steps
-    ``samples/``        grids of the same photos, ``step_0000270.png``
-    ``checkpoint.pt``   everything that a run needs to go on
-    ``generator/``      weights and configuration, for ``from_pretrained``
-    ``images.zip``      paintings
-    ==================  ====================================================
+    =========================  ==============================================================
+    ``config.json``            options, the numbers that they settled on, machine, versions
+    ``losses.csv``             a row every so many steps
+    ``warnings.jsonl``         early warnings, if there were any
+    ``samples/``               grids of the same photos, ``step_0000270.png``
+    ``checkpoint.pt``          everything that a run needs to go on
+    ``checkpoint_before.pt``   the one before it
+    ``best.pt``, ``best.json`` the checkpoint with the best score, and its score
+    ``generator/``             weights and configuration, for ``from_pretrained``
+    ``images.zip``             paintings
+    ``report.html``            all of it to look at
+    =========================  ==============================================================
+
+    Pictures and the report are written by a thread of its own, so that training never waits for them.
 
     Args:
         path: made if it does not exist.
         options: as the user gave them; they go into checkpoints too. Paths become text.
         settled: the numbers of the run; a run that goes on must settle on the same.
         stateful: what a checkpoint holds, by name: the ``model``, the optimizers.
+
+    Entered, it is open for writing; ``state`` says how the run ended: set it to ``"finished"`` when it did.
     """
 
     def __init__(self, path: Path, *, options: dict[str, Any], settled: dict[str, Any], **stateful: Any):
         self.path, self.stateful = path, stateful
         self.losses, self.generator, self.images = path / "losses.csv", path / "generator", path / "images.zip"
+        self.warnings, self.checkpoint = path / "warnings.jsonl", path / "checkpoint.pt"
         self.parts = {
             place: f"{name}({', '.join(f'{option}={value!r}' for option, value in chosen.items())})"
             for place, part in stateful["model"].named_children()
             for _, name, chosen in [vars(part).get("built_from") or (None, type(part).__name__, {})]
         }
-        self.config = json.loads(
-            json.dumps({"options": options, "settled": settled, "parts": self.parts}, default=_in_words)
-        )
+        device = next(stateful["model"].parameters()).device
+        whole = {"options": options, "settled": settled, "parts": self.parts}
+        whole |= {"machine": _machine(device), "versions": _versions()}
+        self.config = json.loads(json.dumps(whole, default=_in_words))
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="run folder")
+        self._written: list[Future[None]] = []
+        self._reported = 0.0
+        self._rolled_back = 0
+        self.state = "stopped"
 
     def start(self, *, resume: bool) -> int:
-        """Put back what the checkpoint holds, if the run goes on, and write ``config.json``; the steps done.
+        """Put back what the newest whole checkpoint holds, if the run goes on, and write ``config.json``.
+
+        A new run writes its first checkpoint here, so that a folder that cannot be written, or a disk without room for
+        the checkpoints to come, shows before training.
+
+        Returns:
+            The steps done.
 
         Raises:
             ValueError: the checkpoint's run settled on something else; the message says on what. Or there is a run
-                already that shall not go on.
-            OSError: the folder cannot be written, or has no checkpoint.
+                already that shall not go on. Or no checkpoint can be read.
+            OSError: the folder cannot be written, has no room, or has no checkpoint.
         """
-        step, checkpoint = 0, self.path / "checkpoint.pt"
-        if not resume and checkpoint.exists():
+        step = 0
+        if not resume and (self.checkpoint.exists() or previous_checkpoint(self.checkpoint).exists()):
             raise ValueError(
                 f"{self.path} holds a run already: go on with it (--resume {self.path}), or take another folder"
             )
         if resume:
-            saved = load_checkpoint(checkpoint)[1]
-            for kind in ("parts", "settled"):
-                for name, value in self.config[kind].items():
-                    if saved[kind].get(name) != value:
-                        raise ValueError(
-                            f"{checkpoint} is of a run with {name} {saved[kind].get(name)}, but here it would go on "
-                            f"with {value}: go on with the same device, data and version of ganparts"
-                        )
-            step, _ = load_checkpoint(checkpoint, **self.stateful)
+            newest = newest_checkpoint(self.checkpoint)
+            self._compare(newest, load_checkpoint(newest)[1])
+            step, _ = load_checkpoint(newest, **self.stateful)
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            self._check_room()
             (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
         except OSError as error:
-            raise OSError(f"cannot write the run folder {self.path}: {error.strerror}; take another one") from None
+            reason = error.strerror or error
+            raise OSError(f"cannot write the run folder {self.path}: {reason}; take another one") from None
+        if not resume:
+            self.save(0)
         return step
 
-    def save(self, step: int) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.path / "checkpoint.pt", step=step, config=self.config, **self.stateful)
+    def _compare(self, path: Path, saved: dict[str, Any]) -> None:
+        for kind in ("parts", "settled"):
+            for name, value in self.config[kind].items():
+                if saved[kind].get(name) != value:
+                    raise ValueError(
+                        f"{path} is of a run with {name} {saved[kind].get(name)}, but here it would go on "
+                        f"with {value}: go on with the same device, data and version of ganparts"
+                    )
+        before, now = (config.get("versions", {}).get("torch") for config in (saved, self.config))
+        if before != now:
+            warnings.warn(
+                f"the run began with PyTorch {before} and goes on with {now}: last bits may differ", stacklevel=3
+            )
+
+    def _check_room(self) -> None:
+        weights = sum(p.numel() * p.element_size() for p in self.stateful["model"].parameters())
+        needed, free = _COPIES * 4 * weights, shutil.disk_usage(self.path).free  # with Adam's two averages, and more
+        if free < needed:
+            raise OSError(f"its checkpoints need about {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} are free")
+
+    def save(self, step: int) -> bool:
+        """Write the checkpoint; the one that was there becomes the one before.
+
+        Returns:
+            Whether it was written: weights that are not finite are not worth keeping.
+
+        Raises:
+            OSError: it cannot be written; the one before it is whole.
+        """
+        norm = torch.nn.utils.get_total_norm(list(self.stateful["model"].parameters()))
+        if not bool(torch.isfinite(norm)):
+            return False
+        save_checkpoint(self.checkpoint, step=step, config=self.config, **self.stateful)
+        self._rolled_back = 0
+        return True
+
+    def recover(self, step: int, how: str) -> int | None:
+        """Act on losses, gradients or weights that are not finite.
+
+        Args:
+            step: after which they were not.
+            how: ``"skip"``: go on, since the optimizers left such steps out; ``"rollback"``: put the last checkpoint's
+                weights and states back, and go on with the data to come; ``"stop"``.
+
+        Returns:
+            The step that was gone back to, or None.
+
+        Raises:
+            NotFiniteError: the run shall stop, or going back did not help three times.
+        """
+        if how == "skip":
+            return None
+        newest = newest_checkpoint(self.checkpoint)
+        if how == "stop" or self._rolled_back == _TRIES:
+            tried = f" again, after going back {_TRIES} times" if self._rolled_back else ""
+            raise NotFiniteError(
+                f"losses, gradients or weights are not finite at step {step}{tried}. The last state that was is in "
+                f"{newest}: take a lower learning rate, or another precision"
+            )
+        self._rolled_back += 1
+        return load_checkpoint(newest, **self.stateful)[0]
+
+    def keep_best(self, step: int, metric: str, value: float, *, lower_is_better: bool = True) -> bool:
+        """Keep the checkpoint that was just saved as ``best.pt`` if its score beats the best one's; whether it does."""
+        path = self.path / "best.json"
+        best = json.loads(path.read_text()) if path.exists() else None
+        if best and best["metric"] == metric and (value >= best["value"]) == lower_is_better:
+            return False
+        partial = self.path / "best.pt.partial"
+        shutil.copyfile(self.checkpoint, partial)
+        os.replace(partial, self.path / "best.pt")
+        path.write_text(json.dumps({"step": step, "metric": metric, "value": value}) + "\n")
+        return True
 
     def save_samples(self, step: int, photos: Tensor, stages: Sequence[nn.Module]) -> None:
-        """Write the grid of a step; see :func:`save_grid`."""
-        save_grid(self.path / "samples" / f"step_{step:07d}.png", photos, stages)
+        """Paint the grid of a step (see :func:`paint_grid`); write it and renew the report in the background."""
+        fetch = fetch_later(paint_grid(photos, stages))
+        self._in_background(lambda: save_grid(self.path / "samples" / f"step_{step:07d}.png", fetch()))
+        self.refresh_report(every=0)
+
+    def refresh_report(self, *, every: float = _REPORT_SECONDS) -> None:
+        """Renew ``report.html`` in the background if it is older than so many seconds."""
+        if time.monotonic() - self._reported >= every:
+            self._reported = time.monotonic()
+            self._in_background(lambda: write_report(self.path, state="running"))
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait until everything is written, the last report too, which says how the run ended: ``state``."""
+        state = self.state if kind is None else "crashed"
+        self._in_background(lambda: write_report(self.path, state=state))
+        self._writer.shutdown(wait=True)
+        self._say_what_failed()
+
+    def _in_background(self, task: Callable[[], object]) -> None:
+        self._say_what_failed()
+        self._written.append(self._writer.submit(lambda: (task(), None)[1]))
+
+    def _say_what_failed(self) -> None:
+        for future in [future for future in self._written if future.done()]:
+            self._written.remove(future)
+            if error := future.exception():
+                warnings.warn(f"a sample or the report could not be written: {error}", stacklevel=3)
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: metadata.version(name) for name in ("ganparts", "torchvision")}
+    return {"python": sys.version.split()[0], "torch": str(torch.__version__)} | packages
 
 
 def _in_words(value: object) -> str:

@@ -6,7 +6,7 @@ import csv
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console, Group
@@ -34,11 +34,24 @@ class Monitor:
         pairs: in a step; a pair is two images.
         every: steps between two logged ones.
         console: where to show it.
+        tensorboard: a folder for TensorBoard's files, or None.
+
+    Raises:
+        ImportError: TensorBoard is wanted but not installed.
     """
 
     def __init__(
-        self, csv_path: Path, *, steps: int, start: int, pairs: int, every: int, console: Console | None = None
+        self,
+        csv_path: Path,
+        *,
+        steps: int,
+        start: int,
+        pairs: int,
+        every: int,
+        console: Console | None = None,
+        tensorboard: Path | None = None,
     ):
+        self.board = None if tensorboard is None else _summary_writer(tensorboard, start)
         self.csv_path, self.pairs, self.every, self.steps = csv_path, pairs, every, steps
         self.console = console or Console()
         self._drop_rows_beyond(start)
@@ -62,6 +75,8 @@ class Monitor:
 
     def __exit__(self, *_: object) -> None:
         self.live.stop()
+        if self.board is not None:
+            self.board.close()
 
     def timed(self, batches: Iterable[ItemT]) -> Iterator[ItemT]:
         """Pass batches on, and count the time that passes until each is there."""
@@ -75,29 +90,39 @@ class Monitor:
             self._waited += time.perf_counter() - before
             yield batch
 
-    def log(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> None:
-        """Show and write a step's losses if it is one to be logged: every so many, the first and the last.
+    def is_due(self, step: int) -> bool:
+        """Whether a step is one to be logged: every so many, the first and the last."""
+        self.progress.update(self.task, completed=step)
+        return step % self.every == 0 or step in (1, self.steps)
+
+    def log(self, step: int, losses: dict[str, Tensor], learning_rate: float) -> dict[str, float]:
+        """Show and write a step's losses.
 
         Args:
             step: steps done, this one included.
-            losses: scalars on the device.
+            losses: and whatever else is to be written down, scalars on the device.
             learning_rate: that the step used.
+
+        Returns:
+            The values of ``losses``.
         """
-        self.progress.update(self.task, completed=step)
-        if step % self.every and step not in (1, self.steps):
-            return
-        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        values = dict(zip(losses, torch.stack([loss.float() for loss in losses.values()]).tolist(), strict=True))
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         images, waiting = 2 * self.pairs * (step - self._since_step) / seconds, self._waited / seconds
         self._since, self._since_step, self._waited = now, step, 0.0
         row = {"step": step, "learning_rate": learning_rate, "images_per_second": round(images, 3)}
-        self._append(row | {"data_wait": round(waiting, 4)} | values)
+        row |= {"data_wait": round(waiting, 4)} | values
+        self._append(row)
         self._show(step, values, f"{images:.1f} images/s, {waiting:.1%} waiting for data")
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, step)
+        return values
 
     def _show(self, step: int, values: dict[str, float], rate: str) -> None:
         self.progress.update(self.task, rate=rate)
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items() if not name.startswith("grad_norm"))
         self.losses.plain = shown
         elapsed = time.perf_counter() - self._start
         if not self.console.is_terminal and (step == self.steps or elapsed - self._printed >= 30):
@@ -117,3 +142,11 @@ class Monitor:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def _summary_writer(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ImportError('TensorBoard is not installed: pip install "ganparts[tensorboard]"') from None
+    return SummaryWriter(str(folder), purge_step=start + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ganparts.data import Images, resize, to_bytes, to_unit_range
 
-__all__ = ["evaluating", "sample_photos", "save_grid"]
+__all__ = ["evaluating", "fetch_later", "paint_grid", "sample_photos", "save_grid"]
 
 
 def sample_photos(images: Images, *, count: int, size: int) -> Tensor:
@@ -32,21 +32,44 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def save_grid(path: Path, photos: Tensor, stages: Sequence[nn.Module]) -> None:
-    """Write a PNG with a column a photo: the photo, then what each stage makes of the row above it.
+def paint_grid(photos: Tensor, stages: Sequence[nn.Module]) -> Tensor:
+    """A column a photo: the photo, then what each stage makes of the row above it.
 
     Args:
-        path: of the PNG.
         photos: float [N, 3, H, W] in [-1, 1], on the stages' device.
         stages: for instance (generator_ab, generator_ba): painting of it, and photo again. They are put in
             ``eval()`` mode (no dropout) while they work.
+
+    Returns:
+        uint8 [3, height, width], on the device.
     """
-    from torchvision.transforms.v2.functional import to_pil_image
     from torchvision.utils import make_grid
 
     rows = [photos]
     for stage in stages:
         with evaluating(stage):
             rows.append(stage(rows[-1]))
-    grid = make_grid(to_bytes(torch.cat(rows)).cpu(), nrow=len(photos), padding=4, pad_value=255)
+    return make_grid(to_bytes(torch.cat(rows)), nrow=len(photos), padding=4, pad_value=255)
+
+
+def save_grid(path: Path, grid: Tensor) -> None:
+    """Write a grid, uint8 [3, height, width], as a PNG."""
+    from torchvision.transforms.v2.functional import to_pil_image
+
     to_pil_image(grid).save(path)
+
+
+def fetch_later(values: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy a tensor to the host without waiting; call what is returned, in any thread, to have it."""
+    if not values.is_cuda:
+        return lambda: values
+    host = torch.empty_like(values, device="cpu", pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def fetch() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return fetch

@@ -1,22 +1,34 @@
-"""Clean stops: Ctrl-C ends a run after the step that it is in."""
+"""Clean stops: Ctrl-C, a termination signal or a time limit end a run after the step that it is in."""
 
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType
 
 __all__ = ["StopSignals"]
 
 
 class StopSignals:
-    """While entered, SIGINT (Ctrl-C) and SIGTERM set ``requested`` instead of ending the program.
+    """While entered, SIGINT (Ctrl-C) and SIGTERM (Kaggle, Slurm) set ``requested`` instead of ending the program.
 
     The same signal a second time acts as it always did. Only for the main thread.
+
+    Args:
+        time_limit: minutes from now after which a stop is requested too; None for no limit.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, time_limit: float | None = None) -> None:
+        self.reason: str | None = None
+        self._deadline = float("inf") if time_limit is None else time.monotonic() + 60 * time_limit
         self._before: dict[int, object] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run shall stop; ``reason`` then says why."""
+        if self.reason is None and time.monotonic() > self._deadline:
+            self.reason = "the time limit"
+        return self.reason is not None
 
     def __enter__(self) -> StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -27,7 +39,7 @@ class StopSignals:
         self._restore()
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.reason = signal.Signals(number).name
         self._restore()
 
     def _restore(self) -> None:

@@ -1,0 +1,146 @@
+"""Early warnings: each is given when its thing happens, once, and not on healthy runs."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ganparts import Pair, build_cyclegan, make_optimizers, train_step
+from ganparts.data import open_images, sample
+from ganparts.discriminators import PatchGAN
+from ganparts.generators import ResNetGenerator
+from ganparts.training import Finding, Watch, gradient_norms, picture_statistics, sample_photos
+
+
+@pytest.fixture
+def photos() -> torch.Tensor:
+    return sample_photos(open_images(sample() / "testA"), count=6, size=64)
+
+
+class Painter(nn.Module):
+    """Makes of photos what a function makes of them."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        return self.function(photos)
+
+
+def watched(tmp_path: Path, start: int = 0) -> tuple[Watch, list[Finding]]:
+    found: list[Finding] = []
+    return Watch(tmp_path / "warnings.jsonl", start=start, say=found.append), found
+
+
+BROKEN = {
+    "constant picture": lambda photos: torch.full_like(photos, -1.0),
+    "output equals input": lambda photos: photos + 0.001,
+    "inverted colours": lambda photos: -photos,
+    "collapse": lambda photos: photos[:1].expand_as(photos).roll(7, -1),
+}
+HEALTHY = {
+    "tinted": lambda photos: (photos * 0.7 + 0.2 * torch.tensor([1.0, 0.5, -0.5])[:, None, None]).clamp(-1, 1),
+    "blurred": lambda photos: nn.functional.avg_pool2d(photos, 5, 1, 2),
+    "darker": lambda photos: photos * 0.5 - 0.4,
+    "other hues": lambda photos: photos[:, [2, 0, 1]],
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_pictures_are_warned_of_once_while_it_lasts(tmp_path: Path, photos: torch.Tensor, kind: str):
+    watch, found = watched(tmp_path)
+    good, bad = Painter(HEALTHY["tinted"]), Painter(BROKEN[kind])
+    for step, painter in enumerate((bad, bad, good, bad, bad, bad, bad, bad, good, bad, bad, bad), 1):
+        watch.pictures(100 * step, painter, photos)
+    assert [(finding.kind, finding.step, finding.since) for finding in found] == [(kind, 600, 400), (kind, 1200, 1000)]
+    assert found[0].what
+    assert found[0].advice
+    lines = [json.loads(line) for line in (tmp_path / "warnings.jsonl").read_text().splitlines()]
+    assert lines == [vars(finding) for finding in found]
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_healthy_pictures_are_not_warned_of(tmp_path: Path, photos: torch.Tensor, kind: str):
+    watch, found = watched(tmp_path)
+    for step in range(1, 6):
+        watch.pictures(step, Painter(HEALTHY[kind]), photos)
+    assert not found
+    assert not (tmp_path / "warnings.jsonl").exists()
+
+
+def test_statistics_of_pictures(photos: torch.Tensor):
+    same = picture_statistics(photos, photos)
+    assert float(same["difference"]) == 0
+    assert float(same["correlation"]) == pytest.approx(1)
+    assert float(same["variety"]) == pytest.approx(1)
+    negative = picture_statistics(photos, -photos)
+    assert float(negative["correlation"]) == pytest.approx(-1)
+    assert float(negative["brightness"]) == pytest.approx(-float(photos.mean()), abs=1e-6)
+    black = picture_statistics(photos, torch.full_like(photos, -1))
+    assert [float(black[name]) for name in ("contrast", "brightness", "variety")] == [0, -1, 0]
+
+
+def test_numbers_that_are_not_finite_are_warned_of(tmp_path: Path):
+    watch, found = watched(tmp_path)
+    assert watch.numbers(10, {"gan_ab": 0.5, "disc_a": 0.3})
+    assert not watch.numbers(20, {"gan_ab": float("nan"), "disc_a": 0.3, "grad_norm_x": float("inf")})
+    assert not watch.numbers(30, {"gan_ab": float("nan"), "disc_a": 0.3})
+    assert watch.numbers(40, {"gan_ab": 0.5, "disc_a": 0.3})
+    (finding,) = found
+    assert (finding.kind, finding.step) == ("not finite", 20)
+    assert finding.what == "gan_ab, grad_norm_x became nan, inf."
+
+
+def test_a_discriminator_that_won_is_warned_of_when_it_lasts(tmp_path: Path):
+    watch, found = watched(tmp_path)
+    watch.numbers(0, {"disc_a": 0.5, "disc_b": 0.5})
+    for row in range(1, 40):
+        watch.numbers(10 * row, {"disc_a": 0.001 if row != 19 else 0.2, "disc_b": 0.2})
+    assert [(finding.kind, finding.step, finding.since) for finding in found] == [
+        ("discriminator won (disc_a)", 390, 200)
+    ]
+
+
+def test_an_exploding_gradient_is_warned_of(tmp_path: Path):
+    watch, found = watched(tmp_path)
+    for step, norm in enumerate((1.0, 2.0, 1.5, 90.0, 1.0, 5000.0, 1.0), 1):
+        watch.numbers(step, {"grad_norm_generator_ab": norm})
+    assert [(finding.kind, finding.step) for finding in found] == [("gradient exploded (grad_norm_generator_ab)", 6)]
+
+
+def test_a_run_that_goes_on_forgets_warnings_of_steps_that_it_does_again(tmp_path: Path):
+    watch, _ = watched(tmp_path)
+    for step in (10, 20, 30):
+        watch.report(step, "other", "something.", "Do something.")
+    with (tmp_path / "warnings.jsonl").open("a") as file:
+        file.write('{"step": 5, "ki')  # killed while it wrote
+    watched(tmp_path, start=20)
+    lines = [json.loads(line)["step"] for line in (tmp_path / "warnings.jsonl").read_text().splitlines()]
+    assert lines == [10, 20]
+
+
+@pytest.mark.parametrize("guard", ["plain", "scaled", "scaled and fused"])
+def test_gradient_norms_are_those_of_the_last_step_unscaled(guard: str):
+    def norms(guard: str) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        discriminator = partial(PatchGAN, width=2, layers=1)
+        model = build_cyclegan(
+            generator=partial(ResNetGenerator, width=2, blocks=1), discriminator=discriminator
+        ).double()
+        optimizers = make_optimizers(model, scaling=guard != "plain")
+        for group in (*optimizers.generators.param_groups, *optimizers.discriminators.param_groups):
+            group["fused"] = guard == "scaled and fused"
+        for optimizer in (optimizers.generators, optimizers.discriminators):
+            optimizer._step_supports_amp_scaling = guard == "scaled and fused"  # as Adam(fused=True) sets it
+        train_step(model, Pair(*torch.rand(2, 1, 3, 16, 16, dtype=torch.float64)), optimizers)
+        return gradient_norms({"generator_ab": model.generator_ab}, scale=optimizers.gradient_scale)
+
+    assert float(norms("plain")["grad_norm_generator_ab"]) > 0
+    torch.testing.assert_close(norms(guard), norms("plain"), rtol=1e-7, atol=0)
