@@ -6,10 +6,13 @@ Pillow decodes every format, JPEG too, so that a picture does not depend on whic
 from __future__ import annotations
 
 import io
+import re
+import stat
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import torch
 from PIL import Image, ImageOps
@@ -33,6 +36,10 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 RECORD_SUFFIXES = (".tfrec", ".tfrecord", ".tfrecords")
+MAX_PIXELS = (
+    178_956_970  # twice Pillow's MAX_IMAGE_PIXELS as it comes, where Pillow refuses; a program may change its own
+)
+MAX_BYTES = 2**31 - 1  # of one encoded image
 
 
 class DataError(ValueError):
@@ -71,6 +78,11 @@ class ImageEntry:
             UnreadableImageError: names the file, the record and the reason.
         """
         try:
+            status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
+                raise ValueError("it is no file but a folder, a pipe or a device")
+            if (length := status.st_size - self.offset if self.length < 0 else self.length) > MAX_BYTES:
+                raise ValueError(f"it has {length:,} bytes, more than the {MAX_BYTES:,} that are read")
             with self.path.open("rb") as file:
                 file.seek(self.offset)
                 return decode_image(file.read(self.length))
@@ -83,7 +95,7 @@ def decode_image(encoded: bytes) -> Tensor:
     """The image in these bytes as 8-bit RGB: uint8 [3, H, W].
 
     Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8, transparency is laid on white, and EXIF
-    orientation is applied.
+    orientation is applied. At most 178,956,970 pixels are read; what claims more is refused before any memory is taken.
 
     Raises:
         ValueError: the reason why it cannot be decoded.
@@ -96,10 +108,21 @@ def decode_image(encoded: bytes) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on damaged metadata
             with Image.open(io.BytesIO(encoded)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(_too_many(f"{image.width} x {image.height} pixels"))
+                if image.format == "EPS":
+                    raise ValueError("it is a PostScript program, which is not run: save it as PNG or JPEG")
                 return pil_to_tensor(to_rgb(ImageOps.exif_transpose(image)))
+    except Image.DecompressionBombError as error:  # Pillow counts first, and says the number alone
+        claimed, limit = (*map(int, re.findall(r"\d+", str(error))), MAX_PIXELS + 1, MAX_PIXELS)[:2]
+        raise ValueError(_too_many(f"{claimed:,} pixels", limit)) from error
     except Exception as error:  # whatever Pillow's many decoders raise on damaged files
         reason = "it is no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise ValueError(reason or type(error).__name__) from error
+
+
+def _too_many(claimed: str, limit: int = MAX_PIXELS) -> str:
+    return f"it claims {claimed}, and more than {limit:,} are not read: make it smaller"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -224,18 +247,24 @@ def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
         for number, example in read_examples(path, skip_damaged=skip_unreadable):
             image, name = example.get("image"), example.get("image_name")
             if image is None:
-                has = ", ".join(example) or "none"
+                has = textwrap.shorten(", ".join(example), 200) or "none"
                 problem = f"{path}, record {number} (counted from 0): no bytes feature 'image', only {has}"
                 if not skip_unreadable:
                     raise TFRecordError(problem)
                 warnings.warn(f"skipped: {problem}", stacklevel=2)
                 continue
-            label = Path(name.value.decode(errors="replace")).stem if name else f"{path.stem}_{number}"
-            entries.append(ImageEntry(label, path, number, image.offset, len(image.value)))
+            label = _stem(name.value) if name else ""
+            entries.append(ImageEntry(label or f"{path.stem}_{number}", path, number, image.offset, len(image.value)))
     except TFRecordError as error:
         advice = "Fetch the file again, or skip such records (skip_unreadable=True; --skip-unreadable)"
         raise DataError(f"{error}. {advice}") from None
     return entries
+
+
+def _stem(name: bytes) -> str:
+    """A record's name for its image as the stem of a file's, on any system: no folders, nothing unprintable."""
+    stem = PureWindowsPath(name.decode(errors="replace").replace("\0", "")).stem[:100]
+    return "".join(letter if letter.isprintable() else "_" for letter in stem)
 
 
 def existing_folder(path: Path | str) -> Path:

@@ -6,6 +6,7 @@ CRC-32C, rotated and shifted by a constant. The data is a protocol buffer: a map
 
 from __future__ import annotations
 
+import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from google_crc32c import value as crc32c
+
+MAX_BYTES = 2**31 - 1  # of a protocol buffer
 
 __all__ = ["BytesFeature", "TFRecordError", "masked_crc", "read_examples", "read_records"]
 
@@ -45,7 +48,10 @@ def read_records(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[in
         TFRecordError: a checksum or a length is wrong.
         OSError: the file cannot be opened or read.
     """
-    size = path.stat().st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
+        raise TFRecordError(f"{path} is no file but a folder, a pipe or a device")
+    size = status.st_size
     number, position = 0, 0
     with path.open("rb") as file:
         while position < size:
@@ -61,6 +67,8 @@ def read_records(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[in
                 (length,) = struct.unpack("<Q", header[:8])
                 if position + 16 + length > size:
                     problem = f"it claims {length} bytes, but the file ends before"
+                elif length > MAX_BYTES:
+                    problem = f"it claims {length:,} bytes, and a tf.train.Example has at most {MAX_BYTES:,}"
                 else:
                     data, checksum = file.read(length), file.read(4)
                     fatal = False
