@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+import pickletools
 import random
+import re
 import sys
+import textwrap
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 __all__ = ["load_checkpoint", "newest_checkpoint", "previous_checkpoint", "save_checkpoint"]
 
 FORMAT = 1
+MAX_VALUES = 1_000_000  # in a checkpoint; lists that hold one another would go on without end
+# What the pickle of a state may call. PyTorch's own list has more, some of which take memory without end.
+_CALLED = re.compile(
+    r"collections (OrderedDict|Counter)|(builtins|__builtin__) (set|complex)|_codecs encode"
+    r"|torch\._utils _rebuild_(tensor_v2|parameter)|torch\.storage UntypedStorage"
+    r"|torch (Size|device|\w+Storage|b?float\w+|u?int\w+|complex\w+|bool|half|double|long)"
+)
 
 
 def save_checkpoint(path: Path | str, *, step: int, config: dict[str, Any], **stateful: Any) -> None:
@@ -91,6 +103,17 @@ def _random_states() -> dict[str, Any]:
     return states
 
 
+def _restore(randomness: dict[str, Any]) -> None:
+    random.setstate(_tuples(randomness["python"]))
+    torch.set_rng_state(randomness["torch"])
+    if "numpy" in randomness:
+        import numpy
+
+        numpy.random.set_state(randomness["numpy"])
+    if randomness["cuda"] and torch.cuda.device_count() == len(randomness["cuda"]):
+        torch.cuda.set_rng_state_all(randomness["cuda"])
+
+
 def _flush_folder(folder: Path) -> None:
     if hasattr(os, "O_DIRECTORY"):  # so that the renaming outlives a power cut; Windows has no such thing
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -115,35 +138,83 @@ def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, A
         ValueError: not a checkpoint of ours, or one that does not fit the objects.
     """
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu")
+        _check_archive(Path(path))
+        # mapped, a tensor can neither reach beyond the file nor claim memory that the file has not
+        saved = _owned(torch.load(path, weights_only=True, map_location="cpu", mmap=True))
         if saved["format"] != FORMAT:
             raise ValueError(f"its format is {saved['format']}, this version reads {FORMAT}")
         states, step, config, randomness = saved["states"], saved["step"], saved["config"], saved["random"]
+        if not (isinstance(states, dict) and isinstance(config, dict) and isinstance(step, int) and step >= 0):
+            raise ValueError(f"its states, step or configuration are of another kind: {step!r:.50}, {config!r:.50}")
     except FileNotFoundError:
         raise FileNotFoundError(
             f"there is no checkpoint {path}: a run writes one at its end, and before if asked"
         ) from None
-    except OSError:
-        raise
     except Exception as error:  # torch.load raises almost anything on a foreign or damaged file
-        raise ValueError(f"{path} is no checkpoint that can be read: {str(error).splitlines()[0]}") from None
+        if isinstance(error, OSError) and error.filename is not None:  # not of what is in the file, but of the file
+            raise
+        reason = textwrap.shorten(str(error).partition("\n")[0], 300) or type(error).__name__
+        raise ValueError(f"{path} is no checkpoint that can be read: {reason}") from None
     for name, thing in stateful.items():
         try:
             thing.load_state_dict(states[name])
-        except (KeyError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # values of other kinds make it raise almost anything
+            reason = textwrap.shorten(str(error), 500) or type(error).__name__
             raise ValueError(f"{path} was saved with other options; its {name} does not fit: {reason}") from None
     if stateful:
-        random.setstate(_tuples(randomness["python"]))
-        torch.set_rng_state(randomness["torch"])
-        if "numpy" in randomness:
-            import numpy
-
-            numpy.random.set_state(randomness["numpy"])
-        if randomness["cuda"] and torch.cuda.device_count() == len(randomness["cuda"]):
-            torch.cuda.set_rng_state_all(randomness["cuda"])
+        try:
+            _restore(randomness)
+        except Exception as error:  # as above
+            reason = textwrap.shorten(str(error), 300) or type(error).__name__
+            raise ValueError(f"{path} holds no random states that can be put back: {reason}") from None
     return step, config
 
 
 def _tuples(state: Any) -> Any:
     return tuple(map(_tuples, state)) if isinstance(state, list | tuple) else state
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse, before anything is unpacked, an archive that ``torch.save`` would not have written."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        claimed = sum(entry.file_size for entry in entries)
+        if claimed > size:
+            raise ValueError(f"it has {size:,} bytes, but claims to hold {claimed:,}")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is compressed, which torch.save does not do")
+        for entry in entries:
+            if entry.filename.lower().endswith("data.pkl"):  # PyTorch finds it in any case
+                for operation, argument, _ in pickletools.genops(archive.read(entry)):
+                    if operation.name == "GLOBAL" and not _CALLED.fullmatch(str(argument)):
+                        raise ValueError(f"it would call {argument!r:.100}, which no state needs")
+
+
+def _owned(saved: Any) -> Any:
+    """What was loaded, its tensors copied out of the file.
+
+    Raises:
+        ValueError: a tensor claims more numbers than are stored, or there is no end of values.
+    """
+    left = MAX_VALUES
+
+    def own(value: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it holds more than {MAX_VALUES:,} values, or some that hold one another")
+        if isinstance(value, Tensor):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError(f"a tensor of the shape {list(value.shape)} claims more than is stored")
+            return value.detach().clone()
+        if isinstance(value, dict):
+            for key in value:
+                value[key] = own(value[key])
+        elif isinstance(value, list):
+            value[:] = [own(item) for item in value]
+        elif type(value) is tuple:
+            return tuple(own(item) for item in value)
+        return value
+
+    return own(saved)
