@@ -24,14 +24,14 @@ class PatchGAN(nn.Module):
     Args:
         in_channels: channels of the images.
         width: channels after the first convolution; doubled with each further one up to 8 times as many.
-        layers: convolutions of stride 2, at least 1; H and W must be at least 3 * 2**layers.
+        layers: convolutions of stride 2, 1 to 16; H and W must be at least 3 * 2**layers.
         objectives: channels of the logits.
         norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
         slope: of LeakyReLU for negative inputs.
         bias: whether the convolutions before the last have biases.
 
     Raises:
-        ValueError: an unknown norm, ``layers`` below 1; in ``forward`` images that are too small.
+        ValueError: an unknown norm, ``layers`` not from 1 to 16; in ``forward`` images that are too small.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class PatchGAN(nn.Module):
         self.in_channels = in_channels
         if layers < 1:
             raise ValueError(f"layers={layers}: a PatchGAN has at least 1; for 1x1 patches take the 'pixel' one")
+        if layers > 16:
+            raise ValueError(f"layers={layers}: a PatchGAN has at most 16; its images have 3 * 2**layers pixels a side")
         self.min_size = 3 * 2**layers
         widths = [width * min(2**layer, 8) for layer in range(layers + 1)]
 

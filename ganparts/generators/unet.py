@@ -84,7 +84,7 @@ class UNetGenerator(nn.Module):
         in_channels: channels of the input image.
         out_channels: channels of the output image.
         width: channels after the first convolution; doubled at each level up to 8 times as many.
-        levels: halvings, at least 2; 8 brings 256x256 to 1x1.
+        levels: halvings, 2 to 16; 8 brings 256x256 to 1x1.
         norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
         dropout: probability in the widest levels (all but the four outer ones and the bottom); pix2pix has 0.5,
             CycleGAN none.
@@ -92,7 +92,7 @@ class UNetGenerator(nn.Module):
         attention: gate every skip.
 
     Raises:
-        ValueError: fewer than 2 levels, an unknown norm or upsample; in ``forward`` a wrong size.
+        ValueError: not 2 to 16 levels, an unknown norm or upsample; in ``forward`` a wrong size.
     """
 
     def __init__(
@@ -111,6 +111,8 @@ class UNetGenerator(nn.Module):
         self.in_channels = in_channels
         if levels < 2:
             raise ValueError(f"levels={levels}: a U-Net has at least 2")
+        if levels > 16:
+            raise ValueError(f"levels={levels}: a U-Net has at most 16; its images have 2**levels pixels a side")
         self.size_multiple = 2**levels
         widths = [width * min(2**level, 8) for level in range(levels)]
         level: _Level | None = None

@@ -7,7 +7,8 @@ weights themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 
@@ -43,25 +44,48 @@ def from_junyanz(state_dict: Mapping[str, Tensor]) -> nn.Module:
             f"from_junyanz takes a state_dict, for instance torch.load(file, weights_only=True), but was given a "
             f"{type(state_dict).__name__}"
         )
+    for name, tensor in state_dict.items():
+        _check_plain(name, tensor)
+    if len({tensor.is_meta for tensor in state_dict.values()}) > 1:
+        raise ValueError("some of these tensors are on the meta device, without numbers: load them all to one device")
     weights = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
-    for name, tensor in weights.items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name!r} is not a tensor but {type(tensor).__name__}: pass the state_dict itself")
-    network = _network(weights)
+    build = _kind(weights)
+    try:
+        with torch.device("meta"):  # what does not fit is refused before it takes memory
+            network = build(weights)
+    except Exception as error:  # names and shapes that no network has make it raise almost anything
+        reason = textwrap.shorten(str(error), 300)
+        raise ValueError(f"these weights have the names of a network, but do not fit one: {reason}") from None
     example = next(iter(weights.values()))
-    network = network.to(example.device, example.dtype)
     expected = network.state_dict()
     # Instance norms of before PyTorch 0.4 saved statistics that were never used.
     weights = {n: t for n, t in weights.items() if n in expected or not re.search(r"running_|num_batches", n)}
     biases = _biases_that_theirs_lack(network)
     if not biases & weights.keys():
-        weights |= {name: torch.zeros_like(expected[name]) for name in biases}
+        weights |= {name: torch.zeros_like(expected[name], device=example.device) for name in biases}
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(weights, assign=True)  # the tensors as they are, to see whether they fit
     except RuntimeError as error:
-        kind, reason = type(network).__name__, " ".join(str(error).split())
+        kind, reason = type(network).__name__, textwrap.shorten(str(error), 500)
         raise ValueError(f"these weights look like a {kind}, but do not fit one: {reason}") from None
-    return network
+    place = partial(torch.Tensor.to, device=example.device, copy=True, memory_format=torch.contiguous_format)
+    floats = {name for name, tensor in expected.items() if tensor.is_floating_point()}
+    owned = {n: place(t.detach(), dtype=example.dtype if n in floats else t.dtype) for n, t in weights.items()}
+    network.load_state_dict(owned, assign=True)
+    return network.to(example.device)  # counters that the weights lack
+
+
+def _check_plain(name: object, tensor: object) -> None:
+    """Refuse what is no tensor of floating-point numbers, or none whose numbers are all there."""
+    if not isinstance(name, str):
+        raise ValueError(f"{name!r:.100} is no name of a tensor: pass the state_dict itself")
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name!r:.100} is not a tensor but {type(tensor).__name__}: pass the state_dict itself")
+    counts = name.endswith("num_batches_tracked")
+    if tensor.layout != torch.strided or not (tensor.is_floating_point() or counts):
+        raise ValueError(f"{name!r:.100} holds no floating-point numbers but {tensor.dtype}, {tensor.layout}")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"{name!r:.100} claims the shape {list(tensor.shape)}, but holds fewer numbers")
 
 
 def _biases_that_theirs_lack(network: nn.Module) -> set[str]:
@@ -77,17 +101,17 @@ def _biases_that_theirs_lack(network: nn.Module) -> set[str]:
     return biases
 
 
-def _network(weights: Weights) -> nn.Module:
-    """A network of the right shape, by the layers that only its kind has."""
+def _kind(weights: Weights) -> Callable[[Weights], nn.Module]:
+    """What builds a network of the right shape, by the layers that only its kind has."""
     if "net.0.weight" in weights:
-        return _pixel(weights)
+        return _pixel
     if any(".conv_block." in name for name in weights):
-        return _resnet(weights)
+        return _resnet
     if "model.model.0.weight" in weights:
-        return _unet(weights)
-    if "model.0.weight" in weights and weights["model.0.weight"].shape[-1] == 4:
-        return _patchgan(weights)
-    shown = ", ".join(list(weights)[:4]) or "none"
+        return _unet
+    if "model.0.weight" in weights and weights["model.0.weight"].shape[-1:] == (4,):
+        return _patchgan
+    shown = textwrap.shorten(", ".join(list(weights)[:4]), 300) or "none"
     raise ValueError(
         f"no ResNet or U-Net generator and no PatchGAN or pixel discriminator has weights of these names: {shown}"
         f"{', ...' if len(weights) > 4 else ''}; pass the state_dict of one network"
@@ -124,6 +148,8 @@ def _patchgan(weights: Weights) -> nn.Module:
 def _resnet(weights: Weights) -> nn.Module:
     width, channels = weights["model.1.weight"].shape[:2]
     blocks = _indices(weights, r"model\.(\d+)\.conv_block\.\d+\.weight")
+    if len(blocks) > 100:
+        raise ValueError(f"they are of {len(blocks):,} residual blocks, and at most 100 are built")
     last = max(_indices(weights, r"model\.(\d+)\.weight"))
     first, second = (
         i

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ganparts.registry import DISCRIMINATORS, GENERATORS, Registry
+from ganparts.registry import DISCRIMINATORS, GENERATORS, Registry, UnknownPartError
 
 __all__ = ["describe_network", "from_pretrained", "save_pretrained"]
 
 _TABLES: dict[str, Registry[Any]] = {table.kind: table for table in (GENERATORS, DISCRIMINATORS)}
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_LONGEST_CONFIG = 2**20  # bytes
 
 
 def describe_network(network: nn.Module) -> str:
@@ -57,12 +62,13 @@ def save_pretrained(network: nn.Module, folder: Path | str) -> None:
 def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
     """The network that :func:`save_pretrained` wrote to ``folder``, in ``eval()`` mode.
 
+    It is planned on the meta device first: what the weights cannot fit is refused before it takes memory.
+
     Raises:
         FileNotFoundError: the folder lacks one of the two files.
         ValueError: a file does not hold what it should.
         UnknownPartError: the network's name is not registered; import the module that registers it first.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_model
 
     folder = Path(folder)
@@ -70,17 +76,71 @@ def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
         if not (folder / name).is_file():
             hint = f"; {folder / 'generator'} may be one" if (folder / "generator" / name).is_file() else ""
             raise FileNotFoundError(f"{folder} is no pretrained folder: it has no {name}{hint}")
+    table, name, options = _described(folder / _CONFIG)
+    misfit = textwrap.shorten(f"does not hold the weights of {name!r} with {options}", 500)
     try:
-        config = json.loads((folder / _CONFIG).read_text())
-        table, name, options = _TABLES[config["kind"]], config["name"], dict(config["options"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / _CONFIG} does not describe a network: {error!r}") from None
+        tensors, numbers = _held(folder / _WEIGHTS)
+    except Exception as error:  # whatever safetensors raises on damaged files
+        raise ValueError(f"{folder / _WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
+    try:
+        planned = _planned(table, name, options, most=10 * tensors + 1000)
+    except UnknownPartError as error:
+        raise UnknownPartError(f"{folder / _CONFIG}: {textwrap.shorten(str(error), 1000)}") from None
+    except Exception as error:  # whatever a part raises on values of other kinds
+        reason = textwrap.shorten(str(error), 500) or type(error).__name__
+        raise ValueError(f"{folder / _CONFIG} describes no network that can be built: {reason}") from None
+    if planned > numbers:
+        raise ValueError(f"{folder / _WEIGHTS} {misfit}: those are {planned:,} numbers, but it holds {numbers:,}")
     network = table.create(name, **options)
     try:
         load_model(network, str(folder / _WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{folder / _WEIGHTS} does not hold the weights of {name!r} with {options}: {reason}"
-        ) from None
+    except Exception as error:  # as above
+        raise ValueError(f"{folder / _WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
     return network.to(device).eval()
+
+
+def _described(path: Path) -> tuple[Registry[Any], str, dict[str, Any]]:
+    """Table, name and options of the network that a configuration describes."""
+    try:
+        if (size := path.stat().st_size) > _LONGEST_CONFIG:
+            raise ValueError(f"it has {size:,} bytes, more than the {_LONGEST_CONFIG:,} that are read")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        table, name, options = _TABLES[config["kind"]], config["name"], config["options"]
+        if not (isinstance(name, str) and isinstance(options, dict)):
+            raise ValueError("its name is no text, or its options are no object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = textwrap.shorten(repr(error), 300)
+        raise ValueError(f"{path} does not describe a network: {reason}") from None
+    return table, name, options
+
+
+def _held(path: Path) -> tuple[int, int]:
+    """How many tensors a file claims, and how many numbers in them; only its header is read."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    return len(shapes), sum(map(math.prod, shapes))
+
+
+def _planned(table: Registry[Any], name: str, options: dict[str, Any], *, most: int) -> int:
+    """How many numbers the network has: built on the meta device, where they take no memory.
+
+    Raises:
+        ValueError: it goes beyond ``most`` parameters.
+    """
+    registered = 0
+
+    def count(*_: object) -> None:
+        nonlocal registered
+        registered += 1
+        if registered > most:
+            raise ValueError(f"it has more than {most:,} parameters, far more than there are weights")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            network = table.create(name, **options)
+    finally:
+        hook.remove()
+    return sum(parameter.numel() for parameter in network.parameters())
