@@ -24,6 +24,7 @@ def blocks(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GANPARTS_CACHE", str(tmp_path / "cache"))
     shutil.copy(sample() / "testA" / "pontduGard_0.jpg", "photo.jpg")
     save_pretrained(GENERATORS.create("unet128", width=2), "runs/first/generator")
     torch.save(GENERATORS.create("resnet9", width=2).state_dict(), "latest_net_G_A.pth")
@@ -44,8 +45,10 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_readme_lists_every_registered_name():
     from ganparts import ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, DISCRIMINATORS, PRESETS, REPLAY_BUFFERS
+    from ganparts.metrics import FEATURE_EXTRACTORS
 
     text = (ROOT / "README.md").read_text()
-    for table in (GENERATORS, DISCRIMINATORS, ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, REPLAY_BUFFERS, PRESETS):
+    networks = (GENERATORS, DISCRIMINATORS, FEATURE_EXTRACTORS)
+    for table in (*networks, ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, REPLAY_BUFFERS, PRESETS):
         (row,) = re.findall(rf"^\| {table.kind}(?:e?s) \|(.*)\|$".replace("losss", "losses"), text, re.MULTILINE)
         assert set(re.findall(r"`(\w+)`", row)) == set(table)

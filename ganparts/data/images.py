@@ -78,17 +78,34 @@ class ImageEntry:
             UnreadableImageError: names the file, the record and the reason.
         """
         try:
-            status = self.path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
-                raise ValueError("it is no file but a folder, a pipe or a device")
-            if (length := status.st_size - self.offset if self.length < 0 else self.length) > MAX_BYTES:
-                raise ValueError(f"it has {length:,} bytes, more than the {MAX_BYTES:,} that are read")
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                return decode_image(file.read(self.length))
+            return decode_image(self._bytes())
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise UnreadableImageError(f"cannot read the image {self}: {reason}") from None
+            raise self._unreadable(error) from None
+
+    def read(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            UnreadableImageError: names the file, the record and the reason.
+        """
+        try:
+            return self._bytes()
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from None
+
+    def _bytes(self) -> bytes:
+        status = self.path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
+            raise ValueError("it is no file but a folder, a pipe or a device")
+        if (length := status.st_size - self.offset if self.length < 0 else self.length) > MAX_BYTES:
+            raise ValueError(f"it has {length:,} bytes, more than the {MAX_BYTES:,} that are read")
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+    def _unreadable(self, error: Exception) -> UnreadableImageError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return UnreadableImageError(f"cannot read the image {self}: {reason}")
 
 
 def decode_image(encoded: bytes) -> Tensor:

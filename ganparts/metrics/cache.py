@@ -1,0 +1,90 @@
+"""Features kept on disk, under a name made of the images' bytes and the extractor: what changed is computed anew."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.metrics.sources import Entry
+
+__all__ = ["Features", "cache_folder", "cached", "digest_of_images", "digest_of_module"]
+
+_SIMPLE = (bool, int, float, str, type(None))
+
+
+class Features(NamedTuple):
+    """What a score needs of a set of images.
+
+    Args:
+        matrix: features, float [N, D].
+        size: of the images, as ``256x256``.
+    """
+
+    matrix: Tensor
+    size: str
+
+
+def cache_folder() -> Path:
+    """``$GANPARTS_CACHE``, else ``~/.cache/ganparts``; it may be deleted at any time."""
+    return Path(os.environ.get("GANPARTS_CACHE") or Path.home() / ".cache" / "ganparts").expanduser()
+
+
+def digest_of_images(entries: Iterable[Entry]) -> str:
+    """SHA-256 of the images' bytes, in order; names are no part of it.
+
+    Raises:
+        UnreadableImageError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(hashlib.sha256(entry.read()).digest())
+    return digest.hexdigest()
+
+
+def digest_of_module(module: nn.Module) -> str:
+    """SHA-256 of a module's structure, simple attributes and weights: what its features depend on."""
+    digest = hashlib.sha256()
+    for name, part in module.named_modules():
+        settings = {key: value for key, value in vars(part).items() if key != "training" and _is_simple(value)}
+        digest.update(repr((name, type(part).__module__, type(part).__qualname__, sorted(settings.items()))).encode())
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_simple(value: object) -> bool:
+    return all(map(_is_simple, value)) if isinstance(value, tuple) else isinstance(value, _SIMPLE)
+
+
+def cached(key: str, compute: Callable[[], Features]) -> Features:
+    """What was computed under this key before, else what ``compute`` gives, which is kept.
+
+    A file that cannot be read is computed anew; a folder that cannot be written is warned of.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import save_file
+
+    path = cache_folder() / f"features-{key}.safetensors"
+    try:
+        with safe_open(str(path), "pt") as file:
+            return Features(file.get_tensor("features"), file.metadata()["size"])
+    except (OSError, SafetensorError, KeyError, TypeError):
+        features = compute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # renamed when whole
+            partial = Path(folder) / path.name
+            save_file({"features": features.matrix.contiguous()}, str(partial), {"size": features.size})
+            os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"features cannot be kept in {path.parent} ({error}): set GANPARTS_CACHE", stacklevel=2)
+    return features

@@ -1,0 +1,192 @@
+"""From two sets of images, or a generator and photos, to scores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.metrics.cache import Features, cached, digest_of_images, digest_of_module
+from ganparts.metrics.distances import content_distance, diversity, fid, kid, memorization, mifid
+from ganparts.metrics.extractors import create_extractor, require
+from ganparts.metrics.features import (
+    IMAGE_SIZE,
+    Batch,
+    describe_sizes,
+    evaluating,
+    extract,
+    load_batches,
+    paint_batches,
+)
+from ganparts.metrics.scores import Scores
+from ganparts.metrics.sources import Entry, Source, open_source, photo_of_each
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    real: Source,
+    fake: Source | nn.Module,
+    *,
+    extractor: str | nn.Module = "auto",
+    limit: int | None = None,
+    photos: Source | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int = 32,
+    workers: int = 2,
+    progress: bool = True,
+) -> Scores:
+    """Score generated images against real ones.
+
+    Images pass in batches; only features are kept. Those of the real images and of the photos are computed once and
+    kept on disk (``$GANPARTS_CACHE``, else ``~/.cache/ganparts``), under a name made of the images' bytes and of the
+    extractor. Modules are put in ``eval()`` mode, and afterwards back.
+
+    Args:
+        real: a folder of images or TFRecords, a zip archive of images, or a sequence of them: uint8 [3, H, W]
+            tensors, Pillow images or image files.
+        fake: likewise, or a generator (from photos to such images), which paints ``photos``, resized to 256x256.
+        extractor: a name in ``FEATURE_EXTRACTORS``; ``timm:<model>``; ``auto``, which is ``inception`` if its weights
+            are on this machine already, else ``efficientnet_lite0``; or a module that maps uint8 [B, 3, H, W] to
+            float [B, D], to whose ``input_size``, if it has one, images are resized by Pillow's bicubic.
+        limit: score the first so many generated images, by name or in order; None for all.
+        photos: of which ``fake`` are the paintings: matched by name if all have names, else by place. With them come
+            the scores of content kept.
+        device: where an extractor that was given by name computes; None for CUDA if there is one, else the CPU.
+            Modules stay where they are.
+        batch_size: images at a time.
+        workers: processes that decode and resize; 0 for none.
+        progress: show a bar, if standard error is a terminal.
+
+    Raises:
+        UnreadableImageError: names an image that cannot be read, and the reason.
+        DataError: there are no images, or a painting has no photo.
+        UnavailableError: a package or weights that a score needs are not here.
+        UnknownPartError: there is no extractor of that name.
+        TypeError: a generator without photos, or a sequence of something else than images.
+        ValueError: fewer than 2 images in a set, ``limit`` below 2, or an extractor that makes no matrix of features.
+    """
+    if limit is not None and limit < 2:
+        raise ValueError(f"limit={limit}: scores need at least 2 generated images")
+    generator = fake if isinstance(fake, nn.Module) else None
+    fake_entries = None if isinstance(fake, nn.Module) else open_source(fake)
+    photo_entries = _photos(photos, fake_entries)[:limit]
+    fake_entries = fake_entries[:limit] if fake_entries else None
+    real_entries = open_source(real)
+    if photo_entries:
+        require("torchmetrics.functional.image", "torchmetrics")  # here, not after minutes of work
+    if isinstance(extractor, str):
+        extractor = create_extractor(extractor).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    with evaluating(extractor, generator), _progress_bar(progress) as bar:
+        reader = _Reader(extractor, digest_of_module(extractor), batch_size, workers, bar)
+        real_set, real_digest = reader.kept(real_entries, "real images")
+        photo_set, photos_digest = reader.kept(photo_entries, "photos") if photo_entries else (None, None)
+        batches = reader.paintings(fake_entries, photo_entries, generator)
+        fake_set, ssim = reader.read(batches, len(fake_entries or photo_entries), "generated images")
+    return Scores(
+        extractor=_label(extractor),
+        extractor_digest=reader.digest[:16],
+        real_digest=real_digest[:16],
+        real_count=len(real_entries),
+        fake_count=len(fake_set.matrix),
+        real_size=real_set.size,
+        fake_size=fake_set.size,
+        kid=kid(real_set.matrix, fake_set.matrix).item(),
+        fid=fid(real_set.matrix, fake_set.matrix).item(),
+        mifid=mifid(real_set.matrix, fake_set.matrix).item(),
+        memorization=memorization(real_set.matrix, fake_set.matrix).item(),
+        diversity=diversity(fake_set.matrix).item(),
+        content_distance=content_distance(photo_set.matrix, fake_set.matrix).item() if photo_set else None,
+        content_ssim=ssim,
+        photos_digest=photos_digest[:16] if photos_digest else None,
+    )
+
+
+def _photos(photos: Source | None, fake_entries: list[Entry] | None) -> list[Entry]:
+    if photos is None and fake_entries is None:
+        raise TypeError("a generator is scored by its paintings: give photos=..., a folder, an archive or a sequence")
+    if photos is None:
+        return []
+    entries = open_source(photos)
+    return entries if fake_entries is None else photo_of_each(entries, fake_entries)
+
+
+def _label(extractor: nn.Module) -> str:
+    """``inception``, ``timm:resnet18``, or the name of a module's class."""
+    _, name, options = getattr(extractor, "built_from", (None, type(extractor).__name__, {}))
+    return ":".join([name, *([options["model"]] if "model" in options else [])])
+
+
+@dataclass
+class _Reader:
+    """Turns entries into features, with one extractor and one progress bar."""
+
+    extractor: nn.Module
+    digest: str
+    batch_size: int
+    workers: int
+    bar: Progress
+
+    def kept(self, entries: list[Entry], what: str) -> tuple[Features, str]:
+        """Features of images that come again, from the disk if they came before; and the images' digest."""
+        images = digest_of_images(entries)
+        key = hashlib.sha256(f"{self.digest} {images}".encode()).hexdigest()
+        return cached(key, lambda: self.read(self._load(entries), len(entries), what)[0]), images
+
+    def paintings(
+        self, entries: list[Entry] | None, photos: list[Entry], generator: nn.Module | None
+    ) -> Iterator[Batch]:
+        """The generated images: those that are there, or a generator's."""
+        if entries is not None:
+            return self._load(entries, photos)
+        assert generator is not None
+        size = getattr(self.extractor, "input_size", None)
+        loaded = load_batches(photos, size=IMAGE_SIZE, batch_size=self.batch_size, workers=self.workers)
+        return paint_batches(loaded, generator, size=size)
+
+    def read(self, batches: Iterator[Batch], total: int, what: str) -> tuple[Features, float | None]:
+        """Features of all batches, and the mean similarity of photos and paintings where batches have them."""
+        rows: list[Tensor] = []
+        sizes: set[tuple[int, int]] = set()
+        similarities: list[Tensor] = []
+        task = self.bar.add_task(what, total=total)
+        for batch in batches:
+            rows.append(extract(self.extractor, batch.images))
+            sizes.update(batch.sizes)
+            if batch.photos is not None and batch.paintings is not None:
+                similarities.append(_similarity(batch.photos, batch.paintings))
+            self.bar.advance(task, len(batch.images))
+        ssim = torch.cat(similarities).mean().item() if similarities else None
+        return Features(torch.cat(rows), describe_sizes(sizes)), ssim
+
+    def _load(self, entries: list[Entry], photos: list[Entry] | None = None) -> Iterator[Batch]:
+        size = getattr(self.extractor, "input_size", None)
+        return load_batches(entries, size=size, photos=photos, batch_size=self.batch_size, workers=self.workers)
+
+
+def _similarity(photos: Tensor, paintings: Tensor) -> Tensor:
+    """SSIM (Wang et al. 2004, Gaussian window of 11 px) of each pair of bytes [B, 3, H, W]: [B]."""
+    image = require("torchmetrics.functional.image", "torchmetrics")
+    return image.structural_similarity_index_measure(
+        paintings.float(), photos.float(), data_range=255.0, reduction="none"
+    ).reshape(-1)  # of a batch of one it gives a scalar
+
+
+@contextmanager
+def _progress_bar(wanted: bool) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
+        yield bar

