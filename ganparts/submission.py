@@ -1,0 +1,110 @@
+"""Checking a submission to the Kaggle competition "I'm Something of a Painter Myself" before it is handed in."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+import zipfile
+import zlib
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from PIL import Image
+
+__all__ = ["SubmissionError", "check_submission"]
+
+_LEAST, _MOST, _SIZE = 7_000, 10_000, 256
+_SHOWN = 3  # offenders of each kind that an error lists
+
+
+class SubmissionError(ValueError):
+    """A submission that the competition would refuse; the text lists every kind of wrong, with its first offenders."""
+
+
+def check_submission(path: Path | str) -> int:
+    """Check ``images.zip`` as the competition does: 7,000 to 10,000 JPEGs, RGB, 256x256, flat, of unique names.
+
+    Every image is decoded, those that are the same to the byte once. Such copies bring a warning: the competition
+    takes them, but they are seldom meant. The archive's own name is not checked.
+
+    Args:
+        path: of the archive.
+
+    Returns:
+        How many images it has.
+
+    Raises:
+        SubmissionError: what is wrong with it, all at once.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            problems, copies = _inspect(archive, members)
+    except (OSError, zipfile.BadZipFile) as error:
+        advice = "translate_to_zip of ganparts.translate makes one"
+        raise SubmissionError(f"{path} is not a zip archive that can be read ({error}): {advice}") from None
+    images = sum(not member.is_dir() for member in members)
+    wrong = [f"{kind}: {_listed(names)}" for kind, names in problems.items()]
+    if not _LEAST <= images <= _MOST:
+        wrong.insert(0, f"{images:,} images, where {_LEAST:,} to {_MOST:,} are taken")
+    if wrong:
+        raise SubmissionError(f"{path} would be refused:\n" + "\n".join(f"- {line}" for line in wrong))
+    if copies:
+        warnings.warn(f"{path}: the same to the byte as another image: {_listed(copies)}", stacklevel=2)
+    return images
+
+
+def _inspect(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> tuple[dict[str, list[str]], list[str]]:
+    """Offenders by kind of wrong, and the members that are copies of another."""
+    problems: defaultdict[str, list[str]] = defaultdict(list)
+    copies: list[str] = []
+    verdicts: dict[bytes, str | None] = {}  # of contents, so that copies are decoded once
+    for name, times in Counter(member.filename for member in members).items():
+        if times > 1:
+            problems["names that come more than once"].append(name)
+    for member in members:
+        name = member.filename
+        if "/" in name or "\\" in name:
+            problems["in a folder, where all must lie flat"].append(name)
+        if member.is_dir():
+            continue
+        if not name.lower().endswith((".jpg", ".jpeg")):
+            problems["not called .jpg"].append(name)
+        try:
+            encoded = archive.read(member)
+        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+            problems["cannot be read out of the archive"].append(f"{name} ({error})")
+            continue
+        digest = hashlib.sha256(encoded).digest()
+        if digest in verdicts:
+            copies.append(name)
+        else:
+            verdicts[digest] = _verdict(encoded)
+        if problem := verdicts[digest]:
+            problems[problem].append(name)
+    return problems, copies
+
+
+def _verdict(encoded: bytes) -> str | None:
+    """What is wrong with an encoded image, if anything is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on damaged metadata and on large images
+            with Image.open(io.BytesIO(encoded)) as image:
+                if image.format != "JPEG":
+                    return f"not JPEG but {image.format}"
+                if image.size != (_SIZE, _SIZE):
+                    return f"not {_SIZE}x{_SIZE}"
+                if image.mode != "RGB":
+                    return f"not RGB but {image.mode}"
+                image.load()
+    except Exception:  # whatever Pillow's many decoders raise on damaged files
+        return "cannot be decoded"
+    return None
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

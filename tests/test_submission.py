@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ganparts.submission import SubmissionError, check_submission
+
+
+def encoded(colour=(90, 120, 150), *, size=(256, 256), mode: str = "RGB", kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+GOOD = encoded()
+
+
+def archive(path: Path, extra: Iterable[tuple[str, bytes]] = (), *, good: int = 7000, same: bool = True) -> Path:
+    """``good`` right images, those that are not the same told apart by their comments, and others."""
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as file:
+        warnings.simplefilter("ignore")  # of zipfile, on names that come twice
+        for i in range(good):
+            note = b"" if same else b"\xff\xfe" + (10).to_bytes(2, "big") + f"{i:08d}".encode()
+            file.writestr(f"{i:05d}.jpg", GOOD[:2] + note + GOOD[2:])
+        for name, content in extra:
+            file.writestr(name, content)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*the same to the byte")
+@pytest.mark.parametrize("good", [7000, 10_000])
+def test_the_right_ones_pass(tmp_path: Path, good: int):
+    assert check_submission(archive(tmp_path / "images.zip", good=good)) == good
+
+
+def test_copies_only_bring_a_warning(tmp_path: Path):
+    copies = [("copy.jpg", GOOD), ("copy of it.jpg", GOOD)]
+    path = archive(tmp_path / "images.zip", copies, good=6998, same=False)
+    with pytest.warns(UserWarning, match=r"images\.zip: the same to the byte as another image: copy of it\.jpg$"):
+        assert check_submission(path) == 7000
+    archive(path, same=False)
+    assert check_submission(path) == 7000  # and no warning, which would be an error here
+
+
+BROKEN = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
+
+
+def noisy() -> bytes:
+    buffer = io.BytesIO()
+    BROKEN.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (("a/b.jpg", GOOD), "in a folder, where all must lie flat: a/b.jpg"),
+        (("a/", b""), "in a folder, where all must lie flat: a/"),
+        (("a.jpg/..\\b.jpg", GOOD), "in a folder, where all must lie flat"),
+        (("00000.jpg", GOOD), "names that come more than once: 00000.jpg"),
+        (("a.png", encoded(kind="PNG")), "not called .jpg: a.png"),
+        (("a.jpg", encoded(kind="PNG")), "not JPEG but PNG: a.jpg"),
+        (("a.jpg", encoded(mode="L")), "not RGB but L: a.jpg"),
+        (("a.jpg", encoded(mode="CMYK")), "not RGB but CMYK: a.jpg"),
+        (("a.jpg", encoded(size=(256, 255))), "not 256x256: a.jpg"),
+        (("a.jpg", noisy()[:5000]), "cannot be decoded: a.jpg"),
+        (("a.jpg", b""), "cannot be decoded: a.jpg"),
+        ((".DS_Store", b"no image"), "not called .jpg: .DS_Store"),
+    ],
+)
+def test_every_kind_of_wrong_is_refused_by_name(tmp_path: Path, extra: tuple[str, bytes], said: str):
+    path = archive(tmp_path / "images.zip", [extra], good=7001)
+    with pytest.raises(SubmissionError, match=rf"images\.zip would be refused:\n(- .*\n)*- {re.escape(said)}"):
+        check_submission(path)
+
+
+@pytest.mark.parametrize(("good", "said"), [(6999, "6,999 images"), (10_001, "10,001 images"), (0, "0 images")])
+def test_too_few_and_too_many_are_refused(tmp_path: Path, good: int, said: str):
+    with pytest.raises(SubmissionError, match=rf"- {said}, where 7,000 to 10,000 are taken$"):
+        check_submission(archive(tmp_path / "images.zip", good=good))
+
+
+def test_all_kinds_come_in_one_error_with_the_first_offenders(tmp_path: Path):
+    extra = [(f"{i}.jpg", encoded(mode="L")) for i in range(5)] + [("a/b.gif", encoded(kind="GIF"))]
+    with pytest.raises(SubmissionError) as error:
+        check_submission(archive(tmp_path / "images.zip", extra, good=10))
+    assert str(error.value).splitlines()[1:] == [
+        "- 16 images, where 7,000 to 10,000 are taken",
+        "- not RGB but L: 0.jpg, 1.jpg, 2.jpg and 2 more",
+        "- in a folder, where all must lie flat: a/b.gif",
+        "- not called .jpg: a/b.gif",
+        "- not JPEG but GIF: a/b.gif",
+    ]
+
+
+def test_what_is_damaged_or_no_archive_is_refused(tmp_path: Path):
+    path = archive(tmp_path / "images.zip", good=7000)
+    content = bytearray(path.read_bytes())
+    content[content.index(GOOD) + 300] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(SubmissionError, match=r"- cannot be read out of the archive: 00000\.jpg \(Bad CRC-32"):
+        check_submission(path)
+    path.write_bytes(content[:10_000])
+    with pytest.raises(SubmissionError, match=r"images\.zip is not a zip archive that can be read .*translate_to_zip"):
+        check_submission(path)
+    with pytest.raises(SubmissionError, match=r"absent\.zip is not a zip archive that can be read \(.*No such file"):
+        check_submission(tmp_path / "absent.zip")
