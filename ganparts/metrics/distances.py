@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["content_distance", "diversity", "fid", "kid", "memorization", "mifid"]
+__all__ = ["content_distance", "diversity", "fid", "kid", "memorization", "mifid", "penalized"]
 
 _ROWS = 1024  # of a block of a matrix of all pairs, so that memory grows with the images and not with their square
 
@@ -126,9 +126,12 @@ def mifid(real: Tensor, fake: Tensor, *, epsilon: float = 0.1) -> Tensor:
     Raises:
         ValueError: as :func:`memorization`.
     """
-    distance, copied = fid(real, fake), memorization(real, fake)
-    penalty = torch.where(copied < epsilon, copied + 1e-15, 1.0)  # for a set of mere copies, as the competition's code
-    return distance / penalty
+    return penalized(fid(real, fake), memorization(real, fake), epsilon=epsilon)
+
+
+def penalized(distance: Tensor, copied: Tensor, *, epsilon: float = 0.1) -> Tensor:
+    """MiFID of what :func:`fid` and :func:`memorization` gave, so that neither is computed twice."""
+    return distance / torch.where(copied < epsilon, copied + 1e-15, 1.0)  # 1e-15: as the competition's code
 
 
 def diversity(fake: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.metrics.cache import Features, cached, digest_of_images, digest_of_module
-from ganparts.metrics.distances import content_distance, diversity, fid, kid, memorization, mifid
+from ganparts.metrics.distances import content_distance, diversity, fid, kid, memorization, penalized
 from ganparts.metrics.extractors import create_extractor, require
 from ganparts.metrics.features import (
     IMAGE_SIZE,
@@ -100,15 +100,23 @@ def evaluate(
         fake_count=len(fake_set.matrix),
         real_size=real_set.size,
         fake_size=fake_set.size,
-        kid=kid(real_set.matrix, fake_set.matrix).item(),
-        fid=fid(real_set.matrix, fake_set.matrix).item(),
-        mifid=mifid(real_set.matrix, fake_set.matrix).item(),
-        memorization=memorization(real_set.matrix, fake_set.matrix).item(),
-        diversity=diversity(fake_set.matrix).item(),
+        **_measures(real_set.matrix, fake_set.matrix),
         content_distance=content_distance(photo_set.matrix, fake_set.matrix).item() if photo_set else None,
         content_ssim=ssim,
         photos_digest=photos_digest[:16] if photos_digest else None,
     )
+
+
+def _measures(real: Tensor, fake: Tensor) -> dict[str, float]:
+    distance, copied = fid(real, fake), memorization(real, fake)
+    values = {
+        "kid": kid(real, fake),
+        "fid": distance,
+        "mifid": penalized(distance, copied),
+        "memorization": copied,
+        "diversity": diversity(fake),
+    }
+    return {name: value.item() for name, value in values.items()}
 
 
 def _photos(photos: Source | None, fake_entries: list[Entry] | None) -> list[Entry]:
