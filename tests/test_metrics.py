@@ -36,6 +36,7 @@ from ganparts.metrics import (
     memorization,
     mifid,
 )
+from ganparts.metrics.cache import digest_of_module
 from ganparts.metrics.features import load_batches, resize_exact
 from ganparts.metrics.sources import open_source
 from ganparts.registry import UnknownPartError
@@ -284,9 +285,13 @@ def test_content_kept_is_one_and_zero_where_nothing_changed_and_else_structural_
 
 
 def test_photos_are_matched_by_name(tmp_path: Path):
-    paintings = paint(tmp_path / "paintings", 4)
-    right = score(fake=paintings, photos=PHOTOS)  # 21 photos, 4 paintings
+    paintings = paint(tmp_path / "paintings", 8)
+    for path in sorted(paintings.iterdir())[:4]:
+        path.unlink()
+    right = score(fake=paintings, photos=PHOTOS)  # 21 photos, paintings of the fifth to the eighth
     names = sorted(path.name for path in paintings.iterdir())
+    theirs = sorted(PHOTOS.glob("*.jpg"))[4:8]
+    assert right.content_ssim == pytest.approx(score(fake=paintings, photos=theirs).content_ssim)
     for i, name in enumerate(names):
         (paintings / name).rename(paintings / f"{i}.tmp")
     for i, name in enumerate(reversed(names)):
@@ -319,6 +324,20 @@ def test_archives_sequences_and_folders_score_alike(tmp_path: Path):
         assert score(fake=fake) == expected
     with_photos = score(fake=tmp_path / "0.zip", photos=tmp_path / "8.zip")
     assert with_photos.content_ssim == pytest.approx(1, abs=1e-6)
+
+
+def test_an_archive_is_opened_by_each_process_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as file:
+        file.write(PHOTOS / "pontduGard_0.jpg", "a.jpg")
+        file.write(PHOTOS / "pontduGard_1.jpg", "b.jpg")
+    first, second = open_source(tmp_path / "images.zip")
+    before = first.read()
+    opened = first.archive._file
+    second.read()
+    assert second.archive._file is opened
+    monkeypatch.setattr("os.getpid", lambda: -1)  # as a worker would see it, with its parent's file
+    assert first.read() == before
+    assert first.archive._file is not opened
 
 
 @pytest.mark.parametrize(
@@ -437,6 +456,10 @@ def test_real_images_are_read_once_and_again_when_anything_changed(tmp_path: Pat
     assert score(real=real, limit=2).real_digest != first.real_digest
     assert len(list(cache_folder().iterdir())) == 5  # and no temporary folder
     assert score(real=real, limit=2) == replace(first, real_digest=score(real=real, limit=2).real_digest)
+
+
+def test_an_extractors_mode_is_no_part_of_what_it_is():
+    assert digest_of_module(Tiny()) == digest_of_module(Tiny().eval()) != digest_of_module(Tiny(grid=2))
 
 
 def test_photos_are_kept_too():

@@ -64,7 +64,7 @@ def noisy() -> bytes:
     [
         (("a/b.jpg", GOOD), "in a folder, where all must lie flat: a/b.jpg"),
         (("a/", b""), "in a folder, where all must lie flat: a/"),
-        (("a.jpg/..\\b.jpg", GOOD), "in a folder, where all must lie flat"),
+        (("a\\b.jpg", GOOD), "in a folder, where all must lie flat: a\\b.jpg"),
         (("00000.jpg", GOOD), "names that come more than once: 00000.jpg"),
         (("a.png", encoded(kind="PNG")), "not called .jpg: a.png"),
         (("a.jpg", encoded(kind="PNG")), "not JPEG but PNG: a.jpg"),
