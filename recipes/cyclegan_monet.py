@@ -160,7 +160,7 @@ def train(config: Config) -> None:
                     losses = train_step(pair)
                     last = step == steps or stop.requested
                     if monitor.is_due(step):
-                        norms = gradient_norms(networks, scale=optimizers.gradient_scale)
+                        norms = gradient_norms(networks)
                         finite = watch.numbers(step, monitor.log(step, losses | norms, learning_rate))
                         folder.refresh_report()
                     if step % LOOK_EVERY == 0:

@@ -56,13 +56,18 @@ def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
     assert "A CPU scales down what no option chose" in said
     assert "Painting 2 photos (all 135: --paint 135)" in said
     assert {path.name for path in out.iterdir()} == {
-        *("checkpoint.pt", "config.json", "generator", "images.zip", "losses.csv", "samples")
+        *("checkpoint.pt", "checkpoint_before.pt", "config.json", "generator", "images.zip", "losses.csv"),
+        *("report.html", "samples"),
     }
     config = json.loads((out / "config.json").read_text())
     assert config["options"]["steps"] == 4
     assert config["parts"]["generator_ab"] == "unet128(width=2, upsample='resize_conv')"
     assert config["settled"]["crop"] == 128
+    assert "memory fast: needs about" in said
+    assert "precision fp32: a CPU's native precision" in said
+    assert '"finished"' in (out / "report.html").read_text()
     assert [row["step"] for row in rows(out)] == ["1", "2", "3", "4"]
+    assert all(float(row["grad_norm_generator_ab"]) > 0 for row in rows(out))
     assert all(float(row["cycle_a"]) > 0 and float(row["disc_b"]) > 0 for row in rows(out))
     assert sorted(path.name for path in (out / "samples").iterdir()) == ["step_0000002.png", "step_0000004.png"]
     with Image.open(out / "samples" / "step_0000004.png") as grid:
@@ -98,7 +103,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    stopped = re.search(r"Stopped after step (\d) of 6; --resume (\S+) goes on", said)
+    stopped = re.search(r"Stopped by SIGINT after step (\d) of 6; --resume (\S+) goes on", said)
     assert stopped, said
     assert (parted / "images.zip").exists()
     assert f"{stopped[1]} of them done" in run("--resume", parted, "--paint", 3)
@@ -264,3 +269,104 @@ def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path, monkey
     assert json.loads((tmp_path / "a" / "config.json").read_text())["parts"]["generator_ab"] == "tint()"
     parts = json.loads((tmp_path / "b" / "config.json").read_text())["parts"]
     assert parts["generator_ba"] == "resnet6(width=32)"
+
+
+POISON = """
+from ganparts import ADVERSARIAL_LOSSES
+from ganparts.losses import LSGAN
+@ADVERSARIAL_LOSSES.register("poison")
+def poison():
+    calls = []
+    class Poison(LSGAN):
+        def generator(self, fake, real=None):
+            calls.append(1)
+            loss = super().generator(fake, real)
+            return loss * float("nan") if len(calls) == 5 else loss
+    return Poison()
+"""
+
+
+@pytest.mark.parametrize("how", ["rollback", "skip", "stop"])
+def test_a_run_recovers_from_numbers_that_are_not_finite_as_its_option_says(tmp_path, monkeypatch, how):
+    (tmp_path / "poison.py").write_text(POISON)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    out = tmp_path / "run"
+    options = (*QUICK, "--imports", "poison", "--adversarial", "poison", "--checkpoint-every", 2, "--on-nonfinite", how)
+    said = run(*options, "--steps", 8, "--out", out, code=how == "stop")
+    assert "warning: not finite at step 5, since step 5: " in said
+    (warning,) = [json.loads(line) for line in (out / "warnings.jsonl").read_text().splitlines()]
+    assert warning["kind"] == "not finite"
+    saved = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == (4 if how == "stop" else 8)
+    assert all(torch.isfinite(tensor).all() for tensor in saved["states"]["model"].values())
+    assert ("Not finite at step 5: going on with the weights of step 4." in said) == (how == "rollback")
+    if how == "stop":
+        assert "error: losses, gradients or weights are not finite at step 5. The last state that was is in" in said
+        assert "not finite" in (out / "report.html").read_text()
+        assert '"crashed"' in (out / "report.html").read_text()
+    else:
+        assert (out / "images.zip").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_path: Path):
+    out = tmp_path / "run"
+    options = (*QUICK, "--steps", 5000, "--workers", 2, "--paint", 1)
+    process = subprocess.Popen(
+        [sys.executable, str(RECIPE), *map(str, options), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    while len(rows(out) if (out / "losses.csv").exists() else []) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)  # as Slurm does
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "Stopped by SIGTERM after step" in said
+    assert "Traceback" not in said
+    assert '"stopped"' in (out / "report.html").read_text()
+    done = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    said = run("--resume", out, "--time-limit", 0.01)
+    assert "Stopped by the time limit after step" in said
+    assert done < torch.load(out / "checkpoint.pt", weights_only=True)["step"] < 5000
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path):
+    run(*QUICK, "--steps", 4, "--checkpoint-every", 2, "--out", tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    expected = torch.load(checkpoint, weights_only=True)["states"]
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    said = run("--resume", tmp_path)
+    assert "going on from the one before" in said
+    assert "2 of them done" in said
+    torch.testing.assert_close(torch.load(checkpoint, weights_only=True)["states"], expected, rtol=0, atol=0)
+
+
+def test_every_way_of_computing_can_be_asked_for_and_goes_on(tmp_path: Path):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    ways = ("--generator", "resnet6", "--image-size", 32, "--precision", "bf16", "--layout", "channels_last")
+    more = ("--memory", "lowest", "--ema-decay", 0.9, "--hold-data", "on", "--tensorboard", "--deterministic")
+    options = (*QUICK, *ways, *more, "--checkpoint-every", 1)
+    said = run(*options, "--steps", 4, "--out", whole)
+    for part in ("precision bf16: as asked", "layout channels_last: as asked", "memory lowest: needs about"):
+        assert part in said
+    assert list((whole / "tensorboard").iterdir())
+    states = torch.load(whole / "checkpoint.pt", weights_only=True)["states"]
+    painted = load_file(whole / "generator" / "model.safetensors")
+    for name, tensor in painted.items():
+        assert torch.equal(tensor, states["averages"][f"average.module.generator_ab.{name}"])
+    process = start(*options, "--steps", 4, "--out", parted)
+    while len(rows(parted) if (parted / "losses.csv").exists() else []) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    run("--resume", parted)
+    again = torch.load(parted / "checkpoint.pt", weights_only=True)["states"]
+    torch.testing.assert_close(again, states, rtol=0, atol=0)
+    said = run("--resume", parted, "--precision", "fp32", "--seed", 3, code=1)
+    assert "goes on by that run's own options: do not give precision, seed" in said

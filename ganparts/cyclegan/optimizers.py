@@ -23,9 +23,9 @@ class Optimizers:
     A step calls :meth:`zero_grad`, :meth:`backward` for each loss, and :meth:`step`. Gradients stay in ``.grad``
     until the next step, to be looked at.
 
-    With a ``scaler`` losses are multiplied before they go backward, so that gradients do not vanish in fp16; a step
-    whose gradients are not finite changes no weight and lowers the factor. a fused optimizer leaves
-    ``.grad`` scaled (``gradient_scale``).
+    With a ``scaler`` losses are multiplied before they go backward, so that gradients do not vanish in fp16, and
+    gradients are divided again in :meth:`step`. A step whose gradients are not finite changes no weight and lowers the
+    factor.
 
     Args:
         generators: for the parameters of both generators.
@@ -37,12 +37,6 @@ class Optimizers:
         self.generators = generators
         self.discriminators = discriminators
         self.scaler = scaler
-
-    @property
-    def gradient_scale(self) -> float:
-        """What the gradients in ``.grad`` are multiplied by; asks the device if that is not 1."""
-        fused = self.generators.param_groups[0].get("fused")  # else the scaler divides in place before it updates
-        return self.scaler.get_scale() if self.scaler is not None and fused else 1.0
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

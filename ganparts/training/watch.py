@@ -26,16 +26,10 @@ _EXPLODED = 100.0  # times its own moving average
 
 
 @torch.no_grad()
-def gradient_norms(networks: Mapping[str, nn.Module], *, scale: float = 1.0) -> dict[str, Tensor]:
-    """The norm of each network's gradients, scalars on the device: ``grad_norm_<name>``.
-
-    Args:
-        networks: by name, after a step.
-        scale: that the losses were multiplied by.
-    """
+def gradient_norms(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The norm of each network's gradients, scalars on the device: ``grad_norm_<name>``; to be asked after a step."""
     return {
         f"grad_norm_{name}": torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-        / scale
         for name, network in networks.items()
     }
 
