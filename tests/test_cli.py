@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ganparts import cli
+from ganparts.cli import doctor
 from ganparts.training import DeviceError
 
 
@@ -50,7 +51,7 @@ def test_the_doctor_explains_a_card_without_kernels(monkeypatch, capsys):
     def refuse(name: str) -> torch.device:
         raise DeviceError("no kernels for Tesla P100: pip install torch of cu126")
 
-    monkeypatch.setattr(cli, "pick_device", refuse)
+    monkeypatch.setattr(doctor, "pick_device", refuse)
     code, said = run(monkeypatch, capsys, "doctor")
     assert code == 1
     assert "error: no kernels for Tesla P100: pip install torch of cu126" in said

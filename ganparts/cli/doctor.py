@@ -1,4 +1,4 @@
-"""The command ``ganparts``."""
+"""``ganparts doctor``: what this machine can do."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.console import Console
 from rich.table import Table
-from tyro.extras import SubcommandApp
 
+from ganparts.cli.app import app, console
 from ganparts.cyclegan import MEMORY_LEVELS, build_cyclegan, memory_need
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.training import DeviceError, Policy, PolicyOptions, available_memory, choose_policy, pick_device
 
-__all__ = ["main"]
-
-console = Console(highlight=False, markup=False, soft_wrap=True)
-
-
-app = SubcommandApp()
+__all__ = ["DoctorOptions", "doctor"]
 
 
 @dataclass(frozen=True)
@@ -97,17 +91,3 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def main() -> None:
-    """Run the command line; one line for a mistake, and exit code 1."""
-    try:
-        code = app.cli(prog="ganparts", description="Parts of GANs for translating images.")
-    except (KeyError, ValueError, TypeError, OSError, DeviceError) as error:
-        console.print(f"error: {error}")
-        code = 1
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

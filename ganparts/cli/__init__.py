@@ -1,0 +1,35 @@
+"""The command ``ganparts``: one file a command, which registers itself.
+
+A command is a function of annotated arguments, decorated with ``@app.command``; what it returns is the exit code. A
+mistake is an exception with one clear sentence, which is printed without a trace unless ``--debug`` comes first:
+``ganparts --debug doctor``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ganparts.cli import doctor as _doctor
+from ganparts.cli.app import app, console
+
+__all__ = ["main"]
+
+del _doctor  # imported to register itself
+
+
+def main() -> None:
+    """Run the command line; one line for a mistake, and exit code 1."""
+    arguments = sys.argv[1:]
+    debug = arguments[:1] == ["--debug"]
+    try:
+        code = app.cli(
+            prog="ganparts",
+            description="Parts of GANs for translating images.",
+            args=arguments[1:] if debug else arguments,
+        )
+    except (KeyError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if debug:
+            raise
+        console.print(f"error: {error}")
+        code = 1
+    sys.exit(code)
