@@ -136,7 +136,7 @@ def test_a_report_needs_records(tmp_path: Path):
     assert "there is no folder" in run("report", str(tmp_path / "absent"), code=1)
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS, "fuzz"])
+@pytest.mark.parametrize("name", [*PROGRAMS, "fuzz", "faults"])
 def test_help(name: str):
     said = run(name, "--help")
     assert "--out" in said or "FOLDER" in said
