@@ -1,4 +1,5 @@
-"""Checking a submission to the Kaggle competition "I'm Something of a Painter Myself" before it is handed in."""
+"""Submissions to the Kaggle competition "I'm Something of a Painter Myself": written, and checked before they are
+handed in."""
 
 from __future__ import annotations
 
@@ -8,11 +9,15 @@ import warnings
 import zipfile
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor, nn
 
-__all__ = ["SubmissionError", "check_submission"]
+from ganparts.translate import translate_to_zip
+
+__all__ = ["SubmissionError", "check_submission", "mirrored", "write_submission"]
 
 _LEAST, _MOST, _SIZE = 7_000, 10_000, 256
 _SHOWN = 3  # offenders of each kind that an error lists
@@ -20,6 +25,41 @@ _SHOWN = 3  # offenders of each kind that an error lists
 
 class SubmissionError(ValueError):
     """A submission that the competition would refuse; the text lists every kind of wrong, with its first offenders."""
+
+
+def write_submission(
+    generator: nn.Module, photos: Iterable[tuple[str, Tensor]], path: Path | str, *, mirror: bool = False
+) -> int:
+    """Paint photos into ``images.zip``, and check it.
+
+    Args:
+        generator: trained, in ``eval()`` mode.
+        photos: names and images, uint8 [3, H, W].
+        path: of the archive; it is written under another name and renamed.
+        mirror: if the photos are fewer than the competition wants, paint them mirrored, too, until they are enough.
+
+    Returns:
+        How many images it has.
+
+    Raises:
+        SubmissionError: the competition would refuse it; the archive is there to be looked at.
+        UnreadableImageError: a photo cannot be read.
+    """
+    translate_to_zip(generator, mirrored(photos, _LEAST) if mirror else photos, path)
+    return check_submission(path)
+
+
+def mirrored(photos: Iterable[tuple[str, Tensor]], count: int) -> Iterator[tuple[str, Tensor]]:
+    """The photos, and if they are fewer than ``count``, as many of them mirrored as are missing, ``name_mirrored``."""
+    names: list[str] = []
+    first: list[Tensor] = []
+    for name, photo in photos:
+        yield name, photo
+        names.append(name)
+        if len(first) < count // 2 + 1:  # more are not needed
+            first.append(photo)
+    for name, photo in zip(names, first[: max(0, count - len(names))], strict=False):
+        yield f"{name}_mirrored", photo.flip(-1)
 
 
 def check_submission(path: Path | str) -> int:
@@ -48,7 +88,9 @@ def check_submission(path: Path | str) -> int:
     images = sum(not member.is_dir() for member in members)
     wrong = [f"{kind}: {_listed(names)}" for kind, names in problems.items()]
     if not _LEAST <= images <= _MOST:
-        wrong.insert(0, f"{images:,} images, where {_LEAST:,} to {_MOST:,} are taken")
+        missing = f", {_LEAST - images:,} too few (ganparts submission --mirror paints photos mirrored, too)"
+        count = f"{images:,} images, where {_LEAST:,} to {_MOST:,} are taken"
+        wrong.insert(0, count + (missing if images < _LEAST else ""))
     if wrong:
         raise SubmissionError(f"{path} would be refused:\n" + "\n".join(f"- {line}" for line in wrong))
     if copies:

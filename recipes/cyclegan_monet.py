@@ -25,7 +25,9 @@ from ganparts.cyclegan import AveragedGenerators, plan_memory
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.data import Domains, PairDataset, UnreadableImageError, load_pairs, open_domains
 from ganparts.interchange import describe_network, save_pretrained
+from ganparts.metrics import Evaluator, UnavailableError
 from ganparts.protocols import Pair
+from ganparts.submission import SubmissionError, check_submission
 from ganparts.training import (
     CaptureError,
     DeviceError,
@@ -72,6 +74,16 @@ class Config(RunOptions, PolicyOptions, PresetOptions):
     """fast, or slower with less memory; auto: the fastest that fits."""
     imports: tuple[str, ...] = ()
     """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
+    evaluate_every: int | None = None
+    """Steps between two evaluations, the best of which is kept as best.pt (pip install "ganparts[metrics]")."""
+    evaluate_photos: int = 500
+    """Photos that are painted for an evaluation, always the same; all paintings are compared with."""
+    metric: Literal["kid", "fid", "mifid"] = "kid"
+    """Decides which checkpoint is the best."""
+    extractor: str = "auto"
+    """Whose features are compared: inception, efficientnet_lite0, timm:MODEL."""
+    patience: int | None = None
+    """Stop when so many evaluations in a row were no better."""
     paint: int | None = None
     """Photos to paint into images.zip. None: all on a GPU, at most 256 on a CPU."""
 
@@ -149,7 +161,10 @@ def train(config: Config) -> None:
     photos = sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
     sample_every = config.sample_every or max(1, steps // 10)
     networks = {name: network for name, network in model.named_children() if name.startswith(("gen", "disc"))}
-    painters = averages or model
+    painters, evaluate = averages or model, None
+    if config.evaluate_every:
+        judged = {"photos": domains.test_a or domains.a, "limit": config.evaluate_photos}
+        evaluate = Evaluator(domains.b, **judged, extractor=config.extractor, device=device, workers=workers)
     step, stages = start, (painters.generator_ab, painters.generator_ba)  # photo, painting of it, photo again
     with folder:
         with StopSignals(time_limit=config.time_limit) as stop, monitor:
@@ -167,8 +182,14 @@ def train(config: Config) -> None:
                         watch.pictures(step, stages[0], photos)
                     if step % sample_every == 0 or last:
                         folder.save_samples(step, photos, stages)
-                    if finite and (step % config.checkpoint_every == 0 or last):
+                    scored = evaluate is not None and (step % (config.evaluate_every or 1) == 0 or last)
+                    if finite and (step % config.checkpoint_every == 0 or last or scored):
                         finite = folder.save(step)
+                    if finite and scored and evaluate is not None:
+                        stale = folder.save_scores(step, evaluate(stages[0]).values(), metric=config.metric)
+                        if config.patience is not None and stale >= config.patience:
+                            stop.reason = f"patience: {config.metric} is no better than {stale} evaluations before,"
+                            last = True
                     if not finite and (back := folder.recover(step, config.on_nonfinite)) is not None:
                         console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
                     if last:
@@ -197,6 +218,9 @@ def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFol
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             written = translate_to_zip(generator, progress.track(photos.readable(limit), total=limit), folder.images)
         console.print(f"{written} paintings of 256x256 are in {folder.images}")
+        console.print(f"The competition takes it: {check_submission(folder.images)} images.")
+    except SubmissionError as error:
+        console.print(f"(Not yet for the competition: {str(error).splitlines()[1][2:]}.)")
     except KeyboardInterrupt:
         console.print("Painting was interrupted: there is no images.zip of this run.")
 
@@ -207,7 +231,7 @@ def main() -> int:
     try:
         train(resumed(config))
     except (KeyError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        known = not isinstance(error, RuntimeError) or isinstance(error, CaptureError | DeviceError)
+        known = not isinstance(error, RuntimeError) or isinstance(error, CaptureError | DeviceError | UnavailableError)
         message = str(error) if known else explain_out_of_memory(error)
         if config.debug or message is None:
             raise

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
+import zipfile
 
 import pytest
 import torch
 
-from ganparts import cli
+from ganparts import GENERATORS, cli
 from ganparts.cli import doctor
+from ganparts.data import sample
+from ganparts.interchange import save_pretrained
+from ganparts.metrics import Scores
+from ganparts.submission import mirrored
 from ganparts.training import DeviceError
 
 
@@ -67,3 +73,60 @@ def test_a_mistake_is_one_line(monkeypatch, capsys):
         assert code == 1
         assert message in said.splitlines()[-1]
         assert "Traceback" not in said
+
+
+def test_images_are_scored_and_the_scores_written(monkeypatch, capsys, tmp_path):
+    folders = (str(sample() / "trainB"), str(sample() / "testA"))
+    out = tmp_path / "scores.json"
+    arguments = ("--limit", "6", "--photos", str(sample() / "testA"), "--workers", "0", "-o", str(out))
+    code, said = run(monkeypatch, capsys, "evaluate", *folders, *arguments)
+    assert code == 0
+    assert "KID" in said
+    scores = Scores.read_json(out)
+    assert (scores.real_count, scores.fake_count) == (69, 6)
+    assert scores.content_ssim == pytest.approx(1)
+    save_pretrained(GENERATORS.create("unet128", width=2), tmp_path / "model")
+    code, said = run(monkeypatch, capsys, "evaluate", folders[0], str(tmp_path / "model"), *arguments)
+    assert code == 0
+    assert Scores.read_json(out).content_ssim < 0.99
+    code, said = run(monkeypatch, capsys, "evaluate", str(tmp_path / "absent"), folders[0])
+    assert code == 1
+    assert "absent" in said
+
+
+def test_a_submission_is_written_and_checked(monkeypatch, capsys, tmp_path):
+    save_pretrained(GENERATORS.create("unet128", width=2), tmp_path / "model")
+    out = tmp_path / "images.zip"
+    code, said = run(
+        monkeypatch, capsys, "submission", str(tmp_path / "model"), str(sample() / "testA"), "-o", str(out), "--mirror"
+    )
+    assert code == 1
+    assert "42 images, where 7,000 to 10,000 are taken, 6,958 too few (ganparts submission --mirror" in said
+    with zipfile.ZipFile(out) as archive:
+        names = archive.namelist()
+    assert len(names) == 42
+    assert sum(name.endswith("_mirrored.jpg") for name in names) == 21
+    code, said = run(monkeypatch, capsys, "submission", str(out))
+    assert code == 1
+    assert "42 images" in said
+    code, said = run(monkeypatch, capsys, "submission", str(tmp_path / "model"))
+    assert code == 1
+    assert "give a folder of photos" in said
+    with zipfile.ZipFile(out) as archive:
+        encoded = archive.read(names[0])
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(7000):
+            archive.writestr(f"{number}.jpg", encoded)
+    monkeypatch.setattr(warnings, "showwarning", lambda *_, **__: None)
+    with pytest.warns(UserWarning, match="the same to the byte"):
+        code, said = run(monkeypatch, capsys, "submission", str(out))
+    assert code == 0
+    assert "is right: 7,000 images" in said
+
+
+def test_mirrored_photos_fill_up_to_the_count_and_no_further():
+    photos = [(str(number), torch.full((1, 1, 2), number).cumsum(-1)) for number in range(5)]
+    assert [name for name, _ in mirrored(photos, 7)] == ["0", "1", "2", "3", "4", "0_mirrored", "1_mirrored"]
+    assert [name for name, _ in mirrored(photos, 3)] == list("01234")
+    assert len(list(mirrored(photos, 100))) == 10
+    assert torch.equal(dict(mirrored(photos, 7))["1_mirrored"], photos[1][1].flip(-1))

@@ -370,3 +370,33 @@ def test_every_way_of_computing_can_be_asked_for_and_goes_on(tmp_path: Path):
     torch.testing.assert_close(again, states, rtol=0, atol=0)
     said = run("--resume", parted, "--precision", "fp32", "--seed", 3, code=1)
     assert "goes on by that run's own options: do not give precision, seed" in said
+
+
+def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "scores.py").write_text(
+        "from dataclasses import replace\n"
+        "from ganparts.metrics import Evaluator\n"
+        "given, whole = iter((0.4, 0.2, 0.3, 0.25, 0.1)), Evaluator.__call__\n"
+        "Evaluator.__call__ = lambda self, generator: replace(whole(self, generator), kid=next(given))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    out = tmp_path / "run"
+    evaluation = ("--evaluate-every", 2, "--evaluate-photos", 4, "--patience", 2, "--imports", "scores")
+    said = run(*QUICK, *evaluation, "--steps", 20, "--sample-every", 20, "--out", out)
+    assert re.search(r"Stopped by patience: kid is no better than 2 evaluations before, after step 8 of 20", said)
+    assert "Not yet for the competition: 2 images, where 7,000 to 10,000 are taken" in said
+    with (out / "scores.csv").open() as file:
+        scores = list(csv.DictReader(file))
+    assert [(row["step"], row["kid"]) for row in scores] == [("2", "0.4"), ("4", "0.2"), ("6", "0.3"), ("8", "0.25")]
+    assert all(float(row["fid"]) > 0 and -1 <= float(row["content_ssim"]) <= 1 for row in scores)
+    assert torch.load(out / "best.pt", weights_only=True)["step"] == 4
+    assert json.loads((out / "best.json").read_text()) == {"step": 4, "metric": "kid", "value": 0.2}
+    assert "KID, lower is better" in (out / "report.html").read_text()
+
+
+def test_evaluation_without_its_packages_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "hide.py").write_text("import sys\nsys.modules['torchmetrics'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    said = run(*QUICK, "--steps", 2, "--evaluate-every", 1, "--imports", "hide", "--out", tmp_path / "run", code=1)
+    assert "pip install 'ganparts[metrics]'" in said.splitlines()[-1]
+    assert "Traceback" not in said

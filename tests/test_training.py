@@ -238,17 +238,23 @@ def test_weights_that_are_not_finite_are_not_saved_and_are_gone_back_from(tmp_pa
 
 
 def test_the_best_checkpoint_is_kept(tmp_path: Path):
-    run = small_run()
-    folder = folder_of(tmp_path / "run", run)
+    run, path = small_run(), tmp_path / "run"
+    folder = folder_of(path, run)
     folder.start(resume=False)
-    for step, value, lower, kept in ((1, 0.3, True, True), (2, 0.4, True, False), (3, 0.2, True, True)):
+    for step, value, stale in ((1, 0.3, 0), (2, 0.4, 1), (3, 0.3, 2), (4, 0.2, 0), (5, 0.25, 1)):
         folder.save(step)
-        assert folder.keep_best(step, "kid", value, lower_is_better=lower) == kept
-    assert load_checkpoint(tmp_path / "run" / "best.pt")[0] == 3
-    assert json.loads((tmp_path / "run" / "best.json").read_text()) == {"step": 3, "metric": "kid", "value": 0.2}
-    assert folder.keep_best(4, "ssim", 0.5, lower_is_better=False)
-    assert not folder.keep_best(5, "ssim", 0.4, lower_is_better=False)
-    assert folder.keep_best(6, "ssim", 0.6, lower_is_better=False)
+        assert folder.save_scores(step, {"fid": 9.0 - step, "kid": value}, metric="kid") == stale
+    assert load_checkpoint(path / "best.pt")[0] == 4
+    assert json.loads((path / "best.json").read_text()) == {"step": 4, "metric": "kid", "value": 0.2}
+    folder.save(6)
+    again = folder_of(path, run)
+    assert again.start(resume=True) == 6
+    assert again.save_scores(6, {"fid": 1.0, "kid": 0.3}, metric="kid") == 2
+    load_checkpoint(path / "checkpoint_before.pt", **run)
+    shutil.copy(path / "checkpoint_before.pt", path / "checkpoint.pt")
+    assert folder_of(path, run).start(resume=True) == 5  # the sixth is done again
+    with (path / "scores.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == list("12345")
 
 
 def test_samples_and_the_report_are_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

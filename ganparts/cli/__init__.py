@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from ganparts.cli import doctor as _doctor
+from ganparts.cli import doctor, evaluate, submission  # noqa: F401 (they register themselves)
 from ganparts.cli.app import app, console
 
 __all__ = ["main"]
-
-del _doctor  # imported to register itself
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ Each measure is also a pure function of feature matrices.
 
 from ganparts.metrics.cache import cache_folder
 from ganparts.metrics.distances import content_distance, diversity, fid, kid, memorization, mifid
-from ganparts.metrics.evaluation import evaluate
+from ganparts.metrics.evaluation import Evaluator, evaluate
 from ganparts.metrics.extractors import (
     FEATURE_EXTRACTORS,
     UnavailableError,
@@ -23,6 +23,7 @@ from ganparts.metrics.scores import Scores
 
 __all__ = [
     "FEATURE_EXTRACTORS",
+    "Evaluator",
     "Scores",
     "UnavailableError",
     "cache_folder",

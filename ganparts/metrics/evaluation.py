@@ -29,7 +29,7 @@ from ganparts.metrics.sources import Entry, Source, open_source, photo_of_each
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["evaluate"]
+__all__ = ["Evaluator", "evaluate"]
 
 
 def evaluate(
@@ -105,6 +105,41 @@ def evaluate(
         content_ssim=ssim,
         photos_digest=photos_digest[:16] if photos_digest else None,
     )
+
+
+class Evaluator:
+    """Scores one generator again and again, under the same conditions: while it is trained.
+
+    Args:
+        real: as in :func:`evaluate`.
+        photos: to paint, always the same.
+        extractor: as there; made once.
+        limit: of the photos.
+        device: where the extractor computes.
+        workers: processes that decode and resize.
+
+    Raises:
+        UnavailableError: a package or weights that a score needs are not here.
+    """
+
+    def __init__(
+        self,
+        real: Source,
+        *,
+        photos: Source,
+        extractor: str = "auto",
+        limit: int | None = None,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ):
+        require("torchmetrics.functional.image", "torchmetrics")
+        self.extractor = create_extractor(extractor).to(device)
+        self.real, self.photos, self.limit, self.workers = real, photos, limit, workers
+
+    def __call__(self, generator: nn.Module) -> Scores:
+        """The scores of what a generator, in whatever mode, makes of the photos."""
+        conditions = {"limit": self.limit, "workers": self.workers, "progress": False}
+        return evaluate(self.real, generator, photos=self.photos, extractor=self.extractor, **conditions)
 
 
 def _measures(real: Tensor, fake: Tensor) -> dict[str, float]:

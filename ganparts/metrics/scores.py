@@ -100,6 +100,10 @@ class Scores:
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in _MEASURES}
         return {name: after - before for name, (before, after) in pairs.items() if None not in (before, after)}
 
+    def values(self) -> dict[str, float]:
+        """The scores that there are, by name."""
+        return {name: value for name in _MEASURES if (value := getattr(self, name)) is not None}
+
     def table(self) -> Table:
         """The scores as a rich table."""
         from rich.table import Table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.training.checkpoint import load_checkpoint, newest_checkpoint, previous_checkpoint, save_checkpoint
+from ganparts.training.monitor import append_row, drop_rows_beyond
 from ganparts.training.report import write_report
 from ganparts.training.samples import fetch_later, paint_grid, save_grid
 
@@ -41,6 +43,7 @@ class RunFolder:
     ``config.json``            options, the numbers that they settled on, machine, versions
     ``losses.csv``             a row every so many steps
     ``warnings.jsonl``         early warnings, if there were any
+    ``scores.csv``             a row an evaluation, if there were any
     ``samples/``               grids of the same photos, ``step_0000270.png``
     ``checkpoint.pt``          everything that a run needs to go on
     ``checkpoint_before.pt``   the one before it
@@ -65,6 +68,7 @@ class RunFolder:
         self.path, self.stateful = path, stateful
         self.losses, self.generator, self.images = path / "losses.csv", path / "generator", path / "images.zip"
         self.warnings, self.checkpoint = path / "warnings.jsonl", path / "checkpoint.pt"
+        self.scores = path / "scores.csv"
         self.parts = {
             place: f"{name}({', '.join(f'{option}={value!r}' for option, value in chosen.items())})"
             for place, part in stateful["model"].named_children()
@@ -103,6 +107,7 @@ class RunFolder:
             newest = newest_checkpoint(self.checkpoint)
             self._compare(newest, load_checkpoint(newest)[1])
             step, _ = load_checkpoint(newest, **self.stateful)
+            drop_rows_beyond(self.scores, step)
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
             self._check_room()
@@ -176,17 +181,28 @@ class RunFolder:
         self._rolled_back += 1
         return load_checkpoint(newest, **self.stateful)[0]
 
-    def keep_best(self, step: int, metric: str, value: float, *, lower_is_better: bool = True) -> bool:
-        """Keep the checkpoint that was just saved as ``best.pt`` if its score beats the best one's; whether it does."""
-        path = self.path / "best.json"
-        best = json.loads(path.read_text()) if path.exists() else None
-        if best and best["metric"] == metric and (value >= best["value"]) == lower_is_better:
-            return False
-        partial = self.path / "best.pt.partial"
-        shutil.copyfile(self.checkpoint, partial)
-        os.replace(partial, self.path / "best.pt")
-        path.write_text(json.dumps({"step": step, "metric": metric, "value": value}) + "\n")
-        return True
+    def save_scores(self, step: int, scores: Mapping[str, float], *, metric: str) -> int:
+        """Write the scores of the checkpoint that was just saved, and keep it as ``best.pt`` if it is the best.
+
+        Args:
+            step: of the checkpoint.
+            scores: by name, lower ones being better.
+            metric: the one that decides.
+
+        Returns:
+            How many scores were written since the best, 0 if these are.
+        """
+        append_row(self.scores, {"step": step, **scores})
+        with self.scores.open() as file:
+            values = [float(row[metric]) for row in csv.DictReader(file)]
+        best = min(range(len(values)), key=lambda place: (values[place], place))
+        if best == len(values) - 1:
+            partial = self.path / "best.pt.partial"
+            shutil.copyfile(self.checkpoint, partial)
+            os.replace(partial, self.path / "best.pt")
+            content = {"step": step, "metric": metric, "value": scores[metric]}
+            (self.path / "best.json").write_text(json.dumps(content) + "\n")
+        return len(values) - 1 - best
 
     def save_samples(self, step: int, photos: Tensor, stages: Sequence[nn.Module]) -> None:
         """Paint the grid of a step (see :func:`paint_grid`); write it and renew the report in the background."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import Tensor
 
-__all__ = ["Monitor"]
+__all__ = ["Monitor", "append_row", "drop_rows_beyond"]
 
 ItemT = TypeVar("ItemT")
 
@@ -54,7 +54,7 @@ class Monitor:
         self.board = None if tensorboard is None else _summary_writer(tensorboard, start)
         self.csv_path, self.pairs, self.every, self.steps = csv_path, pairs, every, steps
         self.console = console or Console()
-        self._drop_rows_beyond(start)
+        drop_rows_beyond(csv_path, start)
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -113,7 +113,7 @@ class Monitor:
         self._since, self._since_step, self._waited = now, step, 0.0
         row = {"step": step, "learning_rate": learning_rate, "images_per_second": round(images, 3)}
         row |= {"data_wait": round(waiting, 4)} | values
-        self._append(row)
+        append_row(self.csv_path, row)
         self._show(step, values, f"{images:.1f} images/s, {waiting:.1%} waiting for data")
         if self.board is not None:
             for name, value in row.items():
@@ -129,19 +129,23 @@ class Monitor:
             self._printed = elapsed
             self.console.print(f"step {step}/{self.steps}  {rate}  {shown}")
 
-    def _drop_rows_beyond(self, step: int) -> None:
-        if self.csv_path.exists():
-            header, *rows = self.csv_path.read_text().splitlines(keepends=True) or [""]
-            kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
-            self.csv_path.write_text("".join([header, *kept]) if kept else "")
 
-    def _append(self, row: dict[str, float]) -> None:
-        new = not self.csv_path.exists() or self.csv_path.stat().st_size == 0
-        with self.csv_path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+def drop_rows_beyond(path: Path, step: int) -> None:
+    """Drop rows of steps that a run which goes on does again, and what a crash left half written."""
+    if path.exists():
+        header, *rows = path.read_text().splitlines(keepends=True) or [""]
+        kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
+        path.write_text("".join([header, *kept]) if kept else "")
+
+
+def append_row(path: Path, row: Mapping[str, float]) -> None:
+    """Append a row to a CSV, after a header if it is the first."""
+    new = not path.exists() or path.stat().st_size == 0
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def _summary_writer(folder: Path, start: int) -> Any:
