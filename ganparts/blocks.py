@@ -1,7 +1,7 @@
 """What generators and discriminators are built from: normalisation, padding, upsampling, initialisation.
 
-Deviation from ``torch.nn``: :class:`InstanceNorm2d` keeps a channels-last layout and copes with a 1x1 map, which
-PyTorch's refuses in training.
+Deviations from ``torch.nn``: :class:`InstanceNorm2d` keeps a channels-last layout and copes with a 1x1 map, which
+PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA where that is asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ __all__ = [
     "InstanceNorm2d",
     "Norm",
     "Padding",
+    "ReflectionPad2d",
     "Upsample",
     "check_images",
     "init_weights",
@@ -70,6 +71,25 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         return instance_norm(input, self.weight, self.bias, self.eps)
 
 
+class ReflectionPad2d(nn.ReflectionPad2d):
+    """PyTorch's, but for deterministic algorithms on CUDA (``torch.use_deterministic_algorithms``).
+
+    There PyTorch's backward adds in whatever order threads come, so the padding is put together of mirrored slices.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.is_cuda and torch.are_deterministic_algorithms_enabled():
+            return _mirror_margins(_mirror_margins(input, self.padding[0], 3), self.padding[2], 2)
+        return super().forward(input)
+
+
+def _mirror_margins(images: Tensor, margin: int, axis: int) -> Tensor:
+    size = images.shape[axis]
+    before = images.narrow(axis, 1, margin).flip(axis)
+    after = images.narrow(axis, size - 1 - margin, margin).flip(axis)
+    return torch.cat([before, images, after], axis)
+
+
 def _group_norm(channels: int) -> nn.Module:
     # 32 groups (Wu and He 2018, arXiv 1803.08494), or the most that divide narrow layers
     return nn.GroupNorm(next(groups for groups in range(min(32, channels), 0, -1) if channels % groups == 0), channels)
@@ -117,7 +137,7 @@ def padded_conv(
         ValueError: an unknown padding or norm.
     """
     margin = kernel // 2
-    pads = {"reflect": [nn.ReflectionPad2d(margin)], "replicate": [nn.ReplicationPad2d(margin)], "zero": []}
+    pads = {"reflect": [ReflectionPad2d(margin)], "replicate": [nn.ReplicationPad2d(margin)], "zero": []}
     pad = pads[_one_of("padding", padding, pads)]
     return [*pad, *normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin), norm)]
 

@@ -91,6 +91,20 @@ def test_data_loading_is_measured(tmp_path: Path):
     assert all(row["pairs_per_second"] > 0 for row in results(out))
 
 
+def test_quality_is_scored_by_run_and_seed(tmp_path: Path):
+    runs = tmp_path / "runs.txt"
+    runs.write_text("tiny = --width 2 --image-size 32 --generator resnet6\n")
+    counts = ("--pairs", "4", "--evaluations", "2", "--photos", "3", "--seeds", "0", "1", "--device", "cpu")
+    assert "tiny" in run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path))
+    rows = results(tmp_path / "quality.json")
+    assert [(row["seed"], [score["step"] for score in row["scores"]]) for row in rows] == [(0, [2, 4]), (1, [2, 4])]
+    assert rows[0]["best"]["kid"] != rows[1]["best"]["kid"]
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    assert not (tmp_path / "runs").exists()
+    runs.write_text("wrong = --generator resnet8\n")
+    assert "no generator named" in run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path), code=1)
+
+
 def test_import_time_is_measured(tmp_path: Path):
     out = tmp_path / "import.json"
     assert "ganparts / torch:" in run("import_time", "--rounds", "1", "--out", str(out))
@@ -136,7 +150,7 @@ def test_a_report_needs_records(tmp_path: Path):
     assert "there is no folder" in run("report", str(tmp_path / "absent"), code=1)
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS, "fuzz", "faults"])
+@pytest.mark.parametrize("name", [*PROGRAMS, "fuzz", "faults", "quality"])
 def test_help(name: str):
     said = run(name, "--help")
     assert "--out" in said or "FOLDER" in said

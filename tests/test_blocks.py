@@ -4,8 +4,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from ganparts.blocks import InstanceNorm2d, _pointwise_instance_norm, instance_norm, keras_instance_norm
+from ganparts.blocks import (
+    InstanceNorm2d,
+    ReflectionPad2d,
+    _pointwise_instance_norm,
+    instance_norm,
+    keras_instance_norm,
+)
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(2, 6), st.booleans(), st.integers(0, 2**31))
@@ -52,3 +59,18 @@ def test_keras_instance_norm_draws_its_scale_around_zero():
     assert abs(scales.mean()) < 0.001
     assert scales.std().item() == pytest.approx(0.02, rel=0.05)
     assert keras_instance_norm(3).eps == 1e-3
+
+
+@pytest.mark.parametrize("margin", [1, 3])
+def test_padding_of_mirrored_slices_is_reflection(margin: int, monkeypatch: pytest.MonkeyPatch):
+    images = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    pad, weights = ReflectionPad2d(margin), torch.randn(2, 3, 5 + 2 * margin, 7 + 2 * margin, dtype=torch.float64)
+    expected = pad(images)
+    (wanted,) = torch.autograd.grad((expected * weights).sum(), images)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(nn.functional, "pad", None)
+    result = pad(images)
+    (got,) = torch.autograd.grad((result * weights).sum(), images)
+    assert torch.equal(result, expected)
+    torch.testing.assert_close(got, wanted)
