@@ -39,19 +39,19 @@ class NotFiniteError(ValueError):
 class RunFolder:
     """A run's configuration, losses, warnings, samples, checkpoints, weights, paintings and report.
 
-    =========================  ==============================================================
-    ``config.json``            options, the numbers that they settled on, machine, versions
-    ``losses.csv``             a row every so many steps
-    ``warnings.jsonl``         early warnings, if there were any
-    ``scores.csv``             a row an evaluation, if there were any
-    ``samples/``               grids of the same photos, ``step_0000270.png``
-    ``checkpoint.pt``          everything that a run needs to go on
-    ``checkpoint_before.pt``   the one before it
-    ``best.pt``, ``best.json`` the checkpoint with the best score, and its score
-    ``generator/``             weights and configuration, for ``from_pretrained``
-    ``images.zip``             paintings
-    ``report.html``            all of it to look at
-    =========================  ==============================================================
+    ==========================  =============================================================
+    ``config.json``             options, the numbers that they settled on, machine, versions
+    ``losses.csv``              a row every so many steps
+    ``warnings.jsonl``          early warnings, if there were any
+    ``scores.csv``              a row an evaluation, if there were any
+    ``samples/``                grids of the same photos, ``step_0000270.png``
+    ``checkpoint.pt``           everything that a run needs to go on
+    ``checkpoint_before.pt``    the one before it
+    ``best.pt``, ``best.json``  the checkpoint with the best score, and its score
+    ``generator/``              weights and configuration, for ``from_pretrained``
+    ``images.zip``              paintings
+    ``report.html``             all of it to look at
+    ==========================  =============================================================
 
     Pictures and the report are written by a thread of its own, so that training never waits for them.
 
