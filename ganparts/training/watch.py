@@ -43,9 +43,10 @@ def picture_statistics(photos: Tensor, paintings: Tensor) -> dict[str, Tensor]:
         paintings: of them, of the same shape.
 
     Returns:
-        ``difference``: mean absolute difference of painting and photo; ``correlation``: of a photo's and its painting's values, the mean over
-        pictures (-1: inverted); ``contrast``: standard deviation within a painting, the mean over pictures;
-        ``brightness``: mean value; ``variety``: standard deviation between paintings against that between photos.
+        ``difference``: mean absolute difference of painting and photo; ``correlation``: of a photo's and its painting's
+        values, the mean over pictures (-1: inverted); ``contrast``: standard deviation within a painting, the mean over
+        pictures; ``brightness``: mean value; ``variety``: standard deviation between paintings against that between
+        photos.
     """
     photos, paintings = photos.float(), paintings.float()
     flat = [images.flatten(1) - images.flatten(1).mean(1, keepdim=True) for images in (photos, paintings)]
