@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from typing import Annotated
 
 import torch
@@ -15,7 +13,7 @@ from rich.table import Table
 from ganparts.cli.app import app, console
 from ganparts.cyclegan import MEMORY_LEVELS, build_cyclegan, memory_need
 from ganparts.cyclegan.options import PresetOptions
-from ganparts.training import DeviceError, Policy, PolicyOptions, available_memory, choose_policy, pick_device
+from ganparts.training import DeviceError, Policy, PolicyOptions, available_memory, choose_policy, pick_device, versions
 
 __all__ = ["DoctorOptions", "doctor"]
 
@@ -35,7 +33,7 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
     Device, PyTorch's kernels for it, how a training step would be computed and why, memory, and the largest batch
     that fits. Example: ganparts doctor --preset two_objective --image-size 128
     """
-    console.print(_versions())
+    console.print(_software())
     failure, device = None, torch.device("cpu")
     try:
         device = pick_device(options.device)
@@ -71,12 +69,11 @@ def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) 
     _print_table(("--memory", f"batch size {preset.batch_size}", "largest batch that fits"), rows)
 
 
-def _versions() -> str:
-    packages = ("ganparts", "torch", "torchvision", "timm")
-    found = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+def _software() -> str:
+    found = ", ".join(f"{name} {version}" for name, version in versions().items())
     cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
     kernels = f", kernels for {', '.join(torch.cuda.get_arch_list())}" if torch.cuda.is_available() else ""
-    return f"Python {sys.version.split()[0]}, {found} (built with {cuda}{kernels})"
+    return f"{found} (built with {cuda}{kernels})"
 
 
 def _hardware(device: torch.device) -> str:

@@ -8,6 +8,7 @@ from ganparts.training.device import (
     explain_out_of_memory,
     make_deterministic,
     pick_device,
+    versions,
 )
 from ganparts.training.folder import NotFiniteError, RunFolder
 from ganparts.training.monitor import Monitor
@@ -48,5 +49,6 @@ __all__ = [
     "sample_photos",
     "save_checkpoint",
     "save_grid",
+    "versions",
     "write_report",
 ]

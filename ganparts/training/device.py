@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "make_deterministic", "pick_device"]
+__all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "make_deterministic", "pick_device", "versions"]
 
 
 class DeviceError(RuntimeError):
@@ -41,6 +41,16 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(_explain(device, error)) from error
     return device
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide a run's numbers."""
+    import torchvision
+
+    import ganparts
+
+    packages = {"torch": torch, "torchvision": torchvision, "ganparts": ganparts}
+    return {"python": sys.version.split()[0]} | {name: str(package.__version__) for name, package in packages.items()}
 
 
 def make_deterministic(wished: bool = True) -> None:

@@ -8,12 +8,10 @@ import os
 import platform
 import re
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.training.checkpoint import load_checkpoint, newest_checkpoint, previous_checkpoint, save_checkpoint
+from ganparts.training.device import versions
 from ganparts.training.monitor import append_row, drop_rows_beyond
 from ganparts.training.report import write_report
 from ganparts.training.samples import fetch_later, paint_grid, save_grid
@@ -76,7 +75,7 @@ class RunFolder:
         }
         device = next(stateful["model"].parameters()).device
         whole = {"options": options, "settled": settled, "parts": self.parts}
-        whole |= {"machine": _machine(device), "versions": _versions()}
+        whole |= {"machine": _machine(device), "versions": versions()}
         self.config = json.loads(json.dumps(whole, default=_in_words))
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="run folder")
         self._written: list[Future[None]] = []
@@ -244,11 +243,6 @@ def _machine(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _versions() -> dict[str, str]:
-    packages = {name: metadata.version(name) for name in ("ganparts", "torchvision")}
-    return {"python": sys.version.split()[0], "torch": str(torch.__version__)} | packages
 
 
 def _in_words(value: object) -> str:
