@@ -47,9 +47,8 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that decide a run's numbers."""
     import torchvision
 
-    import ganparts
-
-    packages = {"torch": torch, "torchvision": torchvision, "ganparts": ganparts}
+    own = sys.modules["ganparts"]  # importing it would import all that stands above this module
+    packages = {"torch": torch, "torchvision": torchvision, "ganparts": own}
     return {"python": sys.version.split()[0]} | {name: str(package.__version__) for name, package in packages.items()}
 
 
