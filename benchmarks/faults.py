@@ -96,7 +96,7 @@ def trial(config: Config, number: int, folder: Path, seconds: float, expected: d
         step, states = step_and_states(out)
         result["identical"] = step == config.steps and same(states, expected)
     elif log.exists():
-        result["said"] = log.read_text().splitlines()[-3:]
+        result["said"] = log.read_text().splitlines()[-40:]
     return result
 
 

@@ -23,10 +23,11 @@ from ganparts import Pair
 from ganparts.training import pick_device
 
 CLASSES = {  # the first class one of whose words is in a kernel's name
+    "fused by the compiler": ("triton_",),
+    "copies": ("memcpy", "memset", "copy_kernel"),
     "convolution": ("conv", "gemm", "cutlass", "wgrad", "dgrad", "fprop", "winograd", "xmma", "cudnn", "implicit"),
     "optimizer": ("adam", "multi_tensor", "lerp"),
-    "norm and padding": ("norm", "reduce", "welford", "pad", "triton", "elementwise", "var_mean", "cat", "index"),
-    "copies": ("memcpy", "memset", "copy"),
+    "norm and padding": ("norm", "moments", "reduce", "welford", "pad", "elementwise", "var_mean", "cat", "index"),
 }
 
 

@@ -106,7 +106,7 @@ def race(config: Config, model: CycleGAN, pair: Pair, textbook: Mode, mode: Mode
 
 
 def _peak_bytes(step: Any, device: torch.device) -> int:
-    """What PyTorch's allocator reserved at most for one step, weights and what else is there included."""
+    """What PyTorch's allocator reserved at most; what a replayed graph uses lies in a pool of its own."""
     if device.type != "cuda":
         return 0
     torch.cuda.synchronize(device)
@@ -114,7 +114,7 @@ def _peak_bytes(step: Any, device: torch.device) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     step()
     torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device)
+    return torch.cuda.max_memory_reserved(device)
 
 
 def count_flops(config: Config, generator: str, size: int, batch_size: int) -> int:

@@ -52,13 +52,14 @@ def instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, ep
 
 
 def _pointwise_instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    variance, mean = torch.var_mean(images, (2, 3), correction=0, keepdim=True)
-    normalised = (images - mean) * torch.rsqrt(variance + eps)
+    wide = images.float() if images.dtype in (torch.bfloat16, torch.float16) else images  # or the mean is rounded
+    variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
+    normalised = (wide - mean) * torch.rsqrt(variance + eps)
     if weight is not None:
         normalised = normalised * weight[:, None, None]
     if bias is not None:
         normalised = normalised + bias[:, None, None]
-    return normalised
+    return normalised.to(images.dtype)
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):

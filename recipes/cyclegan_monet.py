@@ -20,6 +20,7 @@ from rich.progress import Progress
 from torch import nn
 
 import ganparts
+from ganparts import training
 from ganparts.blocks import recompute_blocks
 from ganparts.cyclegan import AveragedGenerators, plan_memory
 from ganparts.cyclegan.options import PresetOptions
@@ -28,24 +29,6 @@ from ganparts.interchange import describe_network, save_pretrained
 from ganparts.metrics import Evaluator, UnavailableError
 from ganparts.protocols import Pair
 from ganparts.submission import SubmissionError, check_submission
-from ganparts.training import (
-    CaptureError,
-    DeviceError,
-    Monitor,
-    PolicyOptions,
-    RunFolder,
-    RunOptions,
-    StopSignals,
-    Watch,
-    available_memory,
-    choose_policy,
-    explain_out_of_memory,
-    gradient_norms,
-    make_deterministic,
-    pick_device,
-    resumed,
-    sample_photos,
-)
 from ganparts.translate import translate_to_zip
 
 CPU_NOTE = """A CPU scales down what no option chose: few steps, batch 1, width 32, small images; the paper's ResNet
@@ -55,7 +38,7 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Config(RunOptions, PolicyOptions, PresetOptions):
+class Config(training.RunOptions, training.PolicyOptions, PresetOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: Path | None = None
@@ -92,8 +75,8 @@ def train(config: Config) -> None:
     """Train, paint, and leave everything in the run folder."""
     for module in config.imports:
         importlib.import_module(module)
-    device = pick_device(config.device)
-    make_deterministic(config.deterministic)
+    training.make_deterministic(config.deterministic)
+    device = training.pick_device(config.device)
     preset = config.settle(small=device.type == "cpu")
     domains = open_domains(
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
@@ -104,7 +87,13 @@ def train(config: Config) -> None:
     few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
     steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
 
-    policy = choose_policy(device, config)
+    policy = training.choose_policy(device, config)
+    free, batch = training.available_memory(device), preset.batch_size
+    plan = plan_memory(
+        partial(ganparts.build_cyclegan, preset),
+        **{"batch_size": batch, "available": free, "size": preset.crop, "level": config.memory},
+        **{"device_type": device.type, "averaged": preset.ema_decay is not None, "context": policy.autocast},
+    )
     torch.manual_seed(config.seed)
     model = ganparts.build_cyclegan(preset).to(device)
     describe_network(model.generator_ab)  # refuses now, not after training, one that could not be saved
@@ -116,7 +105,12 @@ def train(config: Config) -> None:
     stateful = {"model": model, "optimizers": optimizers} | ({} if averages is None else {"averages": averages})
     settled = preset.numbers() | {"device": device.type, "steps": steps, "data": domains.origin, "pairs": len(dataset)}
     out = config.folder
-    folder = RunFolder(out, options=vars(config), settled=settled | {"precision": policy.precision}, **stateful)
+    folder = training.RunFolder(
+        out,
+        options=vars(config) | {"memory": plan.level},
+        settled=settled | {"precision": policy.precision},
+        **stateful,
+    )
     start = folder.start(resume=config.resume is not None)
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
     console.print(
@@ -127,12 +121,6 @@ def train(config: Config) -> None:
         console.print(CPU_NOTE)
     for name, choice, reason in policy.describe():
         console.print(f"  {name} {choice}: {reason}")
-    free, batch = available_memory(device), preset.batch_size
-    plan = plan_memory(
-        partial(ganparts.build_cyclegan, preset),
-        **{"batch_size": batch, "available": free, "size": preset.crop, "level": config.memory},
-        **{"device_type": device.type, "averaged": averages is not None, "context": policy.autocast},
-    )
     recompute_blocks(model, plan.level == "lowest")
     console.print(
         f"  memory {plan.level}: needs about {plan.need.at(batch) / 2**30:.1f} of {free / 2**30:.1f} GiB; the largest "
@@ -156,18 +144,21 @@ def train(config: Config) -> None:
     pairs = load_pairs(dataset, batch_size=batch, start=start, steps=steps, workers=workers, device=device)
     board = out / "tensorboard" if config.tensorboard else None
     lengths = {"steps": steps, "start": start, "pairs": batch, "every": config.log_every}
-    monitor = Monitor(folder.losses, **lengths, console=console, tensorboard=board)
-    watch = Watch(folder.warnings, start=start, say=lambda finding: console.print(f"warning: {finding}"))
-    photos = sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
+    monitor = training.Monitor(folder.losses, **lengths, console=console, tensorboard=board)
+    watch = training.Watch(folder.warnings, start=start, say=lambda finding: console.print(f"warning: {finding}"))
+    photos = training.sample_photos(domains.test_a or domains.a, count=6, size=preset.crop).to(device)
     sample_every = config.sample_every or max(1, steps // 10)
     networks = {name: network for name, network in model.named_children() if name.startswith(("gen", "disc"))}
+    guarded = optimizers.scaler is not None
     painters, evaluate = averages or model, None
+    if config.patience and not config.evaluate_every:
+        raise ValueError(f"--patience {config.patience} needs evaluations: give --evaluate-every, too")
     if config.evaluate_every:
         judged = {"photos": domains.test_a or domains.a, "limit": config.evaluate_photos}
         evaluate = Evaluator(domains.b, **judged, extractor=config.extractor, device=device, workers=workers)
     step, stages = start, (painters.generator_ab, painters.generator_ba)  # photo, painting of it, photo again
     with folder:
-        with StopSignals(time_limit=config.time_limit) as stop, monitor:
+        with training.StopSignals(time_limit=config.time_limit) as stop, monitor:
             try:
                 for step, pair in enumerate(monitor.timed(pairs), start + 1):
                     learning_rate, finite = preset.learning_rate * preset.schedule(step - 1, steps), True
@@ -175,8 +166,9 @@ def train(config: Config) -> None:
                     losses = train_step(pair)
                     last = step == steps or stop.requested
                     if monitor.is_due(step):
-                        norms = gradient_norms(networks)
-                        finite = watch.numbers(step, monitor.log(step, losses | norms, learning_rate))
+                        norms = training.gradient_norms(networks)
+                        # a scaler leaves such steps out, and tries larger factors until one is
+                        finite = watch.numbers(step, monitor.log(step, losses | norms, learning_rate), guarded=guarded)
                         folder.refresh_report()
                     if step % LOOK_EVERY == 0:
                         watch.pictures(step, stages[0], photos)
@@ -192,6 +184,7 @@ def train(config: Config) -> None:
                             last = True
                     if not finite and (back := folder.recover(step, config.on_nonfinite)) is not None:
                         console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
+                        folder.save(step)
                     if last:
                         break
             except UnreadableImageError:  # what was learnt so far is kept
@@ -208,7 +201,9 @@ def train(config: Config) -> None:
     console.print(f"The record of the run is {folder.path / 'report.html'}")
 
 
-def paint(config: Config, generator: nn.Module, domains: Domains, folder: RunFolder, device: torch.device) -> None:
+def paint(
+    config: Config, generator: nn.Module, domains: Domains, folder: training.RunFolder, device: torch.device
+) -> None:
     """Write ``images.zip``: paintings of the photos, those that were kept out of training first."""
     photos = domains.photos()
     total = len(photos)
@@ -229,10 +224,12 @@ def main() -> int:
     warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}")
     config = tyro.cli(Config, description=__doc__)
     try:
-        train(resumed(config))
+        train(training.resumed(config))
     except (KeyError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-        known = not isinstance(error, RuntimeError) or isinstance(error, CaptureError | DeviceError | UnavailableError)
-        message = str(error) if known else explain_out_of_memory(error)
+        known = not isinstance(error, RuntimeError) or isinstance(
+            error, training.CaptureError | training.CompileError | training.DeviceError | UnavailableError
+        )
+        message = str(error) if known else training.explain_out_of_memory(error)
         if config.debug or message is None:
             raise
         console.print(f"error: {message}")

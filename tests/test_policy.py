@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -9,14 +11,16 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 
 from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.augment import DiffAugment
 from ganparts.cyclegan import AveragedGenerators, Optimizers
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
-from ganparts.training import CapturedStep, CaptureError, PolicyOptions, capture, choose_policy
+from ganparts.training import CapturedStep, CaptureError, CompileError, PolicyOptions, capture, choose_policy
 
+policy_module = importlib.import_module("ganparts.training.policy")
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
 
@@ -32,7 +36,8 @@ CUDA = torch.device("cuda")
         ((9, 0), ("bf16", "channels_last", 1, True, True)),
     ],
 )
-def test_auto_is_decided_by_the_device(capability, expected):
+def test_auto_is_decided_by_the_device(monkeypatch, capability, expected):
+    monkeypatch.setattr(policy_module, "_compiler_lacks", lambda: None)
     policy = choose_policy(CUDA, capability=capability)
     assert (policy.precision, policy.layout, policy.streams, policy.capture, policy.compile) == expected
     assert policy.scaling == (policy.precision == "fp16")
@@ -43,6 +48,29 @@ def test_a_cpu_compiles_and_captures_nothing():
     assert (policy.precision, policy.layout, policy.streams, policy.capture, policy.compile) == (
         *("fp32", "channels_first", 1, False, False),
     )
+
+
+def test_without_triton_or_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    policy = choose_policy(CUDA, capability=(9, 0))
+    assert (policy.compile, policy.reasons["compile"]) == (False, "Triton needs a C compiler, and there is none")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose_policy(CUDA, capability=(9, 0)).reasons["compile"] == "Triton is not installed"
+    with pytest.raises(ValueError, match=r"--compile on is not possible on a card of capability 9\.0"):
+        choose_policy(CUDA, PolicyOptions(compile="on"), capability=(9, 0))
+
+
+def test_a_network_that_cannot_be_compiled_says_so():
+    model = small()
+    step = choose_policy(CPU, PolicyOptions(compile="on")).wrap(lambda pair: fail(), networks=(model.generator_ab,))
+
+    def fail():
+        raise BackendCompilerFailed(print, RuntimeError("no compiler\nmore"), None)
+
+    with pytest.raises(CompileError, match=r"cannot be compiled \(.*\): train with --compile off"):
+        step(pairs(1)[0])
+    assert "forward" not in vars(model.generator_ab)
 
 
 def test_every_choice_can_be_forced_and_says_why():
@@ -162,6 +190,19 @@ def test_a_step_that_overflows_is_left_out_and_lowers_the_scale():
     assert again.scaler.get_scale() == 2.0**15
 
 
+def test_steps_that_are_not_finite_can_be_left_out_without_a_scale():
+    plain = small().double()
+    guarded = deepcopy(plain)
+    optimizers = make_optimizers(guarded, skip_nonfinite=True)
+    assert optimizers.scaler is not None
+    train(guarded, optimizers, 1)
+    before = deepcopy(guarded.state_dict())
+    for _ in range(200):
+        train_step(guarded, Pair(*(images * float("nan") for images in pairs(1, torch.float64)[0])), optimizers)
+    assert optimizers.scaler.get_scale() == 1.0
+    assert all(torch.equal(parameter, before[name]) for name, parameter in guarded.named_parameters())
+
+
 def test_channels_last_changes_only_the_layout():
     model = small().double()
     other = deepcopy(model)
@@ -263,6 +304,10 @@ def test_warming_up_leaves_no_trace_in_a_captured_step(monkeypatch: pytest.Monke
 
 def test_states_are_loaded_in_place():
     things = everything(scaling=False)
+    optimizers = (things["optimizers"].generators, things["optimizers"].discriminators)
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = torch.tensor(2e-4)  # as on CUDA
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     train_step(things["model"], pairs(1)[0], things["optimizers"])
     fresh = everything(scaling=False)
 
@@ -277,6 +322,9 @@ def test_states_are_loaded_in_place():
     for name, thing in things.items():
         thing.load_state_dict(fresh[name].state_dict())
     assert addresses() == before
+    assert all(optimizer.param_groups[0]["lr"] is rate for optimizer, rate in zip(optimizers, rates, strict=True))
+    things["optimizers"].set_learning_rate(1e-4)
+    assert [float(rate) for rate in rates] == pytest.approx([1e-4, 1e-4])
     assert things["model"].replay_a.count == 0
     states = things["optimizers"].state_dict()["generators"]["state"].values()
     assert all(not tensor.any() for state in states for tensor in state.values())
@@ -294,7 +342,7 @@ def test_another_shape_is_recorded_anew_and_losses_stay_their_own(monkeypatch: p
 
 def test_a_step_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch):
     class Graph:
-        def __init__(self, *_: object): ...
+        def __init__(self, *_: object, **__: object): ...
         def __enter__(self): ...
         def __exit__(self, *_: object): ...
 

@@ -171,6 +171,7 @@ def test_help_explains_every_option_with_its_default():
         (("--photos", str(sample() / "testA")), "photos alone do not make pairs: give a folder of paintings too"),
         (("--paintings", str(RECIPE), "--data", str(sample())), "cyclegan_monet.py is a file: give the folder"),
         (("--imports", "no_such_module"), "No module named 'no_such_module'"),
+        (("--patience", "2"), "--patience 2 needs evaluations: give --evaluate-every, too"),
     ],
 )
 def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, options, message):
@@ -346,13 +347,14 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path):
     torch.testing.assert_close(torch.load(checkpoint, weights_only=True)["states"], expected, rtol=0, atol=0)
 
 
-def test_every_way_of_computing_can_be_asked_for_and_goes_on(tmp_path: Path):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])  # whose first steps overflow and are left out
+def test_every_way_of_computing_can_be_asked_for_and_goes_on(tmp_path: Path, precision: str):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    ways = ("--generator", "resnet6", "--image-size", 32, "--precision", "bf16", "--layout", "channels_last")
+    ways = ("--generator", "resnet6", "--image-size", 32, "--precision", precision, "--layout", "channels_last")
     more = ("--memory", "lowest", "--ema-decay", 0.9, "--hold-data", "on", "--tensorboard", "--deterministic")
     options = (*QUICK, *ways, *more, "--checkpoint-every", 1)
     said = run(*options, "--steps", 4, "--out", whole)
-    for part in ("precision bf16: as asked", "layout channels_last: as asked", "memory lowest: needs about"):
+    for part in (f"precision {precision}: as asked", "layout channels_last: as asked", "memory lowest: needs about"):
         assert part in said
     assert list((whole / "tensorboard").iterdir())
     states = torch.load(whole / "checkpoint.pt", weights_only=True)["states"]

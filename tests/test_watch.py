@@ -98,6 +98,14 @@ def test_numbers_that_are_not_finite_are_warned_of(tmp_path: Path):
     assert finding.what == "gan_ab, grad_norm_x became nan, inf."
 
 
+def test_guarded_optimizers_may_meet_gradients_that_are_not_finite(tmp_path: Path):
+    watch, found = watched(tmp_path)
+    assert watch.numbers(10, {"gan_ab": 0.5, "grad_norm_x": float("inf")}, guarded=True)
+    assert not found
+    assert watch.numbers(20, {"gan_ab": float("nan"), "grad_norm_x": float("inf")}, guarded=True)
+    assert [finding.what for finding in found] == ["gan_ab became nan."]
+
+
 def test_a_discriminator_that_won_is_warned_of_when_it_lasts(tmp_path: Path):
     watch, found = watched(tmp_path)
     watch.numbers(0, {"disc_a": 0.5, "disc_b": 0.5})

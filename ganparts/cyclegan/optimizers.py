@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import nextafter
 from typing import Any
 
 import torch
@@ -95,10 +96,11 @@ class Optimizers:
             saved = state[name]["param_groups"]
             groups = zip(saved, optimizer.param_groups, strict=True)
             own = [group | {form: mine[form] for form in _FORMS if form in mine} for group, mine in groups]
-            before = dict(optimizer.state)
-            optimizer.load_state_dict({**state[name], "param_groups": own})
+            before, rates = dict(optimizer.state), [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict({**state[name], "param_groups": own})  # which copies the rates, too
             _fill_in_place(optimizer, before)
-            for group, theirs in zip(optimizer.param_groups, saved, strict=True):
+            for group, rate, theirs in zip(optimizer.param_groups, rates, saved, strict=True):
+                group["lr"] = rate
                 _set_rate(group, float(theirs["lr"]))
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
@@ -139,8 +141,7 @@ def make_optimizers(
         betas: of both; the paper's CycleGAN has 0.5 and 0.999.
         eps: of both; Keras has 1e-7.
         scaling: scale losses, as fp16 needs.
-        skip_nonfinite: leave a step out whose gradients are not finite. (So does ``scaling``.) Each halves
-            the scaler's factor, which changes nothing else.
+        skip_nonfinite: leave a step out whose gradients are not finite; so does ``scaling``.
 
     Raises:
         TypeError: ``model`` is no :class:`CycleGAN`.
@@ -159,7 +160,7 @@ def make_optimizers(
     if scaling:
         scaler = GradScaler(device)
     elif skip_nonfinite:
-        scaler = GradScaler(device, init_scale=1.0, growth_interval=2**31 - 1)
+        scaler = GradScaler(device, init_scale=1.0, backoff_factor=nextafter(1.0, 0.0), growth_interval=2**31 - 1)
     return Optimizers(
         adam(model.generator_ab, model.generator_ba), adam(model.discriminator_a, model.discriminator_b), scaler
     )

@@ -82,6 +82,8 @@ def _train_direction(
         fake, same = direction.there(source), None
     else:
         fake, same = direction.translate_there(source, target)
+    if side_stream is not None:  # it begins here in any case, so that it can be joined below
+        side_stream.wait_stream(torch.cuda.current_stream())
     seen = _show(direction, target, fake)
     judged = _judge(direction, seen, optimizers, side_stream)
     consistency = cycle = direction.weighted_cycle(direction.back(fake), source)
@@ -143,14 +145,17 @@ def _judge(direction: Direction, seen: _Seen, optimizers: Optimizers, side_strea
     """
     discriminator, loss = direction.discriminator, direction.adversarial
     others = [seen.real] if seen.replayed is None else [seen.real, seen.replayed]
-    fake_logits: Logits = discriminator(seen.generated)
+    fakes: list[Logits] = [discriminator(seen.generated)]
     other_logits = apply_to_each(discriminator, *others) if getattr(loss, "needs_real", False) else None
     apart = other_logits is None and seen.replayed is not None
-    generator = generator_loss(loss, fake_logits, None if other_logits is None else other_logits[0])
+    generator = generator_loss(loss, fakes[0], None if other_logits is None else other_logits[0])
     gradient = optimizers.gradient(generator, seen.start, retain_graph=not apart)
+    if apart:  # a graph that lived on would tie what follows to this stream
+        generator = generator.detach()
+        fakes.clear()
     with _beside(side_stream if apart else None):
         real_logits, *replayed_logits = other_logits or apply_to_each(discriminator, *others)
-        disc = discriminator_loss(loss, real_logits, replayed_logits[0] if replayed_logits else fake_logits)
+        disc = discriminator_loss(loss, real_logits, (replayed_logits or fakes)[0])
         penalize = getattr(loss, "penalty", None)
         penalty = None if penalize is None else penalize(discriminator, *(images.detach() for images in seen.pair()))
         optimizers.backward(disc if penalty is None else disc + penalty, _trained(discriminator))

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ganparts.data.images import Images, UnreadableImageError, resize, to_unit_range
 from ganparts.protocols import Pair
 
-__all__ = ["PairDataset", "load_pairs"]
+__all__ = ["PairDataset", "ignore_interrupts", "load_pairs"]
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor] | UnreadableImageError]):
@@ -96,7 +96,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor] | UnreadableImageError]):
         both = _Resized(self.a, self.b, self.resize)
         held = torch.empty(len(both), 3, self.resize, self.resize, dtype=torch.uint8, device=device)
         loader = DataLoader(
-            both, batch_size=None, num_workers=workers, worker_init_fn=_ignore_interrupts, generator=torch.Generator()
+            both, batch_size=None, num_workers=workers, worker_init_fn=ignore_interrupts, generator=torch.Generator()
         )
         for index, image in enumerate(track(loader)):
             if isinstance(image, UnreadableImageError):
@@ -139,7 +139,8 @@ def _collate(items: list) -> tuple[Tensor, Tensor] | UnreadableImageError:
     return torch.stack(a), torch.stack(b)
 
 
-def _ignore_interrupts(worker: int) -> None:
+def ignore_interrupts(worker: int) -> None:
+    """For ``DataLoader(worker_init_fn=...)``: have a worker outlive signals that end a run cleanly."""
     # Ctrl-C, and what Slurm or Kaggle send, reach every process; whether the workers stop is for the main one to say
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -175,7 +176,7 @@ def load_pairs(
         num_workers=0 if held else workers,
         collate_fn=_collate,
         pin_memory=device.type == "cuda" and not held,  # so that the copy does not wait
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=ignore_interrupts,
         generator=torch.Generator(),  # else each loader draws from torch's own, and a resumed run has one more
     )
     for batch in loader:

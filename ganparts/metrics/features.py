@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data import UnreadableImageError, to_bytes, to_unit_range
+from ganparts.data.pairs import ignore_interrupts
 from ganparts.metrics.sources import Entry
 
 __all__ = [
@@ -95,11 +95,6 @@ def _collate(items: list[Batch | UnreadableImageError]) -> Batch | UnreadableIma
     return whole._replace(photos=torch.cat(photos), paintings=torch.cat(paintings)) if photos else whole
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of the terminal; whether the workers stop is for the main one to say
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def load_batches(
     entries: Sequence[Entry],
     *,
@@ -125,7 +120,7 @@ def load_batches(
         batch_size=batch_size,
         num_workers=workers if len(entries) > batch_size else 0,  # one batch is done before a worker has started
         collate_fn=_collate,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=ignore_interrupts,
         generator=torch.Generator(),  # else it draws from torch's own, and scoring would change a training run
     )
     for batch in loader:

@@ -13,7 +13,7 @@ from ganparts.training.device import (
 from ganparts.training.folder import NotFiniteError, RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import RunOptions, resumed
-from ganparts.training.policy import Policy, PolicyOptions, choose_policy
+from ganparts.training.policy import CompileError, Policy, PolicyOptions, choose_policy
 from ganparts.training.report import write_report
 from ganparts.training.samples import evaluating, fetch_later, paint_grid, sample_photos, save_grid
 from ganparts.training.stopping import StopSignals
@@ -22,6 +22,7 @@ from ganparts.training.watch import Finding, Watch, gradient_norms, picture_stat
 __all__ = [
     "CaptureError",
     "CapturedStep",
+    "CompileError",
     "DeviceError",
     "Finding",
     "Monitor",

@@ -74,6 +74,7 @@ class CapturedStep:
         for name, thing in self._stateful.items():
             thing.load_state_dict(states[name])
         _restore_random_states(randomness, device)
+        del states
         (names, losses), replay = _record(run)
         return _Recording(pair, names, losses, replay)
 
@@ -89,20 +90,22 @@ def _warm_up(run: Callable[[], object], device: torch.device) -> None:
         for _ in range(_WARMUP):
             run()
     torch.cuda.current_stream(device).wait_stream(stream)
-    torch.cuda.synchronize(device)
-    torch.cuda.empty_cache()  # the graph has a pool of its own
 
 
 def _record(run: Callable[[], tuple[list[str], Tensor]]) -> tuple[tuple[list[str], Tensor], Callable[[], None]]:
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # other threads, which pin memory or write pictures, go on meanwhile
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             losses = run()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        first = error.__context__ or error  # what ended the capture, not what the end of the capture said
+        if isinstance(first, torch.OutOfMemoryError):
+            raise first from None
         raise CaptureError(
-            f"the step cannot be captured as a CUDA graph ({str(error).splitlines()[0]}): a part of it asks the device "
+            f"the step cannot be captured as a CUDA graph ({str(first).splitlines()[0]}): a part of it asks the device "
             "for a value, or makes tensors on the CPU; train with --capture off"
         ) from error
     return losses, graph.replay

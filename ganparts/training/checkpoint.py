@@ -95,7 +95,7 @@ def _random_states() -> dict[str, Any]:
     states: dict[str, Any] = {
         "python": random.getstate(),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],  # of the device in use
     }
     if numpy := sys.modules.get("numpy"):  # if nobody imported it, nobody drew from it
         kind, keys, *rest = numpy.random.get_state()
@@ -110,8 +110,8 @@ def _restore(randomness: dict[str, Any]) -> None:
         import numpy
 
         numpy.random.set_state(randomness["numpy"])
-    if randomness["cuda"] and torch.cuda.device_count() == len(randomness["cuda"]):
-        torch.cuda.set_rng_state_all(randomness["cuda"])
+    if randomness["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(randomness["cuda"][0])
 
 
 def _flush_folder(folder: Path) -> None:

@@ -6,6 +6,8 @@ None of it is in the step; it is wrapped around it. What is right depends on the
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
@@ -13,14 +15,19 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from ganparts.protocols import Pair
 from ganparts.training.capture import CapturedStep, Step
 
-__all__ = ["Policy", "PolicyOptions", "choose_policy"]
+__all__ = ["CompileError", "Policy", "PolicyOptions", "choose_policy"]
 
 Switch = Literal["auto", "on", "off"]
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class CompileError(RuntimeError):
+    """A network that cannot be compiled; the text says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,9 @@ def _replaced(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
         network.forward = forward
     try:
         yield
+    except TorchDynamoException as error:
+        reason = str(error).partition("\n")[0]
+        raise CompileError(f"a generator cannot be compiled ({reason}): train with --compile off") from error
     finally:
         for network in forwards:
             del network.forward
@@ -185,8 +195,19 @@ def _automatic(capability: tuple[int, int] | None) -> dict[str, tuple[Any, str]]
         "layout": ("channels_last", "what tensor cores work on"),
         "streams": one_stream,
         "capture": capture,
-        "compile": (True, "fuses norms, activations and padding"),
+        "compile": (False, missing)
+        if (missing := _compiler_lacks())
+        else (True, "fuses norms, activations and padding"),
     }
+
+
+def _compiler_lacks() -> str | None:
+    """What torch.compile needs for a GPU and this machine has not."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return "Triton needs a C compiler, and there is none"
+    return None
 
 
 def _refuse_impossible(chosen: dict[str, Any], capability: tuple[int, int] | None) -> None:
@@ -197,7 +218,7 @@ def _refuse_impossible(chosen: dict[str, Any], capability: tuple[int, int] | Non
         or (chosen["precision"] == "bf16" and capability is not None and least < (8, 0)),
         "capture": chosen["capture"] and capability is None,
         "streams": chosen["streams"] == 2 and capability is None,
-        "compile": chosen["compile"] and capability is not None and least < (7, 0),
+        "compile": chosen["compile"] and capability is not None and (least < (7, 0) or _compiler_lacks() is not None),
     }
     for name, impossible in refused.items():
         if impossible:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ganparts.data import Images, resize, to_bytes, to_unit_range
@@ -54,9 +55,7 @@ def paint_grid(photos: Tensor, stages: Sequence[nn.Module]) -> Tensor:
 
 def save_grid(path: Path, grid: Tensor) -> None:
     """Write a grid, uint8 [3, height, width], as a PNG."""
-    from torchvision.transforms.v2.functional import to_pil_image
-
-    to_pil_image(grid).save(path)
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
 
 
 def fetch_later(values: Tensor) -> Callable[[], Tensor]:

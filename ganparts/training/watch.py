@@ -137,9 +137,20 @@ class Watch:
         if path.exists():
             path.write_text("".join(line + "\n" for line in _up_to(path.read_text().splitlines(), start)))
 
-    def numbers(self, step: int, values: Mapping[str, float]) -> bool:
-        """Look at a row of losses and gradient norms; whether all are finite."""
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
+    def numbers(self, step: int, values: Mapping[str, float], *, guarded: bool = False) -> bool:
+        """Look at a row of losses and gradient norms.
+
+        Args:
+            step: of the row.
+            values: by name.
+            guarded: a scaler leaves steps out whose gradients are not finite, and meets some by design: gradient norms
+                may be so.
+
+        Returns:
+            Whether the weights are safe: all is finite, or the optimizers are guarded.
+        """
+        looked_at = {name: value for name, value in values.items() if not (guarded and name.startswith("grad_norm_"))}
+        broken = [name for name, value in looked_at.items() if not math.isfinite(value)]
         self._judge(
             step,
             "not finite",
@@ -168,7 +179,7 @@ class Watch:
                     "If it comes again, lower the learning rate.",
                 )
                 self._usual[name] = 0.95 * usual + 0.05 * min(value, _EXPLODED * usual)
-        return not broken
+        return guarded or not broken
 
     @torch.no_grad()
     def pictures(self, step: int, generator: nn.Module, photos: Tensor) -> None:
