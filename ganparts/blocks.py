@@ -7,6 +7,7 @@ PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ __all__ = [
     "upsampling",
 ]
 
-Norm = Literal["instance", "batch", "group", "none"] | Callable[[int], nn.Module]
+Norm = Literal["instance", "instance_affine", "batch", "group", "none"] | Callable[[int], nn.Module]
 """A normalisation by name, or a function from the number of channels to a module."""
 
 Padding = Literal["reflect", "replicate", "zero"]
@@ -98,6 +99,7 @@ def _group_norm(channels: int) -> nn.Module:
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "instance": InstanceNorm2d,
+    "instance_affine": partial(InstanceNorm2d, affine=True),
     "batch": nn.BatchNorm2d,
     "group": _group_norm,
     "none": lambda channels: nn.Identity(),
@@ -200,7 +202,7 @@ def keras_instance_norm(channels: int) -> InstanceNorm2d:
 
 
 def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: int = 1) -> None:
-    """Refuse what a network cannot take.
+    """Refuse what a network cannot take; while it is being exported, nothing, so that its sizes stay free.
 
     Args:
         images: should be float [B, C, H, W].
@@ -211,6 +213,8 @@ def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: i
     Raises:
         ValueError: names the type or shape, what is wanted, and the remedy.
     """
+    if _is_exporting():
+        return
     if not images.is_floating_point():
         raise ValueError(f"images are floats in [-1, 1], but these are {images.dtype}: see ganparts.data.to_unit_range")
     if images.ndim != 4:
@@ -233,6 +237,10 @@ def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: i
         raise ValueError(
             f"the images are {height}x{width}, but this network needs at least {minimum}x{minimum}: resize or pad them"
         )
+
+
+# PyTorch 2.6 tells export and compilation apart by nothing.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def _one_of(option: str, value: str, known: Collection[str]) -> str:

@@ -26,7 +26,8 @@ class PatchGAN(nn.Module):
         width: channels after the first convolution; doubled with each further one up to 8 times as many.
         layers: convolutions of stride 2, 1 to 16; H and W must be at least 3 * 2**layers.
         objectives: channels of the logits.
-        norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
+        norm: ``"instance"``, ``"instance_affine"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels
+            to a module.
         slope: of LeakyReLU for negative inputs.
         bias: whether the convolutions before the last have biases.
 

@@ -17,7 +17,8 @@ class PixelDiscriminator(nn.Module):
         in_channels: channels of the images.
         width: channels after the first convolution, twice as many after the second.
         objectives: channels of the logits.
-        norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
+        norm: ``"instance"``, ``"instance_affine"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels
+            to a module.
 
     Raises:
         ValueError: an unknown norm.

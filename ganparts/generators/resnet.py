@@ -45,7 +45,8 @@ class ResNetGenerator(nn.Module):
         out_channels: channels of the output image.
         width: channels after the first convolution; 4 times as many in the residual blocks.
         blocks: residual blocks; the paper has 9 for 256x256 and larger, 6 for 128x128.
-        norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
+        norm: ``"instance"``, ``"instance_affine"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels
+            to a module.
         padding: of the residual blocks: ``"reflect"``, ``"replicate"`` or ``"zero"``. The two 7x7 convolutions
             always reflect.
         dropout: probability inside the residual blocks; the paper's CycleGAN has none.
@@ -92,6 +93,7 @@ class ResNetGenerator(nn.Module):
 def resnet9(
     *,
     width: int = 64,
+    blocks: int = 9,
     in_channels: int = 3,
     out_channels: int = 3,
     norm: Norm = "instance",
@@ -99,12 +101,12 @@ def resnet9(
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
 ) -> ResNetGenerator:
-    """The paper's generator for 256x256 and larger: 9 residual blocks, 11,378,179 parameters."""
+    """The paper's generator for 256x256 and larger: 9 residual blocks (or ``blocks``), 11,378,179 parameters."""
     return ResNetGenerator(
         in_channels,
         out_channels,
         width=width,
-        blocks=9,
+        blocks=blocks,
         norm=norm,
         padding=padding,
         dropout=dropout,

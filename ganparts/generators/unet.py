@@ -85,7 +85,8 @@ class UNetGenerator(nn.Module):
         out_channels: channels of the output image.
         width: channels after the first convolution; doubled at each level up to 8 times as many.
         levels: halvings, 2 to 16; 8 brings 256x256 to 1x1.
-        norm: ``"instance"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels to a module.
+        norm: ``"instance"``, ``"instance_affine"``, ``"batch"``, ``"group"``, ``"none"``, or a function from channels
+            to a module.
         dropout: probability in the widest levels (all but the four outer ones and the bottom); pix2pix has 0.5,
             CycleGAN none.
         upsample: ``"transposed"`` convolution, or ``"resize_conv"`` against checkerboard patterns.
@@ -148,15 +149,16 @@ class UNetGenerator(nn.Module):
 def unet256(
     *,
     width: int = 64,
+    levels: int = 8,
     in_channels: int = 3,
     out_channels: int = 3,
     norm: Norm = "instance",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
 ) -> UNetGenerator:
-    """8 levels, for multiples of 256: 54,409,603 parameters."""
+    """8 levels (or ``levels``), for multiples of 256: 54,409,603 parameters."""
     return UNetGenerator(
-        in_channels, out_channels, width=width, levels=8, norm=norm, dropout=dropout, upsample=upsample
+        in_channels, out_channels, width=width, levels=levels, norm=norm, dropout=dropout, upsample=upsample
     )
 
 

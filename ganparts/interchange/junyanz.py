@@ -1,7 +1,7 @@
 """Weights of the public PyTorch implementation of CycleGAN and pix2pix.
 
 Our networks have its state-dict keys, so what remains is to read kind, depth, width, channels and norm from the
-weights themselves.
+weights themselves. The network is built by name, so that it can be saved with :func:`save_pretrained`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import InstanceNorm2d, Norm
-from ganparts.discriminators import PatchGAN, PixelDiscriminator
-from ganparts.generators import ResNetGenerator, UNetGenerator
+from ganparts.blocks import Norm
+from ganparts.discriminators import PixelDiscriminator
+from ganparts.registry import DISCRIMINATORS, GENERATORS
 
 __all__ = ["from_junyanz"]
 
@@ -121,7 +121,8 @@ def _kind(weights: Weights) -> Callable[[Weights], nn.Module]:
 def _norm(weights: Weights, layer: str, biased: bool) -> Norm:
     """The norm called ``layer``; ``biased``: whether the convolution before it has a bias."""
     if f"{layer}.weight" in weights:
-        return "batch" if f"{layer}.running_mean" in weights else partial(InstanceNorm2d, affine=True)
+        # Statistics beside a bias are an old instance norm's: before batch norm the reference has no bias.
+        return "batch" if f"{layer}.running_mean" in weights and not biased else "instance_affine"
     return "instance" if biased else "none"
 
 
@@ -134,7 +135,8 @@ def _indices(weights: Weights, pattern: str) -> list[int]:
 def _pixel(weights: Weights) -> nn.Module:
     width, channels = weights["net.0.weight"].shape[:2]
     norm = _norm(weights, "net.3", "net.2.bias" in weights)
-    return PixelDiscriminator(channels, width=width, objectives=len(weights["net.5.weight"]), norm=norm)
+    objectives = len(weights["net.5.weight"])
+    return _network(DISCRIMINATORS.create("pixel", in_channels=channels, width=width, objectives=objectives, norm=norm))
 
 
 def _patchgan(weights: Weights) -> nn.Module:
@@ -142,7 +144,8 @@ def _patchgan(weights: Weights) -> nn.Module:
     convs = [i for i in _indices(weights, r"model\.(\d+)\.weight") if weights[f"model.{i}.weight"].ndim == 4]
     norm = _norm(weights, "model.3", "model.2.bias" in weights)
     objectives = len(weights[f"model.{convs[-1]}.weight"])
-    return PatchGAN(channels, width=width, layers=len(convs) - 2, objectives=objectives, norm=norm)
+    shape = {"in_channels": channels, "width": width, "layers": len(convs) - 2, "objectives": objectives}
+    return _network(DISCRIMINATORS.create("patchgan", norm=norm, **shape))
 
 
 def _resnet(weights: Weights) -> nn.Module:
@@ -158,25 +161,36 @@ def _resnet(weights: Weights) -> nn.Module:
     )
     padding = "reflect" if first else "zero"  # a padding layer comes before the convolution
     dropout = 0.5 if second - first == 4 + first else 0.0  # and a dropout layer between the two
-    return ResNetGenerator(
-        channels,
-        len(weights[f"model.{last}.weight"]),
+    name = "resnet6" if len(blocks) == 6 else "resnet9"
+    network = GENERATORS.create(
+        name,
+        in_channels=channels,
+        out_channels=len(weights[f"model.{last}.weight"]),
         width=width,
-        blocks=len(blocks),
         norm=_norm(weights, "model.2", "model.1.bias" in weights),
         padding=padding,
         dropout=dropout,
+        **({} if len(blocks) in (6, 9) else {"blocks": len(blocks)}),
     )
+    return _network(network)
 
 
 def _unet(weights: Weights) -> nn.Module:
     width, channels = weights["model.model.0.weight"].shape[:2]
     levels = 1 + max(name.count("model.") - 2 for name in weights)
     norm = 2 if levels > 2 else 4  # at the bottom the first norm is on the way up
-    return UNetGenerator(
-        channels,
-        weights["model.model.3.weight"].shape[1],
+    network = GENERATORS.create(
+        "unet128" if levels == 7 else "unet256",
+        in_channels=channels,
+        out_channels=weights["model.model.3.weight"].shape[1],
         width=width,
-        levels=levels,
         norm=_norm(weights, f"model.model.1.model.{norm}", f"model.model.1.model.{norm - 1}.bias" in weights),
+        **({} if levels in (7, 8) else {"levels": levels}),
     )
+    return _network(network)
+
+
+def _network(part: object) -> nn.Module:
+    """A table promises what a part does; that it is a module too, the names of the weights have shown."""
+    assert isinstance(part, nn.Module)
+    return part
