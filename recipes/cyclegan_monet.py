@@ -25,7 +25,7 @@ from ganparts.blocks import recompute_blocks
 from ganparts.cyclegan import AveragedGenerators, plan_memory
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.data import Domains, PairDataset, UnreadableImageError, load_pairs, open_domains
-from ganparts.interchange import describe_network, save_pretrained
+from ganparts.interchange import ModelCard, describe_network, save_pretrained
 from ganparts.metrics import Evaluator, UnavailableError
 from ganparts.protocols import Pair
 from ganparts.submission import SubmissionError, check_submission
@@ -190,7 +190,8 @@ def train(config: Config) -> None:
             except UnreadableImageError:  # what was learnt so far is kept
                 folder.save(step)
                 raise
-        save_pretrained(stages[0], folder.generator)
+        card = ModelCard(preset=config.preset, data=domains.origin, steps=step)
+        save_pretrained(stages[0], folder.generator, card=card)
         if step < steps:
             console.print(
                 f"Stopped by {stop.reason} after step {step} of {steps}; --resume {out} goes on. (Ctrl-C again: no "

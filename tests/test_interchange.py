@@ -14,7 +14,14 @@ from ganparts import DISCRIMINATORS, GENERATORS
 from ganparts.blocks import InstanceNorm2d
 from ganparts.discriminators import PatchGAN, PixelDiscriminator
 from ganparts.generators import ResNetGenerator, UNetGenerator
-from ganparts.interchange import from_junyanz, from_pretrained, save_pretrained
+from ganparts.interchange import (
+    ModelCard,
+    from_junyanz,
+    from_pretrained,
+    load_junyanz,
+    push_to_hub,
+    save_pretrained,
+)
 from ganparts.registry import UnknownPartError
 
 affine = partial(InstanceNorm2d, affine=True)
@@ -147,3 +154,200 @@ def test_wrong_pretrained_folders_are_refused_by_name(tmp_path: Path):
     config.write_text('{"kind": "discriminator", "name": "patchgan", "options": {"width": 2}}')
     with pytest.raises(ValueError, match=r"model\.safetensors does not hold the weights"):
         from_pretrained(folder)
+
+
+def test_a_read_network_can_be_saved(tmp_path: Path):
+    networks = [
+        ResNetGenerator(2, 4, width=2, blocks=4, norm=affine, padding="zero", dropout=0.5),
+        UNetGenerator(width=2, levels=3, norm="batch"),
+        PatchGAN(1, width=2, layers=2, objectives=2, norm=affine),
+        PixelDiscriminator(width=2, norm="batch"),
+    ]
+    for place, network in enumerate(networks):
+        read = assert_reads_back(network)
+        save_pretrained(read.float(), tmp_path / str(place))
+        again = from_pretrained(tmp_path / str(place))
+        assert type(again) is type(network)
+        assert again.state_dict().keys() == network.state_dict().keys()
+        assert all(torch.equal(tensor, network.float().state_dict()[n]) for n, tensor in again.state_dict().items())
+        layers = [repr(layer) for layer in network.modules() if not any(layer.children())]
+        assert [repr(layer) for layer in again.modules() if not any(layer.children())] == layers
+
+
+def test_statistics_beside_a_bias_are_an_old_instance_norms():
+    network = PatchGAN(width=2, layers=1, norm=affine)
+    old = network.state_dict() | {"model.3.running_mean": torch.zeros(4), "model.3.running_var": torch.ones(4)}
+    assert isinstance(from_junyanz(old).model[3], InstanceNorm2d)
+
+
+# --- checkpoint files
+
+
+def write(path: Path, content: object) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def test_a_network_is_found_in_its_file(tmp_path: Path):
+    generator, discriminator = ResNetGenerator(width=2, blocks=1).state_dict(), PatchGAN(width=2).state_dict()
+    parallel = {f"module.{name}": tensor for name, tensor in generator.items()}
+    optimizer = {"state": {0: {"step": torch.ones(1)}}, "param_groups": [{"lr": 1.0}]}
+    together = {f"netG_A.module.{n}": t for n, t in generator.items()} | {
+        f"netD.{n}": t for n, t in discriminator.items()
+    }
+    for content, key, taken in (
+        (generator, None, ""),
+        (parallel, None, ""),
+        ({"state_dict": parallel, "optimizer": optimizer, "epoch": 3}, None, "state_dict"),
+        ({"netG_A": parallel, "netD": discriminator}, "netG_A", "netG_A"),
+        ({"state_dict": together}, "state_dict.netG_A", "state_dict.netG_A"),
+        ({"models": {"netG_A": generator}}, None, "models.netG_A"),
+    ):
+        network, where = load_junyanz(write(tmp_path / "x.pth", content), key=key)
+        assert where == taken
+        assert network.state_dict().keys() == generator.keys()
+        assert all(torch.equal(tensor, generator[name]) for name, tensor in network.state_dict().items())
+    assert isinstance(
+        load_junyanz(write(tmp_path / "x.pth", {"state_dict": together}), key="state_dict.netD")[0], PatchGAN
+    )
+
+
+def test_wrong_checkpoint_files_are_refused_by_name(tmp_path: Path):
+    path = tmp_path / "x.pth"
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*x\.pth"):
+        load_junyanz(path)
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"x\.pth is no checkpoint that can be read without running code"):
+        load_junyanz(path)
+    with pytest.raises(ValueError, match=r"x\.pth is no checkpoint that can be read without running code"):
+        load_junyanz(write(path, nn.Conv2d(1, 1, 1)))
+    with pytest.raises(ValueError, match=r"x\.pth holds no weights by name but a list"):
+        load_junyanz(write(path, [torch.ones(1)]))
+    with pytest.raises(ValueError, match=r"x\.pth holds no weights by name but a dictionary of 'epoch'"):
+        load_junyanz(write(path, {"epoch": 3}))
+    weights = ResNetGenerator(width=2, blocks=1).state_dict()
+    write(path, {"netG_A": weights, "netG_B": weights})
+    with pytest.raises(ValueError, match=r"x\.pth holds several networks: choose one by --key, of netG_A, netG_B"):
+        load_junyanz(path)
+    with pytest.raises(ValueError, match=r"x\.pth holds nothing called 'netG', but: netG_A, netG_B"):
+        load_junyanz(path, key="netG")
+    with pytest.raises(ValueError, match=r"x\.pth, netG: no ResNet or U-Net generator"):
+        load_junyanz(write(path, {"netG": {"fc.weight": torch.ones(2, 2)}}))
+
+
+# --- model cards, parts of one's own, and the Hub
+
+
+def header_of(folder: Path) -> dict[str, object]:
+    from huggingface_hub import ModelCard as HubCard
+
+    return HubCard.load(folder / "README.md").data.to_dict()
+
+
+def test_a_card_says_what_a_reader_needs(tmp_path: Path):
+    (tmp_path / "grid.PNG").write_bytes(b"picture")
+    card = ModelCard(
+        preset="paper",
+        data="photos | paintings",
+        steps=1200,
+        scores={"KID (efficientnet_lite0)": 0.0762},
+        license="cc0-1.0",
+        tags=("monet",),
+        picture=tmp_path / "grid.PNG",
+    )
+    save_pretrained(GENERATORS.create("resnet6", width=2, norm="batch"), tmp_path / "monet", card=card)
+    header = header_of(tmp_path / "monet")
+    assert header["library_name"] == "ganparts"
+    assert header["license"] == "cc0-1.0"
+    assert {"image-to-image", "resnet6", "monet"} <= set(header["tags"])  # pyright: ignore[reportArgumentType]
+    text = (tmp_path / "monet" / "README.md").read_text()
+    for part in (
+        "# monet\n",
+        "![Sample](sample.png)",
+        "`width=2, norm='batch'`",
+        "| preset | `paper` |",
+        "| data | photos \\| paintings |",
+        "| steps | 1,200 |",
+        "| KID (efficientnet_lite0) | 0.0762 |",
+        f'translate(from_pretrained("{(tmp_path / "monet").as_posix()}"), "photo.jpg").save("painting.jpg")',
+    ):
+        assert part in text, part
+    assert (tmp_path / "monet" / "sample.png").read_bytes() == b"picture"
+    with pytest.raises(FileNotFoundError, match=r"picture .*none\.png is no file"):
+        save_pretrained(
+            GENERATORS.create("resnet6", width=2), tmp_path / "x", card=ModelCard(picture=tmp_path / "none.png")
+        )
+    save_pretrained(DISCRIMINATORS.create("pixel", width=2), tmp_path / "d")
+    assert "translate" not in (tmp_path / "d" / "README.md").read_text().partition("## How")[2]
+
+
+def test_a_part_of_ones_own_says_what_to_import(tmp_path: Path):
+    @GENERATORS.register("mine")
+    def mine(*, width: int = 1) -> nn.Module:
+        return nn.Conv2d(3, 3, width)
+
+    try:
+        save_pretrained(GENERATORS.create("mine"), tmp_path)
+        assert from_pretrained(tmp_path)(torch.zeros(1, 3, 4, 4)).shape == (1, 3, 4, 4)
+    finally:
+        GENERATORS.remove("mine")
+    assert json.loads((tmp_path / "config.json").read_text())["module"] == __name__
+    assert f"import {__name__}  # registers 'mine'" in (tmp_path / "README.md").read_text()
+    with pytest.raises(UnknownPartError, match=f"'mine'.*; import the module that registers it first, {__name__}$"):
+        from_pretrained(tmp_path)
+
+
+def test_the_hub_is_asked_for_what_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    network, asked = GENERATORS.create("resnet6", width=2), []
+    save_pretrained(network, tmp_path / "kept")
+
+    def fetch(name: str, **options: object) -> str:
+        asked.append((name, options))
+        return str(tmp_path / "kept")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert type(from_pretrained("someone/monet", revision="v1")) is ResNetGenerator
+    assert asked == [("someone/monet", {"revision": "v1", "allow_patterns": ["config.json", "model.safetensors"]})]
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileNotFoundError, match="is no pretrained folder"):
+        from_pretrained("runs/first")
+    assert len(asked) == 1
+
+    def fail(name: str, **options: object) -> str:
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(OSError, match=r"^someone/monet is no folder here and could not be fetched .*: no network$"):
+        from_pretrained("someone/monet")
+
+
+def test_a_network_is_published_as_it_is_saved(monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub
+
+    done: dict[str, object] = {}
+
+    def upload(self: object, *, repo_id: str, folder_path: str, commit_message: str) -> None:
+        done["files"] = sorted(path.name for path in Path(folder_path).iterdir())
+        done["card"] = (Path(folder_path) / "README.md").read_text()
+
+    def create(self: object, name: str, *, private: bool, exist_ok: bool) -> str:
+        done["made"] = (name, private, exist_ok)
+        return f"https://huggingface.co/{name}"
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
+    network = GENERATORS.create("resnet6", width=2)
+    assert push_to_hub(network, "someone/monet", private=True) == "https://huggingface.co/someone/monet"
+    assert done["made"] == ("someone/monet", True, True)
+    assert done["files"] == ["README.md", "config.json", "model.safetensors"]
+    assert 'from_pretrained("someone/monet")' in str(done["card"])
+    with pytest.raises(ValueError, match=r"'monet' is no name of a model .* owner/model"):
+        push_to_hub(network, "monet")
+
+    def refuse(self: object, *_: object, **__: object) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
+    with pytest.raises(OSError, match=r"someone/monet could not be published .*: no network"):
+        push_to_hub(network, "someone/monet")

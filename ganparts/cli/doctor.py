@@ -8,9 +8,8 @@ from typing import Annotated
 
 import torch
 import tyro
-from rich.table import Table
 
-from ganparts.cli.app import app, console
+from ganparts.cli.app import app, console, print_table
 from ganparts.cyclegan import MEMORY_LEVELS, build_cyclegan, memory_need
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.training import DeviceError, Policy, PolicyOptions, available_memory, choose_policy, pick_device, versions
@@ -47,7 +46,7 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
         return 1
     console.print("A convolution ran on it.\n")
     policy = choose_policy(device, options)
-    _print_table(("choice", "value", "why"), policy.describe())
+    print_table(("choice", "value", "why"), policy.describe())
     _print_memory(device, options, policy)
     return 0
 
@@ -66,7 +65,7 @@ def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) 
         )
         rows.append((level, f"{need.at(preset.batch_size) / 2**30:.2f} GiB", str(need.largest_batch(free))))
     console.print(f"\n{free / 2**30:.1f} GiB are free. To train the preset {options.preset} at {preset.crop} px needs:")
-    _print_table(("--memory", f"batch size {preset.batch_size}", "largest batch that fits"), rows)
+    print_table(("--memory", f"batch size {preset.batch_size}", "largest batch that fits"), rows)
 
 
 def _software() -> str:
@@ -81,10 +80,3 @@ def _hardware(device: torch.device) -> str:
         return f"Device {device}: {torch.get_num_threads()} threads, {available_memory(device) / 2**30:.1f} GiB free"
     card = torch.cuda.get_device_properties(device)
     return f"Device {device}: {card.name}, capability {card.major}.{card.minor}, {card.total_memory / 2**30:.1f} GiB"
-
-
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)

@@ -1,9 +1,10 @@
-"""Pretrained folders: a network's weights (safetensors) beside the configuration that rebuilds it (JSON)."""
+"""Pretrained folders: a network's weights (safetensors), the configuration that rebuilds it (JSON), a model card."""
 
 from __future__ import annotations
 
 import json
 import math
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from ganparts.interchange.card import ModelCard
+from ganparts.interchange.hub import download, is_hub_name, upload
 from ganparts.registry import DISCRIMINATORS, GENERATORS, Registry, UnknownPartError
 
-__all__ = ["describe_network", "from_pretrained", "save_pretrained"]
+__all__ = ["describe_network", "from_pretrained", "push_to_hub", "save_pretrained"]
 
 _TABLES: dict[str, Registry[Any]] = {table.kind: table for table in (GENERATORS, DISCRIMINATORS)}
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
 _LONGEST_CONFIG = 2**20  # bytes
 
 
 def describe_network(network: nn.Module) -> str:
-    """The configuration that rebuilds a network, as JSON.
+    """The configuration that rebuilds a network, as JSON: its kind, name and options.
+
+    If another module than ours registers the part, it says which.
 
     Raises:
         ValueError: the network was not built by name, or an option of it cannot be written as JSON.
@@ -34,49 +39,95 @@ def describe_network(network: nn.Module) -> str:
             "GENERATORS.create(name, **options), in build_cyclegan by partial(GENERATORS.create, name, **options)"
         )
     kind, name, options = built_from
+    config = {"kind": kind, "name": name, "options": options}
+    module = getattr(_TABLES[kind].get(name), "__module__", None)
+    if module is not None and module.partition(".")[0] != "ganparts":
+        config["module"] = module
     try:
-        return json.dumps({"kind": kind, "name": name, "options": options}, indent=2)
+        return json.dumps(config, indent=2)
     except TypeError as error:
         raise ValueError(f"the options {options} of {name!r} cannot be written as JSON: {error}") from None
 
 
-def save_pretrained(network: nn.Module, folder: Path | str) -> None:
+def save_pretrained(network: nn.Module, folder: Path | str, *, card: ModelCard | None = None) -> None:
     """Write ``config.json`` and ``model.safetensors``, from which :func:`from_pretrained` makes the network again.
+
+    Beside them goes ``README.md``, the model card.
 
     Args:
         network: built by name, as ``GENERATORS.create("resnet9", width=32)`` does, so that it knows its options.
         folder: made if it does not exist.
+        card: what its reader should know beyond the network itself.
 
     Raises:
         ValueError: as :func:`describe_network`.
+        FileNotFoundError: the card's picture is no file.
     """
+    _write(network, Path(folder), card or ModelCard(), called=Path(folder).as_posix())
+
+
+def push_to_hub(
+    network: nn.Module, name: str, *, card: ModelCard | None = None, private: bool = False, token: str | None = None
+) -> str:
+    """Publish a network on the Hugging Face Hub, as :func:`save_pretrained` writes it; returns its address.
+
+    Args:
+        network: built by name.
+        name: ``owner/model``, made if it does not exist.
+        card: what its reader should know.
+        private: whether a model that is made now is for its owner alone.
+        token: of the Hub; None: the one that ``hf auth login`` left.
+
+    Raises:
+        ValueError: as :func:`describe_network`, or the name is not of that form.
+        OSError: the Hub cannot be reached, or it refuses.
+    """
+    if not is_hub_name(name):
+        raise ValueError(f"{name!r} is no name of a model on the Hugging Face Hub: write it as owner/model")
+    with tempfile.TemporaryDirectory() as folder:
+        _write(network, Path(folder), card or ModelCard(), called=name)
+        return upload(folder, name, private=private, token=token)
+
+
+def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str) -> None:
     from safetensors.torch import save_model
 
     config = describe_network(network)
-    folder = Path(folder)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    text = card.render(json.loads(config), parameters=parameters, name=called)
     folder.mkdir(parents=True, exist_ok=True)
+    card.copy_picture(folder)
     save_model(network, str(folder / _WEIGHTS))
-    (folder / _CONFIG).write_text(config + "\n")
+    (folder / _CARD).write_text(text, encoding="utf-8")
+    (folder / _CONFIG).write_text(config + "\n", encoding="utf-8")
 
 
-def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
-    """The network that :func:`save_pretrained` wrote to ``folder``, in ``eval()`` mode.
+def from_pretrained(folder: Path | str, *, device: str = "cpu", revision: str | None = None) -> nn.Module:
+    """The network that :func:`save_pretrained` or :func:`push_to_hub` wrote, in ``eval()`` mode.
 
     It is planned on the meta device first: what the weights cannot fit is refused before it takes memory.
 
+    Args:
+        folder: where it is; or a name on the Hugging Face Hub, ``owner/model``, if no folder is called so.
+        device: where it goes.
+        revision: on the Hub, a branch, tag or commit.
+
     Raises:
         FileNotFoundError: the folder lacks one of the two files.
+        OSError: it is not on the Hub either, or the Hub cannot be reached.
         ValueError: a file does not hold what it should.
         UnknownPartError: the network's name is not registered; import the module that registers it first.
     """
     from safetensors.torch import load_model
 
+    if isinstance(folder, str) and is_hub_name(folder) and not Path(folder).parent.exists():
+        folder = download(folder, (_CONFIG, _WEIGHTS), revision=revision)
     folder = Path(folder)
     for name in (_CONFIG, _WEIGHTS):
         if not (folder / name).is_file():
             hint = f"; {folder / 'generator'} may be one" if (folder / "generator" / name).is_file() else ""
             raise FileNotFoundError(f"{folder} is no pretrained folder: it has no {name}{hint}")
-    table, name, options = _described(folder / _CONFIG)
+    table, name, options, module = _described(folder / _CONFIG)
     misfit = textwrap.shorten(f"does not hold the weights of {name!r} with {options}", 500)
     try:
         tensors, numbers = _held(folder / _WEIGHTS)
@@ -85,7 +136,8 @@ def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
     try:
         planned = _planned(table, name, options, most=10 * tensors + 1000)
     except UnknownPartError as error:
-        raise UnknownPartError(f"{folder / _CONFIG}: {textwrap.shorten(str(error), 1000)}") from None
+        remedy = f"import the module that registers it first{f', {module}' if module else ''}"
+        raise UnknownPartError(f"{folder / _CONFIG}: {textwrap.shorten(str(error), 1000)}; {remedy}") from None
     except Exception as error:  # whatever a part raises on values of other kinds
         reason = textwrap.shorten(str(error), 500) or type(error).__name__
         raise ValueError(f"{folder / _CONFIG} describes no network that can be built: {reason}") from None
@@ -99,19 +151,20 @@ def from_pretrained(folder: Path | str, *, device: str = "cpu") -> nn.Module:
     return network.to(device).eval()
 
 
-def _described(path: Path) -> tuple[Registry[Any], str, dict[str, Any]]:
-    """Table, name and options of the network that a configuration describes."""
+def _described(path: Path) -> tuple[Registry[Any], str, dict[str, Any], str]:
+    """Table, name and options of the network that a configuration describes, and the module that registers it."""
     try:
         if (size := path.stat().st_size) > _LONGEST_CONFIG:
             raise ValueError(f"it has {size:,} bytes, more than the {_LONGEST_CONFIG:,} that are read")
         config = json.loads(path.read_text(encoding="utf-8"))
         table, name, options = _TABLES[config["kind"]], config["name"], config["options"]
+        module = str(config.get("module") or "")
         if not (isinstance(name, str) and isinstance(options, dict)):
             raise ValueError("its name is no text, or its options are no object")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = textwrap.shorten(repr(error), 300)
         raise ValueError(f"{path} does not describe a network: {reason}") from None
-    return table, name, options
+    return table, name, options, textwrap.shorten(module, 100)
 
 
 def _held(path: Path) -> tuple[int, int]:

@@ -1,0 +1,92 @@
+"""Published checkpoint files of the reference implementation and its descendants.
+
+A file may hold one network, bare or beside others and what trained them. Reading runs no code in it.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.interchange.junyanz import from_junyanz
+
+__all__ = ["Published", "load_junyanz"]
+
+
+class Published(NamedTuple):
+    """A network, and where in its file it was found: "" if the file holds nothing else."""
+
+    network: nn.Module
+    key: str
+
+
+def load_junyanz(file: Path | str, *, key: str | None = None) -> Published:
+    """The generator or discriminator in a checkpoint file, by :func:`from_junyanz`.
+
+    The file may hold the weights themselves, dictionaries of them (``{"netG_A": ...}``, ``{"state_dict": ...}``), or
+    those of several networks under one roof (``netG_A.model.1.weight``); ``module.`` of ``nn.DataParallel`` is dropped.
+
+    Args:
+        file: what ``torch.save`` wrote.
+        key: which of its networks; None: the only one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no checkpoint, holds no network or several, or none called so; or the weights do not fit.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever PyTorch raises on damaged files
+        reason = textwrap.shorten(str(error).partition("\n")[0], 200) or type(error).__name__
+        raise ValueError(f"{file} is no checkpoint that can be read without running code in it: {reason}") from None
+    found = _networks(content)
+    names = textwrap.shorten(", ".join(name or "(the whole file)" for name in found), 300)
+    if not found:
+        raise ValueError(f"{file} holds no weights by name but {_told(content)}: give a saved state_dict")
+    if key is None and len(found) > 1:
+        raise ValueError(f"{file} holds several networks: choose one by --key, of {names}")
+    if key is not None and key not in found:
+        raise ValueError(f"{file} holds nothing called {key!r:.100}, but: {names}")
+    chosen = next(iter(found)) if key is None else key
+    try:
+        return Published(from_junyanz(found[chosen]), chosen)
+    except ValueError as error:
+        raise ValueError(f"{file}{f', {chosen}' if chosen else ''}: {error}") from None
+
+
+def _networks(content: Any, place: str = "", depth: int = 2) -> dict[str, dict[str, Tensor]]:
+    """The state dicts in what a file holds, by where they are; optimizers' tensors have numbers for names."""
+    if not isinstance(content, Mapping):
+        return {}
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in content.items():
+        if not isinstance(name, str):
+            continue
+        if isinstance(value, Tensor):
+            owner, rest = _split(name)
+            found.setdefault(".".join(filter(None, (place, owner))), {})[rest] = value
+        elif depth:
+            found |= _networks(value, ".".join(filter(None, (place, name))), depth - 1)
+    return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    """``netG_A.module.model.1.weight`` as ``netG_A`` and ``model.1.weight``."""
+    name = re.sub(r"(^|\.)module\.", r"\1", name)
+    match = re.match(r"(?:(.+?)\.)??((?:model|net)\..*)", name)
+    return (match[1] or "", match[2]) if match else ("", name)
+
+
+def _told(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dictionary of {textwrap.shorten(', '.join(map(repr, content)), 200) or 'nothing'}"
+    return f"a {type(content).__name__}"

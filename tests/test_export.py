@@ -1,0 +1,135 @@
+"""Generators as ONNX and as PyTorch's own programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ganparts import GENERATORS
+from ganparts.interchange import export_generator, load_onnx
+from ganparts.interchange.export import export_sizes
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters deprecate their own functions
+
+
+def generator(name: str, **options: object) -> nn.Module:
+    """One whose values fill [-1, 1]: the initial weights' are near 0, where all agree."""
+    network = GENERATORS.create(name, width=2, **options)
+    assert isinstance(network, nn.Module)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight)
+    return network
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_generator_is_exported(tmp_path: Path, name: str):
+    network = generator(name)
+    assert export_generator(network, tmp_path / "x.onnx") <= 1e-4
+    assert network.training  # it is left as it was
+    read = load_onnx(tmp_path / "x.onnx")
+    assert read.size_multiple == network.size_multiple
+    assert read.min_size == getattr(network, "min_size", 1)
+    side = 2 * network.size_multiple if network.size_multiple > 4 else 36
+    images = torch.rand(3, 3, side, side) * 2 - 1
+    with torch.no_grad():
+        expected = network.eval()(images)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(read(images), expected, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="needs a height and a width that are multiples of"):
+        read(torch.zeros(1, 3, side + 1, side))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+
+
+@pytest.mark.parametrize(("name", "options"), [("resnet6", {"upsample": "resize_conv"}), ("unet128", {})])
+def test_a_program_of_pytorch_needs_no_code_of_ours(tmp_path: Path, name: str, options: dict[str, object]):
+    network = generator(name, **options)
+    assert export_generator(network, tmp_path / "x.pt2") <= 1e-4
+    program = torch.export.load(tmp_path / "x.pt2").module()
+    for batch, height, width in export_sizes(network):
+        images = torch.rand(batch, 3, height, width) * 2 - 1
+        with torch.no_grad():
+            torch.testing.assert_close(program(images), network.eval()(images), rtol=0, atol=1e-4)
+
+
+def test_sixteen_bits_take_half_the_room(tmp_path: Path):
+    network = generator("resnet6")
+    assert 0 < export_generator(network, tmp_path / "half.onnx", half=True) <= 2e-2
+    kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "half.onnx").graph.initializer}
+    assert onnx.TensorProto.FLOAT not in kinds
+    assert load_onnx(tmp_path / "half.onnx")(torch.zeros(1, 3, 64, 64)).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"16 bits are for ONNX, and .*x\.pt2"):
+        export_generator(network, tmp_path / "x.pt2", half=True)
+
+
+def test_a_file_is_sound_and_says_nothing_of_the_machine(tmp_path: Path):
+    export_generator(generator("resnet6"), tmp_path / "x.onnx")
+    model = onnx.load(tmp_path / "x.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        **{"size_multiple": "4", "min_size": "8", "range": "[-1, 1]", "part": "resnet6"}
+    }
+    axes = [axis.dim_param or axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    assert axes == ["batch", 3, "height", "width"]
+    assert str(Path(__file__).parent.parent).encode() not in (tmp_path / "x.onnx").read_bytes()
+
+
+class Plain(nn.Module):
+    """A generator of somebody's own: one channel, any size."""
+
+    in_channels = 1
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.conv(x))
+
+
+def test_a_generator_of_ones_own_is_exported(tmp_path: Path):
+    network = Plain()
+    for name in ("x.onnx", "x.pt2"):
+        assert export_generator(network, tmp_path / name) < 1e-6
+    read = load_onnx(tmp_path / "x.onnx")
+    assert (read.in_channels, read.size_multiple, read.min_size) == (1, 1, 1)
+    assert torch.allclose(read(torch.ones(1, 1, 3, 5)), network(torch.ones(1, 1, 3, 5)), atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [0.001, float("nan")])
+def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: float):
+    (tmp_path / "x.onnx").write_bytes(b"before")
+    monkeypatch.setattr("ganparts.interchange.export.load_onnx", lambda path: lambda images: torch.tanh(images) + wrong)
+    network = nn.Tanh()
+    with pytest.raises(ValueError, match=r"differs from PyTorch by (0\.001|nan) on 1 images of .*it was not written"):
+        export_generator(network, tmp_path / "x.onnx")
+    assert (tmp_path / "x.onnx").read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
+
+
+class Choosy(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images if images.sum() > 0 else -images
+
+
+def test_what_cannot_be_exported_or_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match=r"x\.pth ends neither in \.onnx nor in \.pt2"):
+        export_generator(Plain(), tmp_path / "x.pth")
+    with pytest.raises(RuntimeError, match="PyTorch cannot export this Choosy: "):
+        export_generator(Choosy(), tmp_path / "x.onnx")
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*x\.onnx"):
+        load_onnx(tmp_path / "x.onnx")
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"x\.onnx is no ONNX file that can be run"):
+        load_onnx(tmp_path / "x.onnx")
+    for name in ("onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"x\.onnx needs onnxruntime.*pip install 'ganparts\[onnx\]'"):
+        load_onnx(tmp_path / "x.onnx")
+    with pytest.raises(ImportError, match=r"writing ONNX needs a package.*onnxscript.*pip install 'ganparts\[onnx\]'"):
+        export_generator(Plain(), tmp_path / "x.onnx")
