@@ -6,16 +6,17 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
-from ganparts import GENERATORS, cli
-from ganparts.cli import doctor
 from ganparts.data import sample
-from ganparts.interchange import save_pretrained
 from ganparts.metrics import Scores
 from ganparts.submission import mirrored
+from ganparts import DISCRIMINATORS, GENERATORS, cli
+from ganparts.cli import doctor, parts
+from ganparts.interchange import save_pretrained
 from ganparts.training import DeviceError
 
 
@@ -130,3 +131,63 @@ def test_mirrored_photos_fill_up_to_the_count_and_no_further():
     assert [name for name, _ in mirrored(photos, 3)] == list("01234")
     assert len(list(mirrored(photos, 100))) == 10
     assert torch.equal(dict(mirrored(photos, 7))["1_mirrored"], photos[1][1].flip(-1))
+
+
+def test_every_part_is_listed_with_its_size(monkeypatch, capsys):
+    code, said = run(monkeypatch, capsys, "list")
+    assert code == 0
+    rows = {tuple(line.split()[:2]): line for line in said.splitlines()}
+    for table in parts.TABLES:
+        assert {(name, table.kind.split()[0]) for name in table} <= rows.keys()
+    assert rows["resnet9", "generator"].split()[2:4] == ["11,378,179", "0.0991"]  # 49.6 billion multiplications
+    for table in parts.NETWORKS:
+        for name in table:
+            size = parts.measure(table, name)
+            assert size is not None
+            assert size.parameters == sum(parameter.numel() for parameter in table.create(name).parameters())
+    code, said = run(monkeypatch, capsys, "list", "resnet?")
+    assert [line.split()[0] for line in said.splitlines()] == ["name", "resnet6", "resnet9"]
+    code, said = run(monkeypatch, capsys, "list", "vgg*")
+    assert (code, said) == (1, "error: no part has a name like 'vgg*': ganparts list, by itself, shows all\n")
+
+
+def test_a_part_is_shown_with_its_options_and_layers(monkeypatch, capsys):
+    code, said = run(monkeypatch, capsys, "show", "two_objective")
+    assert code == 0
+    for part in ("discriminator two_objective", "adversarial loss two_objective", "preset two_objective"):
+        assert part in said.splitlines()
+    words = [" ".join(line.split()) for line in said.splitlines()]
+    for line in ("layers 3 int", "model.11 Conv2d 512 to 2, 4x4, stride 1x1 2x30x30 16,386", "batch_size 5"):
+        assert line in words, line
+    code, said = run(monkeypatch, capsys, "show", "resnt9")
+    assert code == 1
+    assert said == "error: there is no part named 'resnt9' (did you mean 'resnet9'?): ganparts list shows all\n"
+
+
+def test_a_part_of_ones_own_is_listed(monkeypatch, capsys, tmp_path: Path):
+    lines = ("from torch import nn", "from ganparts import GENERATORS", '@GENERATORS.register("odd")', "def odd():")
+    (tmp_path / "odd_parts.py").write_text("\n".join((*lines, '    "Flips."', "    return nn.Linear(2, 2)\n")))
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        code, said = run(monkeypatch, capsys, "list", "odd", "--imports", "odd_parts")
+        assert (code, said.splitlines()[-1].split()) == (0, ["odd", "generator", "Flips."])
+    finally:
+        GENERATORS.remove("odd")
+
+
+def test_a_published_file_becomes_a_folder_and_an_export(monkeypatch, capsys, tmp_path: Path):
+    weights = GENERATORS.create("resnet6", width=2).state_dict()  # pyright: ignore[reportAttributeAccessIssue]
+    torch.save({"netG_A": weights, "epoch": 3}, tmp_path / "x.pth")
+    folder = str(tmp_path / "monet")
+    code, said = run(monkeypatch, capsys, "import-junyanz", str(tmp_path / "x.pth"), folder)
+    assert code == 0
+    assert f"Took netG_A of {tmp_path / 'x.pth'}: the generator resnet6 (in_channels=3" in said
+    assert "`x.pth`" in (tmp_path / "monet" / "README.md").read_text()
+    code, said = run(monkeypatch, capsys, "import-junyanz", str(tmp_path / "x.pth"), folder)
+    assert (code, said) == (1, f"error: {folder} is there already, and not empty: choose another folder\n")
+    code, said = run(monkeypatch, capsys, "export", folder, str(tmp_path / "monet.pt2"))
+    assert code == 0
+    assert "monet.pt2: resnet6, " in said
+    save_pretrained(DISCRIMINATORS.create("pixel", width=2), tmp_path / "d")
+    code, said = run(monkeypatch, capsys, "export", str(tmp_path / "d"), str(tmp_path / "d.onnx"))
+    assert "holds the discriminator pixel, and what is exported is a generator" in said

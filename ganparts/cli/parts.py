@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import tyro
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ganparts.cli.app import Imports, app, console, import_parts, print_table
 from ganparts.cyclegan import PRESETS
@@ -122,7 +121,7 @@ def measure(table: Registry[Any], name: str) -> Size | None:
         return None
     layers: list[Layer] = []
     try:
-        with torch.device("meta"), _NoRandomNumbers():
+        with torch.device("meta"):
             network = table.create(name)
         with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
             leaves = {path: layer for path, layer in network.named_modules() if not any(layer.children())}
@@ -135,15 +134,6 @@ def measure(table: Registry[Any], name: str) -> Size | None:
     kinds = Counter(type(layer).__name__ for layer in leaves.values())
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Size(parameters, counter.get_total_flops() / 1e12, layers, kinds)
-
-
-class _NoRandomNumbers(TorchFunctionMode):
-    """Weights stay as they are: for the meta device PyTorch would import sympy first, which takes seconds."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("normal_", "uniform_"):
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 def _recorder(path: str, layers: list[Layer]) -> Callable[[nn.Module, Any, Tensor], None]:
