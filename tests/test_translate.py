@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import Tensor, nn
 
-from ganparts.data import UnreadableImageError, sample
+from ganparts.data import UnreadableImageError, sample, to_unit_range
 from ganparts.generators import ResNetGenerator
 from ganparts.translate import translate, translate_to_zip
 
@@ -49,8 +49,78 @@ def test_a_file_is_translated_by_a_real_generator():
     assert np.array_equal(np.array(painted), np.array(translate(generator, Image.open(path))))
     with pytest.raises(UnreadableImageError, match=r"^cannot read the image absent\.jpg: No such file or directory$"):
         translate(generator, "absent.jpg")
-    with pytest.raises(TypeError, match="takes a Pillow image or an image file, but was given a Tensor"):
-        translate(generator, torch.zeros(3, 8, 8))  # pyright: ignore[reportArgumentType]
+
+
+def test_what_comes_back_is_what_was_given():
+    generator = Negative()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    tensor = torch.from_numpy(pixels).movedim(-1, 1)
+    floats = to_unit_range(tensor)
+    assert torch.equal(translate(generator, tensor), 255 - tensor)
+    assert torch.equal(translate(generator, tensor[0]), 255 - tensor[0])
+    assert torch.equal(translate(generator, floats), -floats)
+    assert torch.equal(translate(generator, floats[0].double()), -floats[0].double())
+    assert np.array_equal(translate(generator, pixels), 255 - pixels)
+    assert np.array_equal(translate(generator, pixels[0, ::-1]), 255 - pixels[0, ::-1])
+    assert np.array_equal(translate(generator, floats.numpy()), -floats.numpy())
+    pictures = [Image.fromarray(pixels[0]), Image.fromarray(pixels[1, :, :9]), Image.fromarray(pixels[1])]
+    painted = translate(generator, pictures)
+    assert [np.array_equal(np.array(p), 255 - np.array(q)) for p, q in zip(painted, pictures, strict=True)] == [
+        True
+    ] * 3
+    mixed = translate(generator, [pixels, tensor[0]])
+    assert np.array_equal(mixed[0], 255 - pixels)
+    assert torch.equal(mixed[1], 255 - tensor[0])
+    assert translate(generator, []) == []
+
+
+def test_pictures_of_one_size_go_together_and_no_more_than_fit(monkeypatch: pytest.MonkeyPatch):
+    batches = []
+
+    class Counts(Negative):
+        def forward(self, images: Tensor) -> Tensor:
+            batches.append(list(images.shape))
+            return super().forward(images)
+
+    images = [torch.zeros(3, 16, width, dtype=torch.uint8) for width in (16, 32, 16, 32, 32)]
+    translate(Counts(), images)
+    assert batches == [[2, 3, 16, 16], [3, 3, 16, 32]]
+    batches.clear()
+    monkeypatch.setattr("ganparts.translate.image.pixels_at_once", lambda device: 2 * 16 * 32)
+    translate(Counts(), images)
+    assert batches == [[2, 3, 16, 16], [2, 3, 16, 32], [1, 3, 16, 32]]
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (7, TypeError, "takes a Pillow image, an image file, a tensor, a NumPy array or a list of these, .* a int$"),
+        (torch.zeros(1, 8, 8), ValueError, r"a picture of shape \[1, 8, 8\]: give a tensor \[3, H, W\]"),
+        (torch.zeros(3, 0, 8), ValueError, r"a picture of shape \[3, 0, 8\]"),
+        (torch.zeros(3, 8, 8, dtype=torch.int32), ValueError, r"a picture of torch.int32: give uint8, or floats"),
+        (np.zeros((8, 8, 3), dtype=complex), ValueError, "complex128: give uint8"),
+        (torch.full((3, 8, 8), 255.0), ValueError, r"floats from 255 to 255: floats are in \[-1, 1\]; .*to_unit_range"),
+    ],
+)
+def test_what_is_no_picture_is_refused(image, error: type[Exception], message: str):
+    with pytest.raises(error, match=message):
+        translate(Negative(), image)
+
+
+def test_a_colour_profile_is_converted_to_srgb():
+    """A profile that is damaged, or of another kind of picture, is left alone."""
+    image = Image.new("RGB", (16, 16), (60, 200, 60))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    lab = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    assert lab is not None
+    lab.info["icc_profile"] = profile
+    painted = np.array(translate(Negative(), lab))
+    assert np.abs(painted.astype(int) - (255 - np.array(image))).max() <= 4
+    for damaged in (b"nothing", profile[:200], profile):
+        image.info["icc_profile"] = damaged
+        assert np.array_equal(np.array(translate(Negative(), image)), 255 - np.array(image))
 
 
 def test_an_archive_is_flat_square_rgb_jpegs_with_unique_names(tmp_path: Path):

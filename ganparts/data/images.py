@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ganparts.data.colour import to_srgb
 from ganparts.data.tfrecord import TFRecordError, read_examples
 
 __all__ = [
@@ -111,8 +112,9 @@ class ImageEntry:
 def decode_image(encoded: bytes) -> Tensor:
     """The image in these bytes as 8-bit RGB: uint8 [3, H, W].
 
-    Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8, transparency is laid on white, and EXIF
-    orientation is applied. At most 178,956,970 pixels are read; what claims more is refused before any memory is taken.
+    Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8, an embedded colour profile (ICC) is
+    converted to sRGB, transparency is laid on white, and EXIF orientation is applied. At most 178,956,970 pixels are
+    read; what claims more is refused before any memory is taken.
 
     Raises:
         ValueError: the reason why it cannot be decoded.
@@ -155,6 +157,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if image.getextrema()[1] > 65535:  # pyright: ignore[reportOperatorIssue]
             raise ValueError("its pixels have more than 16 bits, of unknown range: save it with 8 or 16 bits")
         image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    image = to_srgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -1,0 +1,44 @@
+"""Colours as numbers that mean the same in every picture: sRGB, without a profile."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageCms
+
+__all__ = ["to_srgb"]
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """A picture by the colour profile (ICC) that it carries converted to sRGB; as it is if there is none to apply.
+
+    A profile that is damaged, or made for another kind of picture (RGB in a grey one), is not applied: viewers do the
+    same.
+
+    Args:
+        image: 8-bit, of any mode.
+
+    Returns:
+        RGB, or RGBA if it was transparent, if a profile was applied.
+    """
+    embedded = image.info.get("icc_profile")
+    if not embedded:
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        if "sRGB" in ImageCms.getProfileDescription(profile):
+            return image
+        alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+        opaque = image if image.mode in ("RGB", "L", "CMYK", "LAB") else image.convert(_opaque_mode(image))
+        converted = ImageCms.profileToProfile(opaque, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image
+    assert converted is not None
+    converted.info.pop("transparency", None)
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _opaque_mode(image: Image.Image) -> str:
+    return "L" if image.mode in ("1", "LA", "La") else "RGB"

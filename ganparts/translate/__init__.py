@@ -1,0 +1,8 @@
+"""Using a trained generator: on pictures in memory, on files by the million, on photos larger than its memory."""
+
+from ganparts.translate.archive import translate_to_zip
+from ganparts.translate.files import Report, translate_files
+from ganparts.translate.image import translate
+from ganparts.translate.tiles import TilingError, translate_tiled
+
+__all__ = ["Report", "TilingError", "translate", "translate_files", "translate_tiled", "translate_to_zip"]

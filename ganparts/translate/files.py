@@ -1,0 +1,240 @@
+"""Files by the million, in constant memory: decoded and encoded by threads while the network computes."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ganparts.data import UnreadableImageError, resize
+from ganparts.translate.image import device_of, pixels_at_once, translate_pixels
+from ganparts.translate.sinks import Sink, open_sink
+from ganparts.translate.sources import Photo, find_photos
+from ganparts.translate.tiles import TilingError
+
+__all__ = ["Report", "translate_files"]
+
+_MOST_PROBLEMS = 1000  # that are remembered in words
+
+
+@dataclass
+class Report:
+    """What became of the inputs.
+
+    Args:
+        written: results that were written.
+        skipped: results that were there already.
+        failed: inputs without a result.
+        problems: why, in a sentence each; of the first thousand.
+    """
+
+    written: int = 0
+    skipped: int = 0
+    failed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def fail(self, problem: object) -> None:
+        self.failed += 1
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(str(problem))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A photo, decoded: uint8 [3, H, W]; and the name of its result."""
+
+    target: str
+    photo: Photo
+    pixels: Tensor
+
+
+def translate_files(
+    generator: Callable[[Tensor], Tensor],
+    inputs: Iterable[Path | str],
+    out: Path | str,
+    *,
+    size: int | None = None,
+    batch_size: int = 16,
+    tile: int | None = None,
+    format: Literal["jpg", "png"] = "jpg",
+    quality: int = 95,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Translate files, folders, patterns and zip archives into a folder or a zip archive, names kept.
+
+    A result is called as its photo, with the suffix of its format. It is written under another name and renamed, so
+    what is there is whole, and a run that is started again goes on. However many the photos are, only some are in
+    memory: those of a batch, and a few for each thread.
+
+    Args:
+        generator: trained, in ``eval()`` mode.
+        inputs: files, folders (not the folders below them), patterns (``photos/**/*.jpg``), zip archives.
+        out: a folder, or an archive if it ends in .zip.
+        size: photos are resized to this height and width (bicubic), in pixels; None to keep theirs.
+        batch_size: photos of one size that go through the generator together, at most.
+        tile: as :func:`translate` has it.
+        format: of the results.
+        quality: of JPEGs, from 1 to 100.
+        overwrite: translate again what is there already.
+        workers: threads that decode, and as many that encode; None for one a core, at most 8.
+        progress: called after each photo.
+
+    Returns:
+        How many were written, skipped, and failed, and why.
+
+    Raises:
+        ValueError: an option that is out of range, or ``out`` is among the inputs.
+        OSError: a result cannot be written.
+    """
+    for name, value in (("size", size), ("batch_size", batch_size), ("quality", quality), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: it is at least 1")
+    given = [str(path) for path in inputs]
+    _check_apart(given, Path(out))
+    workers = workers or min(8, os.cpu_count() or 1)
+    report, sink, whole = Report(), open_sink(out, overwrite=overwrite), False
+    try:
+        with ThreadPoolExecutor(workers) as decoders, _Writer(sink, workers, format, quality, report) as writer:
+            wanted = _wanted(find_photos(given), sink, format, report, progress)
+            loaded = _load_ahead(wanted, decoders, workers + 1, size, sink, report, progress)
+            for batch in _by_size(loaded, batch_size, pixels_at_once(device_of(generator))):
+                try:
+                    paintings = translate_pixels(generator, torch.stack([each.pixels for each in batch]), tile=tile)
+                except TilingError as error:
+                    for each in batch:
+                        sink.release(each.target)
+                        report.fail(f"{each.photo}: {error}")
+                else:
+                    for each, painting in zip(batch, paintings, strict=True):
+                        writer.write(each.target, painting)
+                progress(report)
+        whole = True
+    finally:
+        sink.close(whole=whole)
+    progress(report)
+    return report
+
+
+def _check_apart(inputs: Iterable[str], out: Path) -> None:
+    for given in inputs:
+        if out.exists() and os.path.exists(given) and os.path.samefile(given, out):
+            raise ValueError(f"{given} is both input and output: give another folder or archive for the results (-o)")
+
+
+def _wanted(
+    photos: Iterable[Photo], sink: Sink, format: str, report: Report, progress: Callable[[Report], None]
+) -> Iterator[tuple[str, Photo]]:
+    """The photos whose results are not there, with the names of these."""
+    for photo in photos:
+        target = f"{photo.name}.{format}"
+        claim = sink.claim(target) if photo.name else "free"
+        if claim == "free":
+            yield target, photo
+            continue
+        if claim == "done":
+            report.skipped += 1
+        else:
+            report.fail(f"{photo}: another input of this run has the result {target}: rename one of them")
+        progress(report)
+
+
+def _load_ahead(
+    wanted: Iterator[tuple[str, Photo]],
+    pool: ThreadPoolExecutor,
+    ahead: int,
+    size: int | None,
+    sink: Sink,
+    report: Report,
+    progress: Callable[[Report], None],
+) -> Iterator[_Loaded]:
+    """The photos that can be read, in order, decoded by threads; at most ``ahead`` wait."""
+
+    def load(photo: Photo) -> Tensor:
+        pixels = photo.load()
+        return pixels if size is None else resize(pixels, size)
+
+    waiting: deque[tuple[str, Photo, Future[Tensor]]] = deque()
+    more = True
+    while more or waiting:
+        while more and len(waiting) < ahead:
+            if more := (following := next(wanted, None)) is not None:
+                waiting.append((*following, pool.submit(load, following[1])))
+        if waiting:
+            target, photo, future = waiting.popleft()
+            try:
+                loaded = _Loaded(target, photo, future.result())
+            except UnreadableImageError as error:
+                sink.release(target)
+                report.fail(error)
+                progress(report)
+                continue
+            del future
+            yield loaded
+            del loaded
+
+
+def _by_size(loaded: Iterator[_Loaded], batch_size: int, pixels: int) -> Iterator[list[_Loaded]]:
+    """Photos of one size together: at most ``batch_size``, and about as many ``pixels``, of which twice that wait."""
+    waiting: dict[tuple[int, ...], list[_Loaded]] = defaultdict(list)
+    count = area = 0
+    for each in loaded:
+        batch = waiting[shape := tuple(each.pixels.shape)]
+        batch.append(each)
+        count, area = count + 1, area + each.pixels[0].numel()
+        del each
+        full = len(batch) == batch_size or len(batch) * shape[1] * shape[2] >= pixels
+        while full or count > 2 * batch_size or area > 2 * pixels:
+            fullest = shape if full else max(waiting, key=lambda key: len(waiting[key]))
+            batch, full = waiting.pop(fullest), False
+            count, area = count - len(batch), area - len(batch) * fullest[1] * fullest[2]
+            yield batch
+        del batch
+    yield from waiting.values()
+
+
+class _Writer:
+    """Encodes and writes in threads; at most two pictures a thread wait."""
+
+    def __init__(self, sink: Sink, workers: int, format: str, quality: int, report: Report):
+        self.sink, self.report = sink, report
+        self.options = {"quality": quality} if format == "jpg" else {}
+        self.format = "JPEG" if format == "jpg" else "PNG"
+        self.pool = ThreadPoolExecutor(workers)
+        self.limit = 2 * workers
+        self.pending: deque[Future[None]] = deque()
+
+    def write(self, target: str, painting: Tensor) -> None:
+        while len(self.pending) >= self.limit:
+            self._finish_one()
+        self.pending.append(self.pool.submit(self._encode, target, painting))
+
+    def _encode(self, target: str, painting: Tensor) -> None:
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        encoded = io.BytesIO()
+        to_pil_image(painting).save(encoded, self.format, **self.options)
+        self.sink.write(target, encoded.getvalue())
+
+    def _finish_one(self) -> None:
+        self.pending.popleft().result()
+        self.report.written += 1
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            while self.pending and kind is None:
+                self._finish_one()
+        finally:
+            self.pool.shutdown()

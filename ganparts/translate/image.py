@@ -1,0 +1,155 @@
+"""Pictures of any size, few at a time, in memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ganparts.data import ImageEntry, to_bytes, to_rgb, to_unit_range
+from ganparts.translate.tiles import fit, translate_tiled
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["pixels_at_once", "translate", "translate_pixels"]
+
+_Kind = TypeVar("_Kind", "Image.Image", Tensor, "numpy.ndarray")
+
+
+@overload
+def translate(generator: Callable[[Tensor], Tensor], image: Path | str, *, tile: int | None = None) -> Image.Image: ...
+@overload
+def translate(generator: Callable[[Tensor], Tensor], image: _Kind, *, tile: int | None = None) -> _Kind: ...
+@overload
+def translate(
+    generator: Callable[[Tensor], Tensor], image: Sequence[Path | str], *, tile: int | None = None
+) -> list[Image.Image]: ...
+@overload
+def translate(
+    generator: Callable[[Tensor], Tensor], image: Sequence[_Kind], *, tile: int | None = None
+) -> list[_Kind]: ...
+
+
+def translate(generator: Callable[[Tensor], Tensor], image: Any, *, tile: int | None = None) -> Any:
+    """Translate a picture of any size, or several: the same kind comes back, of the same size.
+
+    A picture is padded by reflection to the generator's ``size_multiple`` and cropped again. One that is too large for
+    the generator in one piece goes through it in tiles, with the same result (:func:`translate_tiled`).
+
+    Args:
+        generator: trained; put it in ``eval()`` mode (``from_pretrained`` does).
+        image: a Pillow image of any mode, or an image file, which becomes an RGB Pillow image; or a tensor
+            [3, H, W] or [B, 3, H, W], or a NumPy array [H, W, 3] or [B, H, W, 3] (or as a tensor), uint8 or float in
+            [-1, 1]; or a list of these, which becomes a list: those of one size go through the generator together.
+        tile: None: in tiles if there are more than a million pixels (four million on a GPU); 0: never; else
+            always, and about as many pixels as a square of this side has are computed at a time.
+
+    Raises:
+        UnreadableImageError: a file cannot be read.
+        TilingError: a large picture, and a generator that cannot be tiled.
+        TypeError: something else than the above.
+        ValueError: an array of another shape, or floats beyond [-1, 1].
+    """
+    if not isinstance(image, list | tuple):
+        pixels, restore = _pixels(image)
+        return restore(translate_pixels(generator, pixels, tile=tile))
+    opened = [_pixels(item) for item in image]
+    sizes: dict[Any, list[int]] = defaultdict(list)
+    for index, (pixels, _) in enumerate(opened):
+        sizes[pixels.shape[-2:], pixels.dtype, pixels.device].append(index)
+    results: list[Any] = [None] * len(opened)
+    for indices in sizes.values():
+        batches = [opened[index][0] for index in indices]
+        painted = translate_pixels(generator, torch.cat(batches), tile=tile).split([len(batch) for batch in batches])
+        for index, painting in zip(indices, painted, strict=True):
+            results[index] = opened[index][1](painting)
+    return results
+
+
+def pixels_at_once(device: torch.device) -> int:
+    """How many go through a generator in one piece: what a ResNet of width 64 does with about 1 GB, or 4 on a GPU."""
+    return 2**20 if device.type == "cpu" else 2**22
+
+
+@torch.inference_mode()
+def translate_pixels(generator: Callable[[Tensor], Tensor], images: Tensor, *, tile: int | None = None) -> Tensor:
+    """Translate a batch: :func:`translate` for tensors [B, 3, H, W], uint8 or float in [-1, 1].
+
+    Returns:
+        As ``images``: their type, shape and device.
+    """
+    device = device_of(generator)
+    size, budget = images.shape[-2] * images.shape[-1], pixels_at_once(device)
+    if tile is not None and tile < 0:
+        raise ValueError(f"tile={tile} pixels: give the side of a tile, 0 for none, or leave it out")
+    if size and tile != 0 and (tile or size > budget):
+        return torch.stack([translate_tiled(generator, image, tile=tile) for image in images])
+    batches = images.split(max(1, budget // max(1, size)))
+    return torch.cat([_translate_batch(generator, batch, device) for batch in batches])
+
+
+def device_of(generator: object) -> torch.device:
+    """Where a network's weights are; the CPU for what is no network."""
+    parameters = generator.parameters() if isinstance(generator, torch.nn.Module) else iter(())
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
+
+
+def _translate_batch(generator: Callable[[Tensor], Tensor], images: Tensor, device: torch.device) -> Tensor:
+    height, width = images.shape[-2:]
+    inputs = images.to(device)
+    inputs = inputs.float() if images.is_floating_point() else to_unit_range(inputs)
+    paintings = generator(fit(generator, inputs))[..., :height, :width]
+    return (paintings if images.is_floating_point() else to_bytes(paintings)).to(images)
+
+
+def _pixels(image: object) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """A picture as a batch, uint8 or float [B, 3, H, W], and the way back to its kind."""
+    from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
+
+    if isinstance(image, str | Path):
+        return ImageEntry(Path(image).stem, Path(image)).load()[None], lambda batch: to_pil_image(batch[0])
+    if isinstance(image, Image.Image):
+        return pil_to_tensor(to_rgb(image))[None], lambda batch: to_pil_image(batch[0])
+    if isinstance(image, Tensor):
+        return _checked(image), lambda batch: batch.reshape(image.shape)
+    import numpy
+
+    if isinstance(image, numpy.ndarray):
+        return _array(image)
+    raise TypeError(
+        "translate takes a Pillow image, an image file, a tensor, a NumPy array or a list of these, but was given a "
+        f"{type(image).__name__}"
+    )
+
+
+def _array(image: numpy.ndarray) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    try:
+        tensor = torch.from_numpy(image.copy())  # a read-only or reversed one is no tensor
+    except TypeError as error:
+        raise ValueError(f"an array of {image.dtype} is no picture: give uint8, or floats in [-1, 1]") from error
+    if image.ndim in (3, 4) and image.shape[-1] == 3:  # channels last, as Pillow and OpenCV have them
+        return _checked(tensor.movedim(-1, -3)), lambda batch: batch.movedim(-3, -1).reshape(image.shape).numpy()
+    return _checked(tensor), lambda batch: batch.reshape(image.shape).numpy()
+
+
+def _checked(image: Tensor) -> Tensor:
+    """The picture as a batch [B, 3, H, W]."""
+    if image.ndim not in (3, 4) or image.shape[-3] != 3 or not image.numel():
+        raise ValueError(
+            f"a picture of shape {list(image.shape)}: give a tensor [3, H, W] or [B, 3, H, W], or a NumPy array "
+            "[H, W, 3] or [B, H, W, 3]"
+        )
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise ValueError(f"a picture of {image.dtype}: give uint8, or floats in [-1, 1]")
+    if image.is_floating_point() and not image.abs().max() <= 1 + 1e-4:
+        raise ValueError(
+            f"a picture of floats from {image.min():.3g} to {image.max():.3g}: floats are in [-1, 1]; "
+            "ganparts.data.to_unit_range makes them of bytes"
+        )
+    return image if image.ndim == 4 else image[None]

@@ -1,0 +1,129 @@
+"""Where translated pictures go: a folder or a zip archive; each file, or the archive, appears when it is whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import Literal, Protocol
+
+__all__ = ["FolderSink", "Sink", "ZipSink", "open_sink"]
+
+Claim = Literal["free", "done", "taken"]
+
+
+class Sink(Protocol):
+    """A place for files."""
+
+    def claim(self, name: str) -> Claim:
+        """``"free"``: to be written. ``"done"``: an earlier run wrote it. ``"taken"``: it is another input's."""
+        ...
+
+    def write(self, name: str, encoded: bytes) -> None:
+        """Write a file that was claimed; from any thread."""
+        ...
+
+    def release(self, name: str) -> None:
+        """A claimed file will not be written."""
+        ...
+
+    def close(self, *, whole: bool) -> None:
+        """No more is written; ``whole`` unless the run was broken off."""
+        ...
+
+
+def open_sink(path: Path | str, *, overwrite: bool) -> Sink:
+    """An archive if the path ends in .zip, else a folder, which is made.
+
+    Raises:
+        ValueError: a file that is no archive is there.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".zip":
+        return ZipSink(path, overwrite=overwrite)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: give a folder or a .zip for the results (-o)")
+    return FolderSink(path, overwrite=overwrite)
+
+
+class FolderSink:
+    """A folder. What this run wrote is told from what was there by the time of its writing, so no list is kept."""
+
+    def __init__(self, path: Path, *, overwrite: bool):
+        path.mkdir(parents=True, exist_ok=True)
+        self.path, self.overwrite = path, overwrite
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".") as file:
+            self.began = os.stat(file.name).st_mtime_ns  # by the clock of that file system
+        self.claimed: set[str] = set()
+
+    def claim(self, name: str) -> Claim:
+        if name in self.claimed:
+            return "taken"
+        try:
+            if os.stat(self.path / name).st_mtime_ns >= self.began:
+                return "taken"
+            if not self.overwrite:
+                return "done"
+        except FileNotFoundError:
+            pass
+        self.claimed.add(name)
+        return "free"
+
+    def write(self, name: str, encoded: bytes) -> None:
+        partial = self.path / f".{name}.partial"
+        try:
+            partial.write_bytes(encoded)
+            os.replace(partial, self.path / name)
+        finally:
+            partial.unlink(missing_ok=True)
+        self.release(name)
+
+    def release(self, name: str) -> None:
+        self.claimed.discard(name)
+
+    def close(self, *, whole: bool) -> None:
+        pass
+
+
+class ZipSink:
+    """A flat archive, made beside an older one, whose files it takes over, and renamed at the end."""
+
+    def __init__(self, path: Path, *, overwrite: bool):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self.lock = threading.Lock()
+        self.done: set[str] = set()
+        self.claimed: set[str] = set()
+        self.archive = zipfile.ZipFile(self.partial, "w", zipfile.ZIP_STORED)
+        if path.exists() and not overwrite:
+            try:
+                with zipfile.ZipFile(path) as old:
+                    for member in old.infolist():
+                        self.archive.writestr(member, old.read(member))
+                        self.done.add(member.filename)
+            except zipfile.BadZipFile as error:
+                self.close(whole=False)
+                raise ValueError(f"{path} is no zip archive that can be read ({error}): --overwrite it") from None
+
+    def claim(self, name: str) -> Claim:
+        if name in self.claimed:
+            return "taken"
+        if name in self.done:
+            return "done"
+        self.claimed.add(name)
+        return "free"
+
+    def write(self, name: str, encoded: bytes) -> None:
+        with self.lock:
+            self.archive.writestr(name, encoded)
+
+    def release(self, name: str) -> None:
+        self.claimed.discard(name)
+
+    def close(self, *, whole: bool) -> None:
+        self.archive.close()
+        if whole:
+            os.replace(self.partial, self.path)
+        self.partial.unlink(missing_ok=True)

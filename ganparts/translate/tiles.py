@@ -1,0 +1,95 @@
+"""A picture that is too large for a network's memory, computed a strip at a time, with the untiled result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ganparts.data import to_bytes, to_unit_range
+from ganparts.translate.operations import pad
+from ganparts.translate.strips import FeatureMap, Node, Plan, TilingError
+
+__all__ = ["TilingError", "fit", "translate_tiled"]
+
+_TILE, _TILE_ON_GPU = 256, 1024  # pixels a side
+_KEPT_ON_CPU = 2**28  # bytes of feature maps; those beyond go to a temporary file
+
+
+def translate_tiled(
+    generator: Callable[[Tensor], Tensor], image: Tensor, *, tile: int | None = None, memory: int | None = None
+) -> Tensor:
+    """Translate one large picture: the same numbers as at once, up to rounding, so there are no seams.
+
+    The network runs over it a strip at a time, layer by layer (:mod:`ganparts.translate.strips`). Any network will do
+    that consists of convolutions, norms, resizing by whole factors, padding, concatenation and functions of single
+    pixels, so all of ganparts' own, the U-Nets too, whose bottleneck sees the whole picture.
+
+    Args:
+        generator: trained, in ``eval()`` mode, with weights in float32.
+        image: uint8, or float in [-1, 1]: [3, H, W].
+        tile: about as many pixels as a square of this side has are computed at a time; None for 256, or 1024 on a
+            GPU.
+        memory: bytes of feature maps that are kept in memory, those beyond in temporary files (``TMPDIR``); None for
+            256 MiB on a CPU and half of what is free on a GPU. Files take up to about 400 bytes a pixel of the picture.
+
+    Returns:
+        As ``image``: its type, shape and device.
+
+    Raises:
+        TilingError: the generator is no PyTorch module, or uses an operation that cannot be tiled, which is named.
+        ValueError: ``tile`` is less than 1.
+    """
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile={tile} pixels: a tile has at least 1; leave it out for the default")
+    if not isinstance(generator, nn.Module):
+        raise TilingError(
+            f"a {type(generator).__name__} is no PyTorch module, and only those run in tiles: make the picture smaller "
+            "(--size), or give it in one piece (tile=0, --tile 0) if it fits into memory"
+        )
+    device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
+    if memory is None:
+        memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _KEPT_ON_CPU
+    if tile is None:
+        tile = _TILE_ON_GPU if device.type == "cuda" else _TILE
+    plan = Plan(tile=tile, memory=memory, device=device)
+    with torch.inference_mode():
+        result = generator(FeatureMap(_picture(plan, generator, image)))
+        plan.run()
+        painting = torch.empty_like(image)
+        height, width = image.shape[-2:]
+        for start, stop in result.node.strips():
+            if start < height:
+                rows = result.node.rows(start, min(stop, height))[0, ..., :width]
+                painting[:, start : min(stop, height)] = rows if image.is_floating_point() else to_bytes(rows)
+    return painting
+
+
+def _picture(plan: Plan, generator: nn.Module, image: Tensor) -> Node:
+    """The picture as the network's input, padded to a size that it takes."""
+
+    def compute(start: int, stop: int) -> Tensor:
+        rows = image[None, :, start:stop].to(plan.device)
+        return rows.float() if image.is_floating_point() else to_unit_range(rows)
+
+    source = Node(plan, (1, *image.shape), compute)
+    bottom, right, mode = _margins(generator, *image.shape[-2:])
+    return pad(source, (0, right, 0, bottom), mode) if bottom or right else source
+
+
+def fit(generator: object, images: Tensor) -> Tensor:
+    """Images [B, C, H, W] padded at the bottom and the right to a size that the generator takes.
+
+    It is by reflection, or where the picture is too small for that, by repeating its border.
+    """
+    bottom, right, mode = _margins(generator, *images.shape[-2:])
+    return F.pad(images, (0, right, 0, bottom), mode) if bottom or right else images
+
+
+def _margins(generator: object, height: int, width: int) -> tuple[int, int, str]:
+    multiple, minimum = getattr(generator, "size_multiple", 1), getattr(generator, "min_size", 1)
+    bottom, right = (-(-max(side, minimum) // multiple) * multiple - side for side in (height, width))
+    # reflection reaches no further than the picture
+    return bottom, right, "reflect" if bottom < height and right < width else "replicate"
