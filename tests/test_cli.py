@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ganparts.data import sample
-from ganparts.metrics import Scores
-from ganparts.submission import mirrored
 from ganparts import DISCRIMINATORS, GENERATORS, cli
 from ganparts.cli import doctor, parts
+from ganparts.data import sample
 from ganparts.interchange import save_pretrained
+from ganparts.metrics import Scores
+from ganparts.submission import mirrored
 from ganparts.training import DeviceError
 
 

@@ -99,6 +99,10 @@ def translate_files(
     for name, value in (("size", size), ("batch_size", batch_size), ("quality", quality), ("workers", workers)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it is at least 1")
+    if quality > 100:
+        raise ValueError(f"quality={quality}: it is at most 100")
+    if tile is not None and tile < 0:
+        raise ValueError(f"tile={tile} pixels: give the side of a tile, 0 for none, or leave it out")
     given = [str(path) for path in inputs]
     _check_apart(given, Path(out))
     workers = workers or min(8, os.cpu_count() or 1)
@@ -137,6 +141,9 @@ def _wanted(
     """The photos whose results are not there, with the names of these."""
     for photo in photos:
         target = f"{photo.name}.{format}"
+        if photo.path == sink.path / target:
+            report.fail(f"{photo}: its result would replace it: give another folder for the results (-o)")
+            continue
         claim = sink.claim(target) if photo.name else "free"
         if claim == "free":
             yield target, photo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,6 +17,9 @@ Claim = Literal["free", "done", "taken"]
 
 class Sink(Protocol):
     """A place for files."""
+
+    @property
+    def path(self) -> Path: ...
 
     def claim(self, name: str) -> Claim:
         """``"free"``: to be written. ``"done"``: an earlier run wrote it. ``"taken"``: it is another input's."""
@@ -54,8 +58,7 @@ class FolderSink:
     def __init__(self, path: Path, *, overwrite: bool):
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.overwrite = path, overwrite
-        with tempfile.NamedTemporaryFile(dir=path, prefix=".") as file:
-            self.began = os.stat(file.name).st_mtime_ns  # by the clock of that file system
+        self.began = _next_tick(path)
         self.claimed: set[str] = set()
 
     def claim(self, name: str) -> Claim:
@@ -85,6 +88,17 @@ class FolderSink:
 
     def close(self, *, whole: bool) -> None:
         pass
+
+
+def _next_tick(folder: Path) -> int:
+    """A time, in nanoseconds by the clock of that file system, that no file there is as young as yet."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".") as file:
+        before = now = os.stat(file.name).st_mtime_ns
+        while now == before:  # clocks tick every 1 to 10 ms, every 2 s on FAT
+            time.sleep(0.001)
+            os.utime(file.name)
+            now = os.stat(file.name).st_mtime_ns
+    return now
 
 
 class ZipSink:

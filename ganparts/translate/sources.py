@@ -20,10 +20,13 @@ __all__ = ["Photo", "find_photos"]
 
 
 class Photo(Protocol):
-    """One input: ``name`` without folder and suffix."""
+    """One input: ``name`` without folder and suffix; ``path`` of the file that holds it."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
 
     def load(self) -> Tensor:
         """Decode it: uint8 [3, H, W]; raises :class:`UnreadableImageError`."""
@@ -38,6 +41,10 @@ class _Member:
     @property
     def name(self) -> str:
         return PurePosixPath(self.member.filename).stem
+
+    @property
+    def path(self) -> Path:
+        return Path(str(self.archive.filename))
 
     def __str__(self) -> str:
         return f"{self.member.filename} in {self.archive.filename}"
@@ -58,6 +65,10 @@ class _Nothing:
     given: str
     reason: str
     name: str = ""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.given)
 
     def load(self) -> Tensor:
         raise UnreadableImageError(f"{self.given}: {self.reason}")
@@ -108,11 +119,10 @@ def _in_archive(path: str) -> Iterator[Photo]:
     except (OSError, zipfile.BadZipFile) as error:
         yield _Nothing(path, f"a zip archive that cannot be read: {error}")
         return
-    with archive:
-        for member in archive.infolist():
-            parts = PurePosixPath(member.filename).parts
-            if not member.is_dir() and _is_photo(parts[-1]) and not any(p.startswith((".", "__MACOSX")) for p in parts):
-                yield _Member(archive, member)
+    for member in archive.infolist():  # members are read later, so the archive closes with the last of them
+        parts = PurePosixPath(member.filename).parts
+        if not member.is_dir() and _is_photo(parts[-1]) and not any(p.startswith((".", "__MACOSX")) for p in parts):
+            yield _Member(archive, member)
 
 
 def _file(path: str) -> ImageEntry:

@@ -1,0 +1,329 @@
+"""``ganparts translate``, and the translation of files behind it."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+import weakref
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from torch import Tensor, nn
+
+from ganparts import DISCRIMINATORS, GENERATORS, cli
+from ganparts.data import ImageEntry
+from ganparts.interchange import save_pretrained
+from ganparts.translate import TilingError, files, sinks, translate, translate_files
+
+
+class Negative(nn.Module):
+    """Turns a picture into its negative."""
+
+    size_multiple = 16
+
+    def forward(self, images: Tensor) -> Tensor:
+        return -images
+
+
+def pixels_of(path: Path | io.BytesIO) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        return np.array(image).astype(int)
+
+
+def gradient(height: int, width: int, channels: int = 3) -> np.ndarray:
+    rows, columns = np.mgrid[0:height, 0:width]
+    values = np.stack([255 * rows / height, 255 * columns / width, 40 + 0 * rows], -1)[..., :channels]
+    return values.astype(np.uint8)
+
+
+def make_photos(folder: Path) -> dict[str, np.ndarray]:
+    """A folder as people have them; returns the pixels of what can be read, by stem."""
+    folder.mkdir()
+    rgb = Image.fromarray(gradient(20, 30))
+    rgb.save(folder / "plain.png")
+    rgb.save(folder / "a png called.jpg", "PNG")
+    rgb.save(folder / "UPPER.PNG")
+    rgb.save(folder / "Fotografía é 水.webp", lossless=True)
+    rgb.convert("L").save(folder / "grey.bmp")
+    sixteen = np.asarray(rgb.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(sixteen).save(folder / "sixteen.tif")
+    rgba = rgb.convert("RGBA")
+    rgba.putalpha(Image.new("L", rgb.size, 0))
+    rgba.save(folder / "transparent.png")
+    rgb.convert("CMYK").save(folder / "cmyk.tiff")
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # shown turned by 90 degrees
+    rgb.save(folder / "rotated.png", exif=rotated)
+    srgb, lab = (ImageCms.createProfile(name) for name in ("sRGB", "LAB"))
+    in_lab = ImageCms.profileToProfile(rgb, srgb, lab, outputMode="LAB")
+    assert in_lab is not None
+    in_lab.save(folder / "profiled.tif", icc_profile=ImageCms.ImageCmsProfile(lab).tobytes())
+    Image.fromarray(gradient(700, 900)).save(folder / "large.png")
+    plain, grey = np.asarray(rgb), np.asarray(rgb.convert("L").convert("RGB"))
+    return {
+        **dict.fromkeys(("plain", "a png called", "UPPER", "Fotografía é 水", "cmyk", "profiled"), plain),
+        **dict.fromkeys(("grey", "sixteen"), grey),
+        "transparent": np.full_like(plain, 255),
+        "rotated": np.rot90(plain, -1),
+        "large": gradient(700, 900),
+    }
+
+
+def break_some(folder: Path) -> list[str]:
+    (folder / "cut.jpg").write_bytes((folder / "large.png").read_bytes()[:3000])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").write_bytes(b"")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tif")
+    bomb = bytearray((folder / "plain.png").read_bytes())
+    bomb[16:24] = (100_000).to_bytes(4, "big") * 2
+    (folder / "huge.png").write_bytes(bomb)
+    (folder / "folder.jpg").mkdir()
+    (folder / ".hidden.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("not looked at")
+    return ["cut.jpg", "text.jpg", "empty.png", "float.tif", "huge.png"]
+
+
+def test_a_folder_as_people_have_them(tmp_path: Path):
+    expected = make_photos(tmp_path / "photos")
+    broken = break_some(tmp_path / "photos")
+    report = translate_files(Negative(), [tmp_path / "photos"], tmp_path / "out", format="png")
+    assert (report.written, report.skipped, report.failed) == (len(expected), 0, len(broken))
+    for name in broken:
+        start = f"cannot read the image {tmp_path}/photos/{name}: "
+        assert len([problem for problem in report.problems if problem.startswith(start)]) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"{stem}.png" for stem in expected)
+    for stem, pixels in expected.items():
+        painted = pixels_of(tmp_path / "out" / f"{stem}.png")
+        assert painted.shape == pixels.shape, stem
+        difference = np.abs(painted - (255 - pixels.astype(int)))
+        assert difference.mean() < 4 if stem == "profiled" else not difference.any(), stem  # 8-bit LAB is coarse
+
+
+def test_a_second_run_goes_on(tmp_path: Path):
+    make_photos(tmp_path / "photos")
+    out = tmp_path / "out"
+    first = translate_files(Negative(), [tmp_path / "photos"], out)
+    (out / "plain.jpg").unlink()
+    written = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    time.sleep(0.02)
+    second = translate_files(Negative(), [tmp_path / "photos"], out)
+    assert (second.written, second.skipped, second.failed) == (1, first.written - 1, 0)
+    assert {name: (out / name).stat().st_mtime_ns for name in written} == written
+    time.sleep(0.02)
+    third = translate_files(Negative(), [tmp_path / "photos"], out, overwrite=True)
+    assert (third.written, third.skipped) == (first.written, 0)
+    assert all((out / name).stat().st_mtime_ns > before for name, before in written.items())
+
+
+def test_archives_in_and_out(tmp_path: Path):
+    expected = make_photos(tmp_path / "photos")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in (tmp_path / "photos").iterdir():
+            archive.write(path, f"in a folder/{path.name}")
+        archive.writestr("__MACOSX/plain.png", b"")
+        archive.writestr("bad.png", b"no picture")
+    out = tmp_path / "out.ZIP"
+    report = translate_files(Negative(), [tmp_path / "photos.zip"], out, format="png")
+    assert report.problems == [
+        f"cannot read the image bad.png in {tmp_path}/photos.zip: it is no image that Pillow knows"
+    ]
+    with zipfile.ZipFile(out) as archive:
+        assert sorted(archive.namelist()) == sorted(f"{stem}.png" for stem in expected)
+        assert np.array_equal(pixels_of(io.BytesIO(archive.read("plain.png"))), 255 - expected["plain"].astype(int))
+    Image.new("RGB", (4, 4)).save(tmp_path / "another.png")
+    again = translate_files(Negative(), [tmp_path / "photos.zip", tmp_path / "another.png"], out, format="png")
+    assert (again.written, again.skipped, again.failed) == (1, len(expected), 1)
+    with zipfile.ZipFile(out) as archive:
+        assert len(archive.namelist()) == len(expected) + 1
+        assert archive.testzip() is None
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "photos.zip", "out.ZIP", "another.png"}
+
+
+def test_patterns_and_inputs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/one.png", "a/b/two.png", "a/b/three.txt", "odd.name"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(name, "PNG")
+    Path("empty").mkdir()
+    Path("broken.zip").write_bytes(zip_of("x")[:-10])
+    report = translate_files(
+        Negative(), ["a/**/*.png", "odd.name", "absent.jpg", "empty", "*.tif", "broken.zip"], "out", quality=50
+    )
+    assert sorted(path.name for path in Path("out").iterdir()) == ["odd.jpg", "one.jpg", "two.jpg"]
+    assert report.problems[0] == "absent.jpg: there is no such file or folder"
+    assert report.problems[1].startswith("empty: no images in it that end in .jpg, .jpeg, ")
+    assert report.problems[2] == "*.tif: no file matches this pattern"
+    assert report.problems[3].startswith("cannot read the image broken.zip: ")
+    assert len(report.problems) == 4
+
+
+def zip_of(name: str) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr(name, "")
+    return held.getvalue()
+
+
+@pytest.mark.parametrize("out", ["out", "out.zip"])
+def test_two_inputs_never_share_a_result(tmp_path: Path, out: str):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / folder / "x.png")
+    report = translate_files(Negative(), [tmp_path / "a", tmp_path / "b"], tmp_path / out)
+    assert report.written == 1
+    problem = f"{tmp_path}/b/x.png: another input of this run has the result x.jpg: rename one of them"
+    assert report.problems == [problem]
+    assert translate_files(Negative(), [tmp_path / "a", tmp_path / "b"], tmp_path / out).skipped == 2
+
+
+def test_photos_are_never_overwritten(tmp_path: Path):
+    make_photos(tmp_path / "photos")
+    with pytest.raises(ValueError, match="photos is both input and output: give another folder or archive"):
+        translate_files(Negative(), [tmp_path / "photos"], tmp_path / "photos")
+    before = (tmp_path / "photos" / "a png called.jpg").read_bytes()
+    report = translate_files(
+        Negative(), [tmp_path / "photos" / "a png called.jpg"], tmp_path / "photos", overwrite=True
+    )
+    assert report.problems == [
+        f"{tmp_path}/photos/a png called.jpg: its result would replace it: give another folder for the results (-o)"
+    ]
+    assert (tmp_path / "photos" / "a png called.jpg").read_bytes() == before
+
+
+def test_a_run_that_breaks_off_leaves_only_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_photos(tmp_path / "photos")
+    translate_files(Negative(), [tmp_path / "photos" / "plain.png"], tmp_path / "out.zip")
+    before = (tmp_path / "out.zip").read_bytes()
+
+    class Fails(Negative):
+        def forward(self, images: Tensor) -> Tensor:
+            raise KeyboardInterrupt
+
+    for out in ("out", "out.zip"):
+        with pytest.raises(KeyboardInterrupt):
+            translate_files(Fails(), [tmp_path / "photos"], tmp_path / out)
+    assert (tmp_path / "out.zip").read_bytes() == before
+    monkeypatch.setattr(sinks.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space left"):
+        translate_files(Negative(), [tmp_path / "photos"], tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "out", "out.zip"}
+
+
+def test_memory_is_constant_and_batches_are_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """However many the photos are, and though the network is slow: some for each thread, and twice a batch."""
+    for index in range(120):
+        Image.new("RGB", (16, 16 * (1 + index % 3))).save(tmp_path / f"{index}.png")
+    live = most = 0
+    real = ImageEntry.load
+
+    def counted(entry: ImageEntry) -> Tensor:
+        nonlocal live, most
+        pixels = real(entry)
+        live += 1
+        most = max(most, live)
+        weakref.finalize(pixels, gone)
+        return pixels
+
+    def gone() -> None:
+        nonlocal live
+        live -= 1
+
+    batches = []
+
+    class Slow(Negative):
+        def forward(self, images: Tensor) -> Tensor:
+            batches.append(len(images))
+            time.sleep(0.01)
+            return super().forward(images)
+
+    monkeypatch.setattr(ImageEntry, "load", counted)
+    report = translate_files(Slow(), [tmp_path], tmp_path / "out", batch_size=4, workers=2)
+    assert report.written == 120
+    assert most <= 2 * 4 + 4 + (2 + 1) + 2  # waiting for their batch, in a batch, decoded ahead, one in hand
+    assert live == 0
+    assert max(batches) == 4
+    assert len(batches) <= 33
+
+
+def test_large_photos_go_alone_and_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for index in range(5):
+        Image.fromarray(gradient(40, 40)).save(tmp_path / f"{index}.png")
+    monkeypatch.setattr("ganparts.translate.image.pixels_at_once", lambda device: 1000)
+    monkeypatch.setattr(files, "pixels_at_once", lambda device: 1000)
+    network = GENERATORS.create("resnet6", width=2).eval()
+    translate_files(network, [tmp_path], tmp_path / "out", format="png", batch_size=4)
+    monkeypatch.undo()
+    whole = np.array(translate(network, tmp_path / "0.png")).astype(int)
+    assert np.abs(pixels_of(tmp_path / "out" / "3.png") - whole).max() <= 1
+
+    class Refuses(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise TilingError("cannot be tiled")
+
+    report = translate_files(Refuses(), [tmp_path], tmp_path / "refused")
+    assert (report.written, report.failed) == (0, 5)
+    assert report.problems[0].endswith(".png: cannot be tiled")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["ganparts", "translate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    captured = capsys.readouterr()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, captured.out + captured.err
+
+
+def test_the_command(tmp_path: Path, monkeypatch, capsys):
+    make_photos(tmp_path / "photos")
+    model, out = tmp_path / "model", tmp_path / "out"
+    network = GENERATORS.create("resnet6", width=2).eval()
+    save_pretrained(network, model)
+    code, said = run(monkeypatch, capsys, model, tmp_path / "photos", "-o", out, "--device", "cpu", "--format", "png")
+    assert code == 0
+    assert "11/11" in said
+    assert f"{out}: 11 written, 0 there already, 0 failed" in said
+    whole = np.array(translate(network, tmp_path / "photos" / "plain.png")).astype(int)
+    assert np.abs(pixels_of(out / "plain.png") - whole).max() <= 1
+    (tmp_path / "photos" / "bad.jpg").write_text("no picture")
+    code, said = run(monkeypatch, capsys, model, tmp_path / "photos", "-o", out, "--device", "cpu", "--format", "png")
+    assert code == 1
+    assert f"{out}: 0 written, 11 there already, 1 failed" in said
+    assert f"failed: cannot read the image {tmp_path}/photos/bad.jpg: it is no image that Pillow knows" in said
+    square = ("--size", 64, "--tile", 16, "--quality", 30, "--batch-size", 3, "--overwrite", "--device", "cpu")
+    code, said = run(monkeypatch, capsys, model, tmp_path / "photos" / "*.png", "-o", out, *square)
+    assert code == 0
+    assert pixels_of(out / "large.jpg").shape == (64, 64, 3)
+    assert not (out / "sixteen.jpg").exists()
+
+
+def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, capsys):
+    model, judge = tmp_path / "model", tmp_path / "judge"
+    save_pretrained(GENERATORS.create("resnet6", width=2), model)
+    save_pretrained(DISCRIMINATORS.create("pixel", width=2), judge)
+    (tmp_path / "file").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    out = ("-o", tmp_path / "out", "--device", "cpu")
+    photo = tmp_path / "photo.png"
+    for arguments, message in (
+        ((tmp_path / "nothing", photo, *out), "is no pretrained folder: it has no config.json"),
+        ((judge, photo, *out), "judge holds a discriminator, and translating takes a generator"),
+        ((model, *out), "no inputs: give files, folders, patterns or zip archives after the model"),
+        ((model, photo, *out, "--quality", 0), "quality=0: it is at least 1"),
+        ((model, photo, *out, "--quality", 101), "quality=101: it is at most 100"),
+        ((model, photo, *out, "--tile", -5), "tile=-5 pixels: give the side of a tile, 0 for none, or leave it out"),
+        ((model, photo, "-o", tmp_path / "file"), "file is a file: give a folder or a .zip for the results (-o)"),
+        ((model, photo, "-o", tmp_path / "broken.zip"), "broken.zip is no zip archive that can be read"),
+    ):
+        code, said = run(monkeypatch, capsys, *arguments)
+        assert code == 1
+        assert message in said.splitlines()[-1]
+        assert "Traceback" not in said
+    assert not (tmp_path / "broken.zip.partial").exists()
