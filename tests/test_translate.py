@@ -108,19 +108,21 @@ def test_what_is_no_picture_is_refused(image, error: type[Exception], message: s
 
 
 def test_a_colour_profile_is_converted_to_srgb():
-    """A profile that is damaged, or of another kind of picture, is left alone."""
-    image = Image.new("RGB", (16, 16), (60, 200, 60))
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    lab = ImageCms.profileToProfile(
-        image, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
-    )
-    assert lab is not None
-    lab.info["icc_profile"] = profile
-    painted = np.array(translate(Negative(), lab))
-    assert np.abs(painted.astype(int) - (255 - np.array(image))).max() <= 4
-    for damaged in (b"nothing", profile[:200], profile):
-        image.info["icc_profile"] = damaged
-        assert np.array_equal(np.array(translate(Negative(), image)), 255 - np.array(image))
+    """One whose red is sRGB's green and the other way round; one that is damaged, or of another kind, is left alone."""
+    srgb, lab = (ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes() for name in ("sRGB", "LAB"))
+    swapped = srgb.replace(b"rXYZ", b"?XYZ", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"?XYZ", b"gXYZ", 1)
+    swapped = swapped.replace("sRGB".encode("utf-16-be"), "GRBs".encode("utf-16-be"))
+    assert swapped != srgb
+    for mode, alpha in (("RGB", 255), ("RGBA", 0)):
+        image = Image.new("RGB", (16, 16), (60, 200, 30))
+        image.putalpha(alpha) if mode == "RGBA" else None
+        image.info["icc_profile"] = swapped
+        seen = 255 - np.array(translate(Negative(), image)).astype(int)
+        assert np.abs(seen - (np.array([200, 60, 30]) if alpha else 255)).max() <= 3
+        for kept in (b"nothing", swapped[:200], lab, srgb):
+            image.info["icc_profile"] = kept
+            seen = 255 - np.array(translate(Negative(), image)).astype(int)
+            assert np.array_equal(seen, np.broadcast_to([60, 200, 30] if alpha else 255, seen.shape))
 
 
 def test_an_archive_is_flat_square_rgb_jpegs_with_unique_names(tmp_path: Path):
