@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 from torch import Tensor, nn
 
 from ganparts import DISCRIMINATORS, GENERATORS, cli
-from ganparts.data import ImageEntry
-from ganparts.interchange import save_pretrained
+from ganparts.cli.translate import load_model
+from ganparts.data import ImageEntry, sample
+from ganparts.interchange import export_generator, from_pretrained, save_pretrained
 from ganparts.translate import TilingError, files, sinks, translate, translate_files
 
 
@@ -327,3 +329,17 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, capsys):
         assert message in said.splitlines()[-1]
         assert "Traceback" not in said
     assert not (tmp_path / "broken.zip.partial").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own
+def test_an_exported_model_translates_as_the_folder_does(tmp_path: Path):
+    model = tmp_path / "model"
+    save_pretrained(GENERATORS.create("resnet6", width=2), model)
+    export_generator(from_pretrained(model), tmp_path / "model.onnx")
+    photo = sample() / "testA" / "pontduGard_0.jpg"
+    for name, path in (("folder", model), ("onnx", tmp_path / "model.onnx")):
+        generator = load_model(path, device=torch.device("cpu"))
+        assert generator.size_multiple == 4
+        translate(generator, photo).save(tmp_path / f"{name}.png")
+    with Image.open(tmp_path / "folder.png") as one, Image.open(tmp_path / "onnx.png") as two:
+        assert np.abs(np.asarray(one, dtype=int) - np.asarray(two, dtype=int)).max() <= 1

@@ -12,7 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from torch import Tensor
 
 from ganparts.cli.app import app, console
-from ganparts.interchange import from_pretrained
+from ganparts.interchange import from_pretrained, load_onnx
 from ganparts.training import pick_device
 from ganparts.translate import Report, translate_files
 from ganparts.translate.sources import find_photos
@@ -25,16 +25,18 @@ _SHOWN = 50  # problems
 def load_model(path: Path, *, device: torch.device) -> Callable[[Tensor], Tensor]:
     """A trained generator: images [B, 3, H, W] in [-1, 1] to images of the same size.
 
-    It may have ``size_multiple`` and ``min_size``, as a network does. This is the place for other kinds of files.
+    It has ``size_multiple`` and ``min_size``, as a network may.
 
     Args:
-        path: a pretrained folder.
-        device: on which it computes.
+        path: a pretrained folder, or an ``.onnx`` file of ``ganparts export``.
+        device: on which it computes; an ONNX file does so where onnxruntime does.
 
     Raises:
         FileNotFoundError: there is no such folder, or it lacks a file.
         ValueError: as :func:`~ganparts.interchange.from_pretrained`, or it holds no generator.
     """
+    if path.suffix == ".onnx":
+        return load_onnx(path)
     network = from_pretrained(path, device=str(device))
     kind = getattr(network, "built_from", ("generator",))[0]
     if kind != "generator":
