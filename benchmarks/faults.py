@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch comes: threads do not live on in a forked process
+
 import torch
 import tyro
 from rich.console import Console
@@ -119,7 +121,6 @@ def same(states: Any, expected: Any) -> bool:
 
 def main() -> int:
     config = tyro.cli(Config, description=__doc__)
-    torch.set_num_threads(1)  # a process with threads of its own could not fork
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
