@@ -123,7 +123,7 @@ def train(config: Config) -> None:
         console.print(f"  {name} {choice}: {reason}")
     recompute_blocks(model, plan.level == "lowest")
     console.print(
-        f"  memory {plan.level}: needs about {plan.need.at(batch) / 2**30:.1f} of {free / 2**30:.1f} GiB; the largest "
+        f"  memory {plan.level}: needs about {plan.need.at(batch) / 2**30:.2f} of {free / 2**30:.1f} GiB; the largest "
         f"batch that fits is {plan.need.largest_batch(free)}"
     )
 
@@ -184,7 +184,6 @@ def train(config: Config) -> None:
                             last = True
                     if not finite and (back := folder.recover(step, config.on_nonfinite)) is not None:
                         console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
-                        folder.save(step)
                     if last:
                         break
             except UnreadableImageError:  # what was learnt so far is kept

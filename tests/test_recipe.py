@@ -402,3 +402,12 @@ def test_evaluation_without_its_packages_is_said_before_training(tmp_path: Path,
     said = run(*QUICK, "--steps", 2, "--evaluate-every", 1, "--imports", "hide", "--out", tmp_path / "run", code=1)
     assert "pip install 'ganparts[metrics]'" in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_going_back_that_does_not_help_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "poison.py").write_text(POISON.replace("len(calls) == 5", "len(calls) >= 5"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    options = (*QUICK, "--imports", "poison", "--adversarial", "poison", "--checkpoint-every", 2)
+    said = run(*options, "--steps", 50, "--out", tmp_path / "run", code=1)
+    assert said.count("going on with the weights of step") == 3
+    assert "not finite at step 8 again, after going back 3 times" in said.splitlines()[-1]

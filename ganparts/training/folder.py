@@ -160,7 +160,7 @@ class RunFolder:
         Args:
             step: after which they were not.
             how: ``"skip"``: go on, since the optimizers left such steps out; ``"rollback"``: put the last checkpoint's
-                weights and states back, and go on with the data to come; ``"stop"``.
+                weights and states back, and go on with the data to come, from a checkpoint of this step; ``"stop"``.
 
         Returns:
             The step that was gone back to, or None.
@@ -178,7 +178,9 @@ class RunFolder:
                 f"{newest}: take a lower learning rate, or another precision"
             )
         self._rolled_back += 1
-        return load_checkpoint(newest, **self.stateful)[0]
+        back, _ = load_checkpoint(newest, **self.stateful)
+        save_checkpoint(self.checkpoint, step=step, config=self.config, **self.stateful)
+        return back
 
     def save_scores(self, step: int, scores: Mapping[str, float], *, metric: str) -> int:
         """Write the scores of the checkpoint that was just saved, and keep it as ``best.pt`` if it is the best.
