@@ -30,7 +30,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 
 
 def test_it_is_installed():
-    done = subprocess.run(["ganparts", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "ganparts"), "--help"], capture_output=True, text=True, check=True
+    )
     assert "doctor" in done.stdout
 
 
