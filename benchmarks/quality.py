@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import write_json
+from ganparts.cyclegan.options import PresetOptions
 from ganparts.training import pick_device
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "cyclegan_monet.py"
@@ -66,10 +67,11 @@ def train(config: Config, name: str, options: str, seed: int, pairs: int, device
     stem = "".join(letter if letter.isalnum() else "_" for letter in name) + f"_seed{seed}"
     folder = config.out / "runs" / stem
     shutil.rmtree(folder, ignore_errors=True)
-    batch = (
-        int(shlex.split(options)[shlex.split(options).index("--batch-size") + 1]) if "--batch-size" in options else 1
-    )
-    batch = 5 if "two_objective" in options and device.type == "cuda" else batch
+    chosen, _ = tyro.cli(PresetOptions, args=shlex.split(options), return_unknown_args=True)
+    try:
+        batch = chosen.settle(small=device.type == "cpu").batch_size
+    except (KeyError, TypeError, ValueError) as error:
+        return {"run": name, "seed": seed, "options": options, "failed": [str(error)]}
     steps = max(1, pairs // batch)
     every = max(1, steps // config.evaluations)
     command = [sys.executable, str(RECIPE), *shlex.split(options), "--seed", str(seed), "--steps", str(steps)]

@@ -6,7 +6,8 @@ PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
@@ -20,6 +21,7 @@ __all__ = [
     "ReflectionPad2d",
     "Upsample",
     "check_images",
+    "evaluating",
     "init_weights",
     "instance_norm",
     "keras_instance_norm",
@@ -192,6 +194,19 @@ def recompute_blocks(network: nn.Module, recompute: bool = True) -> int:
     for layer in layers:
         layer.recompute = recompute  # pyright: ignore[reportArgumentType]
     return len(layers)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module | None) -> Iterator[None]:
+    """Puts modules in ``eval()`` mode, and each of their parts back in the mode that it was in."""
+    modes = {part: part.training for module in modules if module is not None for part in module.modules()}
+    for part in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def keras_instance_norm(channels: int) -> InstanceNorm2d:

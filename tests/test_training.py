@@ -25,6 +25,7 @@ from PIL import Image
 from rich.console import Console
 
 from ganparts import Pair, build_cyclegan, make_optimizers, train_step
+from ganparts.blocks import evaluating
 from ganparts.data import open_images, sample
 from ganparts.generators import ResNetGenerator
 from ganparts.training import (
@@ -33,7 +34,6 @@ from ganparts.training import (
     NotFiniteError,
     RunFolder,
     StopSignals,
-    evaluating,
     fetch_later,
     load_checkpoint,
     newest_checkpoint,

@@ -126,7 +126,8 @@ def test_an_exploding_gradient_is_warned_of(tmp_path: Path):
 def test_a_run_that_goes_on_forgets_warnings_of_steps_that_it_does_again(tmp_path: Path):
     watch, _ = watched(tmp_path)
     for step in (10, 20, 30):
-        watch.report(step, "other", "something.", "Do something.")
+        watch.numbers(step, {"gan_ab": float("nan")})
+        watch.numbers(step + 5, {"gan_ab": 0.5})
     with (tmp_path / "warnings.jsonl").open("a") as file:
         file.write('{"step": 5, "ki')  # killed while it wrote
     watched(tmp_path, start=20)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ganparts.blocks import evaluating
 from ganparts.metrics.cache import Features, cached, digest_of_images, digest_of_module
 from ganparts.metrics.distances import content_distance, diversity, fid, kid, memorization, penalized
 from ganparts.metrics.extractors import create_extractor, require
@@ -18,7 +19,6 @@ from ganparts.metrics.features import (
     IMAGE_SIZE,
     Batch,
     describe_sizes,
-    evaluating,
     extract,
     load_batches,
     paint_batches,

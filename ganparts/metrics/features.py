@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,7 +18,6 @@ __all__ = [
     "IMAGE_SIZE",
     "Batch",
     "describe_sizes",
-    "evaluating",
     "extract",
     "load_batches",
     "paint_batches",
@@ -182,19 +180,6 @@ def _chunks(images: list[Tensor], size: int) -> Iterator[list[Tensor]]:
 def _device(module: nn.Module) -> torch.device:
     tensors = [*module.parameters(), *module.buffers()]
     return tensors[0].device if tensors else torch.device("cpu")
-
-
-@contextmanager
-def evaluating(*modules: nn.Module | None) -> Iterator[None]:
-    """Puts modules in ``eval()`` mode, and each of their parts back in the mode that it was in."""
-    modes = {part: part.training for module in modules if module is not None for part in module.modules()}
-    for part in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def describe_sizes(sizes: Collection[tuple[int, int]]) -> str:

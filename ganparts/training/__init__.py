@@ -15,7 +15,7 @@ from ganparts.training.monitor import Monitor
 from ganparts.training.options import RunOptions, resumed
 from ganparts.training.policy import CompileError, Policy, PolicyOptions, choose_policy
 from ganparts.training.report import write_report
-from ganparts.training.samples import evaluating, fetch_later, paint_grid, sample_photos, save_grid
+from ganparts.training.samples import fetch_later, paint_grid, sample_photos, save_grid
 from ganparts.training.stopping import StopSignals
 from ganparts.training.watch import Finding, Watch, gradient_norms, picture_statistics
 
@@ -35,7 +35,6 @@ __all__ = [
     "Watch",
     "available_memory",
     "choose_policy",
-    "evaluating",
     "explain_out_of_memory",
     "fetch_later",
     "gradient_norms",

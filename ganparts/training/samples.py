@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ganparts.blocks import evaluating
 from ganparts.data import Images, resize, to_bytes, to_unit_range
 
-__all__ = ["evaluating", "fetch_later", "paint_grid", "sample_photos", "save_grid"]
+__all__ = ["fetch_later", "paint_grid", "sample_photos", "save_grid"]
 
 
 def sample_photos(images: Images, *, count: int, size: int) -> Tensor:
     """``count`` images, evenly spread, resized to ``size`` (bicubic): float [count, 3, size, size] in [-1, 1]."""
     chosen = [images[i * len(images) // count] for i in range(min(count, len(images)))]
     return to_unit_range(torch.stack([resize(image, size) for image in chosen]))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Puts a model in ``eval()`` mode (no dropout), and back in the mode that it was in."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 @torch.inference_mode()

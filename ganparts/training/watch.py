@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ganparts.training.samples import evaluating
+from ganparts.blocks import evaluating
 
 __all__ = ["Finding", "Watch", "gradient_norms", "picture_statistics"]
 
@@ -190,10 +190,6 @@ class Watch:
         for sign in _SIGNS:
             what = sign.what.format(**seen)
             self._judge(step, sign.kind, sign.shows(seen), what, sign.advice, looks=_LASTING)
-
-    def report(self, step: int, kind: str, what: str, advice: str) -> None:
-        """Warn of something that was found elsewhere."""
-        self._tell(Finding(step, kind, what, step, advice))
 
     def _judge(self, step: int, kind: str, shows: bool, what: str, advice: str, *, looks: int = 1) -> None:
         if not shows:
