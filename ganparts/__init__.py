@@ -10,6 +10,7 @@ from ganparts.cyclegan import (
     make_optimizers,
     train_step,
 )
+from ganparts.pretrained import from_pretrained, push_to_hub, save_pretrained
 from ganparts.protocols import Pair
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
@@ -36,10 +37,13 @@ __all__ = [
     "build_cyclegan",
     "data",
     "discriminators",
+    "from_pretrained",
     "generators",
     "interchange",
     "losses",
     "make_optimizers",
+    "push_to_hub",
     "replay",
+    "save_pretrained",
     "train_step",
 ]

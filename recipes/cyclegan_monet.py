@@ -150,7 +150,7 @@ def train(config: Config) -> None:
     sample_every = config.sample_every or max(1, steps // 10)
     networks = {name: network for name, network in model.named_children() if name.startswith(("gen", "disc"))}
     guarded = optimizers.scaler is not None
-    painters, evaluate = averages or model, None
+    painters, evaluate, scores = averages or model, None, None
     if config.patience and not config.evaluate_every:
         raise ValueError(f"--patience {config.patience} needs evaluations: give --evaluate-every, too")
     if config.evaluate_every:
@@ -178,7 +178,8 @@ def train(config: Config) -> None:
                     if finite and (step % config.checkpoint_every == 0 or last or scored):
                         finite = folder.save(step)
                     if finite and scored and evaluate is not None:
-                        stale = folder.save_scores(step, evaluate(stages[0]).values(), metric=config.metric)
+                        scores = evaluate(stages[0])
+                        stale = folder.save_scores(step, scores.values(), metric=config.metric)
                         if config.patience is not None and stale >= config.patience:
                             stop.reason = f"patience: {config.metric} is no better than {stale} evaluations before,"
                             last = True
@@ -189,7 +190,8 @@ def train(config: Config) -> None:
             except UnreadableImageError:  # what was learnt so far is kept
                 folder.save(step)
                 raise
-        card = ModelCard(preset=config.preset, data=domains.origin, steps=step)
+        facts = {"preset": config.preset, "data": domains.origin, "scores": scores.told() if scores else {}}
+        card = ModelCard(**facts, steps=step, picture=folder.newest_sample())
         save_pretrained(stages[0], folder.generator, card=card)
         if step < steps:
             console.print(

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ganparts import DISCRIMINATORS, GENERATORS, cli
-from ganparts.cli.translate import load_model
+from ganparts.cli.app import load_generator
 from ganparts.data import ImageEntry, sample
 from ganparts.interchange import export_generator, from_pretrained, save_pretrained
 from ganparts.translate import TilingError, files, sinks, translate, translate_files
@@ -316,7 +317,7 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, capsys):
     photo = tmp_path / "photo.png"
     for arguments, message in (
         ((tmp_path / "nothing", photo, *out), "is no pretrained folder: it has no config.json"),
-        ((judge, photo, *out), "judge holds a discriminator, and translating takes a generator"),
+        ((judge, photo, *out), "judge holds a discriminator, and this takes a generator"),
         ((model, *out), "no inputs: give files, folders, patterns or zip archives after the model"),
         ((model, photo, *out, "--quality", 0), "quality=0: it is at least 1"),
         ((model, photo, *out, "--quality", 101), "quality=101: it is at most 100"),
@@ -338,8 +339,41 @@ def test_an_exported_model_translates_as_the_folder_does(tmp_path: Path):
     export_generator(from_pretrained(model), tmp_path / "model.onnx")
     photo = sample() / "testA" / "pontduGard_0.jpg"
     for name, path in (("folder", model), ("onnx", tmp_path / "model.onnx")):
-        generator = load_model(path, device=torch.device("cpu"))
+        generator = load_generator(str(path), device=torch.device("cpu"))
         assert generator.size_multiple == 4
         translate(generator, photo).save(tmp_path / f"{name}.png")
     with Image.open(tmp_path / "folder.png") as one, Image.open(tmp_path / "onnx.png") as two:
         assert np.abs(np.asarray(one, dtype=int) - np.asarray(two, dtype=int)).max() <= 1
+
+
+def test_a_part_of_ones_own_is_imported_first(tmp_path: Path, monkeypatch, capsys):
+    (tmp_path / "inverting.py").write_text(
+        "import torch\n"
+        "from ganparts import GENERATORS\n"
+        "class Inverted(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.factor = torch.nn.Parameter(torch.tensor(-1.0))\n"
+        "    def forward(self, images):\n"
+        "        return self.factor * images\n"
+        "GENERATORS.register('inverted')(Inverted)\n"
+    )
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(
+        '{"kind": "generator", "name": "inverted", "options": {}, "module": "inverting"}'
+    )
+    save_file({"factor": torch.tensor(-1.0)}, model / "model.safetensors")
+    photo = sample() / "testA" / "pontduGard_0.jpg"
+    command = (model, photo, "-o", tmp_path, "--format", "png", "--device", "cpu")
+    code, said = run(monkeypatch, capsys, *command)
+    assert code == 1
+    assert "import the module that registers it first, inverting" in said
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        code, said = run(monkeypatch, capsys, *command, "--imports", "inverting")
+        assert code == 0, said
+    finally:
+        GENERATORS.remove("inverted")
+    inverted = 255 - pixels_of(photo).astype(int)
+    assert np.abs(pixels_of(tmp_path / "pontduGard_0.png") - inverted).max() <= 1

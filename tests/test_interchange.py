@@ -22,6 +22,7 @@ from ganparts.interchange import (
     push_to_hub,
     save_pretrained,
 )
+from ganparts.pretrained import PretrainedModule
 from ganparts.registry import UnknownPartError
 
 affine = partial(InstanceNorm2d, affine=True)
@@ -126,6 +127,11 @@ def test_a_pretrained_folder_rebuilds_the_network(tmp_path: Path, name: str):
     assert not read.training
     images = torch.randn(1, 1, 256, 256)
     assert torch.equal(read(images), network.eval()(images))
+    assert isinstance(network, PretrainedModule)
+    network.save_pretrained(tmp_path / "method", card=ModelCard(text="By its method."))
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "method" / file).read_bytes() == (tmp_path / "folder" / file).read_bytes()
+    assert "By its method." in (tmp_path / "method" / "README.md").read_text()
 
 
 def test_wrong_pretrained_folders_are_refused_by_name(tmp_path: Path):
@@ -342,6 +348,10 @@ def test_a_network_is_published_as_it_is_saved(monkeypatch: pytest.MonkeyPatch):
     assert done["made"] == ("someone/monet", True, True)
     assert done["files"] == ["README.md", "config.json", "model.safetensors"]
     assert 'from_pretrained("someone/monet")' in str(done["card"])
+    assert isinstance(network, PretrainedModule)
+    network.push_to_hub("someone/else", card=ModelCard(text="By its method."))
+    assert done["made"] == ("someone/else", False, True)
+    assert "By its method." in str(done["card"])
     with pytest.raises(ValueError, match=r"'monet' is no name of a model .* owner/model"):
         push_to_hub(network, "monet")
 

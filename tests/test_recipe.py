@@ -86,6 +86,9 @@ def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
     trained = load_file(out / "generator" / "model.safetensors")
     assert all(torch.equal(saved["states"]["model"][f"generator_ab.{n}"], t) for n, t in trained.items())
     assert translate(generator, sample() / "testA" / "pontduGard_0.jpg").size == (256, 256)
+    assert "![Sample](sample.png)" in (out / "generator" / "README.md").read_text()
+    picture = (out / "generator" / "sample.png").read_bytes()
+    assert picture == (out / "samples" / "step_0000004.png").read_bytes()
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
@@ -394,6 +397,13 @@ def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path: Path, m
     assert torch.load(out / "best.pt", weights_only=True)["step"] == 4
     assert json.loads((out / "best.json").read_text()) == {"step": 4, "metric": "kid", "value": 0.2}
     assert "KID, lower is better" in (out / "report.html").read_text()
+    card = (out / "generator" / "README.md").read_text()
+    for line in (
+        f"| FID | {float(scores[-1]['fid']):.4f} |",
+        "| KID | 0.2500 |",
+        "| generated images | 4 of 256x256 |",
+    ):
+        assert line in card, line
 
 
 def test_evaluation_without_its_packages_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

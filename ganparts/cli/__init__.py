@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import sys
 
-from ganparts.cli import doctor, evaluate, export, import_junyanz, parts, submission, translate
+from ganparts.cli import demo, doctor, evaluate, export, import_junyanz, parts, submission, translate
 from ganparts.cli.app import app, console
 
 __all__ = ["main"]
 
-_COMMANDS = (parts, doctor, translate, evaluate, submission, import_junyanz, export)  # imported to register themselves
+_COMMANDS = (
+    parts,
+    doctor,
+    translate,
+    evaluate,
+    submission,
+    import_junyanz,
+    export,
+    demo,
+)  # imported to register themselves
 
 
 def main() -> None:

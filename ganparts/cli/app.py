@@ -1,4 +1,4 @@
-"""What all commands share: the application that they register with, and how they print."""
+"""What all commands share: the application that they register with, how they print, and how they find a model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import importlib
 from collections.abc import Iterable
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from tyro.extras import SubcommandApp
 
-__all__ = ["Imports", "app", "console", "import_parts", "print_table"]
+__all__ = ["Imports", "app", "console", "import_parts", "load_generator", "print_table"]
 
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE ...")]
 """The option of all commands that find parts by name."""
@@ -24,6 +26,31 @@ def import_parts(modules: Iterable[str]) -> None:
     """Import modules, which register parts of their own."""
     for module in modules:
         importlib.import_module(module)
+
+
+def load_generator(model: str, *, device: torch.device) -> nn.Module:
+    """A trained generator: images [B, 3, H, W] in [-1, 1] to images of the same size.
+
+    It has ``size_multiple`` and ``min_size``, as a network may.
+
+    Args:
+        model: a pretrained folder, an ``.onnx`` file of ``ganparts export``, or a name on the Hugging Face Hub.
+        device: on which it computes; an ONNX file does so where onnxruntime does.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it lacks a file.
+        OSError: it is not on the Hub either.
+        ValueError: as :func:`~ganparts.interchange.from_pretrained`, or it holds no generator.
+    """
+    from ganparts.interchange import from_pretrained, load_onnx
+
+    if model.endswith(".onnx"):
+        return load_onnx(model)
+    network = from_pretrained(model, device=str(device))
+    kind = getattr(network, "built_from", ("generator",))[0]
+    if kind != "generator":
+        raise ValueError(f"{model} holds a {kind}, and this takes a generator")
+    return network
 
 
 def print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, right: Iterable[str] = ()) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ganparts.cli.app import app, console
+from ganparts.cli.app import Imports, app, console, import_parts, load_generator
 
 __all__ = ["evaluate"]
 
@@ -15,7 +15,7 @@ __all__ = ["evaluate"]
 @app.command
 def evaluate(
     real: tyro.conf.Positional[Path],
-    fake: tyro.conf.Positional[Path],
+    fake: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FAKE")],
     /,
     photos: Path | None = None,
     extractor: str = "auto",
@@ -23,6 +23,7 @@ def evaluate(
     device: str = "auto",
     workers: int = 2,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
+    imports: Imports = (),
 ) -> int:
     """Score generated images against real ones: KID, FID, the competition's MiFID, diversity, content kept.
 
@@ -31,23 +32,24 @@ def evaluate(
 
     Args:
         real: A folder of images or TFRecords, or a zip of images.
-        fake: Likewise; or a pretrained folder, whose generator then paints the photos.
+        fake: Likewise; or a pretrained folder or .onnx file, whose generator then paints the photos.
         photos: Of which the generated images are paintings: content kept is scored, too.
         extractor: inception, efficientnet_lite0, timm:MODEL, or auto: the first of these whose weights are here.
         limit: Score the first so many generated images.
         device: auto, cpu, cuda ...
         workers: Processes that decode images.
         out: A JSON file for the scores.
+        imports: Modules to import first, which register parts of your own (PYTHONPATH).
     """
-    from ganparts.interchange import from_pretrained
     from ganparts.metrics import evaluate as score
     from ganparts.training import pick_device
 
+    import_parts(imports)
     chosen = pick_device(device)
-    is_model = (fake / "config.json").is_file()
+    is_model = fake.endswith(".onnx") or (Path(fake) / "config.json").is_file()
     scores = score(
         real,
-        from_pretrained(fake).to(chosen) if is_model else fake,
+        load_generator(fake, device=chosen) if is_model else Path(fake),
         photos=photos,
         extractor=extractor,
         limit=limit,

@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import Tensor
 
-from ganparts.cli.app import app, console
-from ganparts.interchange import from_pretrained, load_onnx
+from ganparts.cli.app import Imports, app, console, import_parts, load_generator
 from ganparts.training import pick_device
 from ganparts.translate import Report, translate_files
 from ganparts.translate.sources import find_photos
 
-__all__ = ["load_model", "translate"]
+__all__ = ["translate"]
 
 _SHOWN = 50  # problems
 
 
-def load_model(path: Path, *, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A trained generator: images [B, 3, H, W] in [-1, 1] to images of the same size.
-
-    It has ``size_multiple`` and ``min_size``, as a network may.
-
-    Args:
-        path: a pretrained folder, or an ``.onnx`` file of ``ganparts export``.
-        device: on which it computes; an ONNX file does so where onnxruntime does.
-
-    Raises:
-        FileNotFoundError: there is no such folder, or it lacks a file.
-        ValueError: as :func:`~ganparts.interchange.from_pretrained`, or it holds no generator.
-    """
-    if path.suffix == ".onnx":
-        return load_onnx(path)
-    network = from_pretrained(path, device=str(device))
-    kind = getattr(network, "built_from", ("generator",))[0]
-    if kind != "generator":
-        raise ValueError(f"{path} holds a {kind}, and translating takes a generator")
-    return network
-
-
 @app.command
 def translate(
-    model: tyro.conf.Positional[Path],
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     inputs: tyro.conf.Positional[tuple[str, ...]],
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
@@ -57,13 +31,14 @@ def translate(
     quality: int = 95,
     tile: int | None = None,
     overwrite: bool = False,
+    imports: Imports = (),
 ) -> int:
     """Translate photos of any size: ganparts translate runs/first/generator photos/ -o paintings/.
 
     What is in OUT already is skipped; inputs that cannot be read are listed at the end, and the exit code is 1.
 
     Args:
-        model: A pretrained folder, as a run's generator/.
+        model: A pretrained folder, as a run's generator/; an .onnx file; a name on the Hugging Face Hub.
         inputs: Files, folders, patterns (quoted), zip archives.
         out: A folder, or an archive if it ends in .zip.
         device: auto, cpu, cuda, cuda:1 ...
@@ -74,11 +49,13 @@ def translate(
         tile: Compute about as many pixels at a time as a square of this side has; the result is the same. None: for
             photos of more than a million pixels (four million on a GPU). 0: never.
         overwrite: Translate again what is in OUT already.
+        imports: Modules to import first, which register parts of your own (PYTHONPATH).
     """
+    import_parts(imports)
     if not inputs:
         raise ValueError("no inputs: give files, folders, patterns or zip archives after the model")
     chosen = pick_device(device)
-    generator = load_model(model, device=chosen)
+    generator = load_generator(model, device=chosen)
     columns = (MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*Progress.get_default_columns()[1:2], *columns, console=console) as bar:
         task = bar.add_task("photos", total=sum(1 for _ in find_photos(inputs)))

@@ -10,13 +10,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ganparts.blocks import Norm, check_images, init_weights, keras_instance_norm, normalized
+from ganparts.pretrained import PretrainedModule
 from ganparts.protocols import Discriminator
 from ganparts.registry import DISCRIMINATORS
 
 __all__ = ["PatchGAN", "keras_patchgan", "patchgan", "two_objective"]
 
 
-class PatchGAN(nn.Module):
+class PatchGAN(PretrainedModule):
     """Judges overlapping patches: images [B, in_channels, H, W] to logits [B, objectives, H', W'].
 
     With 3 layers a patch is 70x70 pixels, and 256x256 images give 30x30 logits.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ganparts.blocks import Norm, check_images, init_weights, normalized
+from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
 __all__ = ["PixelDiscriminator", "pixel"]
 
 
-class PixelDiscriminator(nn.Module):
+class PixelDiscriminator(PretrainedModule):
     """Judges every pixel by itself: images [B, in_channels, H, W] to logits [B, objectives, H, W].
 
     Args:

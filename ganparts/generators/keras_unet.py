@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.blocks import check_images, init_weights, keras_instance_norm
+from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
 __all__ = ["KerasUNetGenerator", "keras_unet256"]
 
 
-class KerasUNetGenerator(nn.Module):
+class KerasUNetGenerator(PretrainedModule):
     """8 halvings with skips: images [B, in_channels, H, W] to [B, out_channels, H, W]; H, W multiples of 256.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ganparts.blocks import Norm, Padding, Upsample, check_images, init_weights, normalized, padded_conv, upsampling
+from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
 __all__ = ["ResNetGenerator", "ResidualBlock", "resnet6", "resnet9"]
@@ -35,7 +36,7 @@ class ResidualBlock(nn.Module):
         return features + self.conv_block(features)
 
 
-class ResNetGenerator(nn.Module):
+class ResNetGenerator(PretrainedModule):
     """Down by 4, residual blocks, up by 4, tanh: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
     H and W must be multiples of 4, and at least 8.

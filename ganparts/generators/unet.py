@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts.blocks import Norm, Upsample, check_images, init_weights, normalized, upsampling
+from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
 __all__ = ["AttentionGate", "UNetGenerator", "attention_unet256", "unet128", "unet256"]
@@ -75,7 +76,7 @@ class _Level(nn.Module):
         return signal if self.outermost else torch.cat([skip, signal], 1)
 
 
-class UNetGenerator(nn.Module):
+class UNetGenerator(PretrainedModule):
     """A U of ``levels`` halvings with skips: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
     H and W must be multiples of 2 to the power of ``levels``.

@@ -1,13 +1,12 @@
-"""Files in and out: pretrained folders, here and on the Hugging Face Hub, published checkpoints, and exports to ONNX
-and PyTorch's own format.
+"""Files in and out: pretrained folders (:mod:`ganparts.pretrained`), published checkpoints, and exports to ONNX and
+PyTorch's own format.
 """
 
-from ganparts.interchange.card import ModelCard
 from ganparts.interchange.checkpoints import Published, load_junyanz
 from ganparts.interchange.export import export_generator
 from ganparts.interchange.junyanz import from_junyanz
 from ganparts.interchange.onnx import OnnxGenerator, load_onnx
-from ganparts.interchange.pretrained import describe_network, from_pretrained, push_to_hub, save_pretrained
+from ganparts.pretrained import ModelCard, describe_network, from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
     "ModelCard",

@@ -104,6 +104,15 @@ class Scores:
         """The scores that there are, by name."""
         return {name: value for name in _MEASURES if (value := getattr(self, name)) is not None}
 
+    def told(self) -> dict[str, str]:
+        """The scores for a reader, and what must be the same where others are compared with them."""
+        scores = {_MEASURES[name][0]: f"{value:.4f}" for name, value in self.values().items()}
+        return scores | {
+            "feature extractor": self.extractor,
+            "generated images": f"{self.fake_count:,} of {self.fake_size}",
+            "real images": f"{self.real_count:,} of {self.real_size}",
+        }
+
     def table(self) -> Table:
         """The scores as a rich table."""
         from rich.table import Table

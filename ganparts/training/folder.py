@@ -11,7 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ class RunFolder:
         whole = {"options": options, "settled": settled, "parts": self.parts}
         whole |= {"machine": _machine(device), "versions": versions()}
         self.config = json.loads(json.dumps(whole, default=_in_words))
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="run folder")
-        self._written: list[Future[None]] = []
+        self._writer = futures.ThreadPoolExecutor(1, thread_name_prefix="run folder")
+        self._written: list[futures.Future[None]] = []
         self._reported = 0.0
         self._rolled_back = 0
         self.state = "stopped"
@@ -210,6 +210,11 @@ class RunFolder:
         fetch = fetch_later(paint_grid(photos, stages))
         self._in_background(lambda: save_grid(self.path / "samples" / f"step_{step:07d}.png", fetch()))
         self.refresh_report(every=0)
+
+    def newest_sample(self) -> Path | None:
+        """The last grid that was painted, once it is written; None if there is none."""
+        futures.wait(self._written)
+        return max((self.path / "samples").glob("step_*.png"), default=None)
 
     def refresh_report(self, *, every: float = _REPORT_SECONDS) -> None:
         """Renew ``report.html`` in the background if it is older than so many seconds."""

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ganparts.interchange.card import ModelCard
-from ganparts.interchange.hub import download, is_hub_name, upload
+from ganparts.pretrained.card import ModelCard
+from ganparts.pretrained.hub import download, is_hub_name, upload
 from ganparts.registry import DISCRIMINATORS, GENERATORS, Registry, UnknownPartError
 
-__all__ = ["describe_network", "from_pretrained", "push_to_hub", "save_pretrained"]
+__all__ = ["PretrainedModule", "describe_network", "from_pretrained", "push_to_hub", "save_pretrained"]
 
 _TABLES: dict[str, Registry[Any]] = {table.kind: table for table in (GENERATORS, DISCRIMINATORS)}
 _CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
@@ -87,6 +87,23 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         _write(network, Path(folder), card or ModelCard(), called=name)
         return upload(folder, name, private=private, token=token)
+
+
+class PretrainedModule(nn.Module):
+    """A network with :func:`save_pretrained` and :func:`push_to_hub` as methods; all of ganparts' are.
+
+    A network of your own need not be one: the functions take any that was built by name.
+    """
+
+    def save_pretrained(self, folder: Path | str, *, card: ModelCard | None = None) -> None:
+        """As the function :func:`save_pretrained`."""
+        save_pretrained(self, folder, card=card)
+
+    def push_to_hub(
+        self, name: str, *, card: ModelCard | None = None, private: bool = False, token: str | None = None
+    ) -> str:
+        """As the function :func:`push_to_hub`."""
+        return push_to_hub(self, name, card=card, private=private, token=token)
 
 
 def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str) -> None:

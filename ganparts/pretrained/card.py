@@ -103,7 +103,7 @@ def _cell(value: float | str) -> str:
 
 def _example(config: Mapping[str, Any], name: str) -> str:
     lines = [f"import {config['module']}  # registers {config['name']!r}\n"] if "module" in config else []
-    lines += ["from ganparts.interchange import from_pretrained"]
+    lines += ["from ganparts import from_pretrained"]
     if config["kind"] == "generator":
         lines += ["from ganparts.translate import translate", ""]
         lines += [f'translate(from_pretrained("{name}"), "photo.jpg").save("painting.jpg")']

@@ -1,0 +1,99 @@
+"""``ganparts demo``: a page to try models on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ganparts.cli.app import Imports, app, console, import_parts, load_generator
+
+__all__ = ["demo", "name_models"]
+
+
+@app.command
+def demo(
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL ...")],
+    *,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    megapixels: float = 1.0,
+    megabytes: int = 20,
+    waiting: int = 16,
+    open: bool = False,
+    imports: Imports = (),
+) -> int:
+    """Try models on a page in the browser: a photo and its paintings side by side (pip install 'ganparts[demo]').
+
+    Examples: ganparts demo runs/first/generator; ganparts demo monet.onnx runs/first/generator owner/model --open
+
+    Args:
+        models: Pretrained folders, .onnx files, names on the Hugging Face Hub.
+        device: auto, cpu, cuda, cuda:1 ...
+        host: Who may see the page: 127.0.0.1 is this machine alone, 0.0.0.0 everybody who can reach it.
+        port: None: the first that is free from 7860.
+        megapixels: Photos of more are made smaller.
+        megabytes: Files of more are refused.
+        waiting: Photos that may wait for their turn.
+        open: Open it in the browser.
+        imports: Modules to import first, which register parts of your own (PYTHONPATH).
+    """
+    from ganparts.training import pick_device
+
+    import_parts(imports)
+    if not models:
+        raise ValueError("no models: give pretrained folders, .onnx files or names on the Hub")
+    if megabytes < 1:
+        raise ValueError(f"--megabytes {megabytes}: it is at least 1")
+    chosen = pick_device(device)
+    generators = {name: load_generator(model, device=chosen) for name, model in name_models(models).items()}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the folder deleted
+    with tempfile.TemporaryDirectory(prefix="ganparts-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and paintings; no other file is served
+        from ganparts.demo import build_page
+
+        page = build_page(generators, megapixels=megapixels, waiting=waiting)
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            inbrowser=open,
+            max_file_size=f"{megabytes}mb",
+            share=False,
+            show_error=True,
+            ssr_mode=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+        console.print(f"{', '.join(generators)}: {address} (Ctrl-C ends it)")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            page.close(verbose=False)
+    return 0
+
+
+def name_models(models: Sequence[str]) -> dict[str, str]:
+    """Short names by which models can be told apart: of runs/first/generator "first", of monet.onnx "monet".
+
+    Raises:
+        ValueError: one is given twice.
+    """
+    named: dict[str, str] = {}
+    for model in models:
+        path = Path(model)
+        name = path.parent.name if path.name == "generator" else path.name.removesuffix(".onnx")
+        if model in named.values():
+            raise ValueError(f"{model} is given twice")
+        name = model if name in {"", *named} else name
+        named[name] = model
+    return named

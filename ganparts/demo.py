@@ -1,0 +1,155 @@
+"""A page to try generators on: drop a photo, see its painting beside it, choose its strength, take it home.
+
+Made with gradio (``pip install 'ganparts[demo]'``). ``ganparts demo`` serves it on this machine; :func:`build_page`
+makes it for a server, or a Hugging Face Space, of your own.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ganparts.data import decode_image
+from ganparts.translate import translate
+
+if TYPE_CHECKING:
+    import gradio
+
+__all__ = ["blend", "build_page", "fit_pixels"]
+
+_REMEMBERED = 16  # photos, and paintings, that need not be computed again when only the strength changes
+_AGE = 3600  # seconds until uploads and paintings are deleted
+
+
+def blend(photo: Tensor, painting: Tensor, strength: float) -> Tensor:
+    """A painting laid over its photo.
+
+    Args:
+        photo: uint8 [3, H, W].
+        painting: likewise.
+        strength: from 0, the photo, to 1, the painting.
+    """
+    return photo.float().lerp(painting.float(), strength).round().to(torch.uint8)
+
+
+def fit_pixels(photo: Tensor, pixels: float) -> Tensor:
+    """A photo made smaller to at most so many pixels, its aspect kept: uint8 [3, H, W]; else as it is."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    height, width = photo.shape[-2:]
+    if height * width <= pixels:
+        return photo
+    factor = (pixels / (height * width)) ** 0.5
+    size = [max(1, int(height * factor)), max(1, int(width * factor))]
+    return resize(photo, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def build_page(
+    models: Mapping[str, Callable[[Tensor], Tensor]], *, megapixels: float = 1.0, waiting: int = 16
+) -> gradio.Blocks:
+    """The page, to be launched or mounted as gradio's pages are.
+
+    Args:
+        models: generators in ``eval()`` mode, by the names that the page gives them.
+        megapixels: photos of more are made smaller first.
+        waiting: how many photos may wait for their turn, since one is painted at a time; more are turned away.
+
+    Raises:
+        ImportError: gradio is not installed.
+        ValueError: there are no models, or a limit is not positive.
+    """
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise ImportError(f"the page needs gradio ({error}): pip install 'ganparts[demo]'") from None
+    if not models:
+        raise ValueError("no models: give at least one generator")
+    if not megapixels > 0 or waiting < 1:
+        raise ValueError(f"megapixels={megapixels}, waiting={waiting}: both are more than 0")
+
+    @lru_cache(_REMEMBERED)
+    def photo_in(path: str) -> tuple[Tensor, bool]:
+        decoded = decode_image(Path(path).read_bytes())
+        photo = fit_pixels(decoded, megapixels * 1e6)
+        return photo, photo is not decoded
+
+    @lru_cache(_REMEMBERED)
+    def painted(path: str, name: str) -> Tensor:
+        return translate(models[name], photo_in(path)[0])
+
+    def show(path: str | None, chosen: list[str], percent: float) -> Iterator[dict[Any, Any]]:
+        """Each chosen model's column, as soon as it is painted."""
+        shown = {column: gr.update(visible=name in chosen) for name, (column, _, _) in columns.items()}
+        for _, slider, button in columns.values():
+            shown |= {slider: gr.update(value=None), button: gr.update(value=None, interactive=False)}
+        if path is None:
+            yield shown
+            return
+        try:
+            photo, smaller = photo_in(path)
+        except (ValueError, OSError) as error:
+            gr.Warning(f"{Path(path).name} cannot be read: {error}")
+            yield shown
+            return
+        if smaller:
+            gr.Info(f"The photo was made smaller, to {photo.shape[-1]} x {photo.shape[-2]} pixels.")
+        with tempfile.TemporaryDirectory() as folder:  # gradio has its own copies when it goes on after a yield
+            before = _save(photo, Path(folder) / "photo.jpg")
+            for name in chosen:
+                try:
+                    painting = painted(path, name)
+                except (ValueError, RuntimeError) as error:
+                    gr.Warning(f"{name}: {error}")
+                    continue
+                _, slider, button = columns[name]
+                called = re.sub(r"[^\w.-]+", "_", f"{Path(path).stem}_{name}") + ".jpg"
+                after = _save(blend(photo, painting, percent / 100), Path(folder) / called)
+                shown |= {slider: gr.update(value=(before, after)), button: gr.update(value=after, interactive=True)}
+                yield shown
+            yield shown
+
+    columns: dict[str, tuple[gradio.Column, gradio.ImageSlider, gradio.DownloadButton]] = {}
+    with gr.Blocks(title="ganparts", analytics_enabled=False, delete_cache=(_AGE, _AGE)) as page:
+        gr.Markdown("# Photo to painting\nDrop a photo; drag the line across a picture to compare the two.")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                photo = gr.Image(label="Photo", type="filepath", height=320, buttons=[])
+                photo.preprocess = _path  # the file as it was uploaded, for our decoder and its reasons
+                chosen = gr.CheckboxGroup(list(models), value=list(models), label="Models", visible=len(models) > 1)
+                strength = gr.Slider(0, 100, value=100, step=5, label="Strength of the painting, %")
+            with gr.Column(scale=3), gr.Row():
+                for name in models:
+                    with gr.Column(min_width=240) as column:
+                        slider = gr.ImageSlider(label=name, type="filepath", interactive=False, buttons=["fullscreen"])
+                        button = gr.DownloadButton("Download", size="sm", interactive=False)
+                    columns[name] = (column, slider, button)
+        gr.on(
+            [photo.change, chosen.change, strength.release],
+            show,
+            [photo, chosen, strength],
+            [part for parts in columns.values() for part in parts],
+            concurrency_limit=1,
+            trigger_mode="always_last",
+            api_visibility="private",
+        )
+    page.queue(max_size=waiting)
+    return page
+
+
+def _path(payload: Any) -> str | None:
+    return None if payload is None else payload.path
+
+
+def _save(picture: Tensor, path: Path) -> str:
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    to_pil_image(picture).save(path, quality=95)
+    return str(path)
