@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import ganparts
+from ganparts import GENERATORS
 
 MODULES = ["ganparts", *(m.name for m in pkgutil.walk_packages(ganparts.__path__, "ganparts."))]
 
@@ -69,6 +71,19 @@ def test_importing_brings_no_heavy_library_and_touches_no_random_state():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("import-junyanz", "latest_net_G.pth", "out")])
+def test_the_command_starts_without_pytorchs_compiler(arguments: tuple[str, ...], tmp_path: Path):
+    torch.save(GENERATORS.create("resnet9", width=2).state_dict(), tmp_path / "latest_net_G.pth")
+    code = (
+        "import sys, atexit; from ganparts import cli; late = ('torch._dynamo', 'sympy', 'timm', 'gradio'); "
+        "atexit.register(lambda: print([name for name in late if name in sys.modules])); cli.main()"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == "[]"
 
 
 def test_every_module_is_in_the_documentation():

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from ganparts.protocols import Pair
 from ganparts.training.capture import CapturedStep, Step
@@ -132,7 +131,11 @@ def _replaced(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
         network.forward = forward
     try:
         yield
-    except TorchDynamoException as error:
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+        if not isinstance(error, TorchDynamoException):
+            raise
         reason = str(error).partition("\n")[0]
         raise CompileError(f"a generator cannot be compiled ({reason}): train with --compile off") from error
     finally:
