@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import warnings
@@ -193,3 +194,16 @@ def test_a_published_file_becomes_a_folder_and_an_export(monkeypatch, capsys, tm
     save_pretrained(DISCRIMINATORS.create("pixel", width=2), tmp_path / "d")
     code, said = run(monkeypatch, capsys, "export", str(tmp_path / "d"), str(tmp_path / "d.onnx"))
     assert "holds the discriminator pixel, and what is exported is a generator" in said
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own
+def test_an_export_in_eight_bits_says_what_it_costs_and_gains(monkeypatch, capsys, tmp_path: Path):
+    save_pretrained(GENERATORS.create("unet128", width=4), tmp_path / "model")
+    command = ("export", str(tmp_path / "model"), str(tmp_path / "x.onnx"), "--int8", str(sample() / "testA"))
+    code, said = run(monkeypatch, capsys, *command)
+    assert code == 0
+    assert re.search(r"x\.onnx: 0\.\d MiB, \d+\.\d\d times as fast here as in 32 bits", said)
+    assert re.search(r"PSNR to those in 32 bits is \d\d\.\d dB", said)
+    code, said = run(monkeypatch, capsys, *command, "--fp16")
+    assert code == 1
+    assert "error: --fp16 and --int8 exclude each other" in said

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts import GENERATORS
-from ganparts.interchange import export_generator, load_onnx
+from ganparts.interchange import export_generator, load_onnx, quantize_generator
 from ganparts.interchange.export import export_sizes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters deprecate their own functions
@@ -133,3 +133,38 @@ def test_what_cannot_be_exported_or_read_is_one_sentence(tmp_path: Path, monkeyp
         load_onnx(tmp_path / "x.onnx")
     with pytest.raises(ImportError, match=r"writing ONNX needs a package.*onnxscript.*pip install 'ganparts\[onnx\]'"):
         export_generator(Plain(), tmp_path / "x.onnx")
+
+
+def test_eight_bits_take_a_quarter_of_the_room_and_look_the_same(tmp_path: Path):
+    network = GENERATORS.create("unet128", width=16)
+    assert isinstance(network, nn.Module)
+    with torch.no_grad():
+        for parameter in list(network.parameters())[-2:]:
+            parameter.mul_(5)  # the initial weights' values are near 0
+    photos = list(nn.functional.interpolate(torch.rand(8, 3, 8, 8) * 2 - 1, 128, mode="bicubic").clamp(-1, 1))
+    psnr, speedup = quantize_generator(network, tmp_path / "eight.onnx", photos)
+    assert speedup > 0
+    export_generator(network, tmp_path / "whole.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eight.onnx", "whole.onnx"]
+    assert (tmp_path / "eight.onnx").stat().st_size < 0.35 * (tmp_path / "whole.onnx").stat().st_size
+    eight, whole = load_onnx(tmp_path / "eight.onnx"), load_onnx(tmp_path / "whole.onnx")
+    assert eight.size_multiple == whole.size_multiple == network.size_multiple
+    tried = torch.stack(photos[::4])
+    error = (eight(tried) - whole(tried)).square().mean()
+    assert whole(tried).std() > 0.02
+    assert psnr == pytest.approx(float(10 * torch.log10(4 / error)), abs=0.1)
+    assert psnr > 35
+    other = torch.rand(3, 3, 256, 384) * 2 - 1  # of another size
+    assert eight(other).shape == other.shape
+
+
+def test_eight_bits_that_look_otherwise_are_not_written(tmp_path: Path):
+    network = generator("resnet6")  # of width 2, whose rounding shows
+    photos = list(torch.rand(8, 3, 32, 32) * 2 - 1)
+    with pytest.raises(ValueError, match=r"their PSNR to those in 32 bits is \d+\.\d dB, less than 35, so .*x\.onnx"):
+        quantize_generator(network, tmp_path / "x.onnx", photos)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="7 photos: 8 bits need at least 8"):
+        quantize_generator(network, tmp_path / "x.onnx", photos[1:])
+    with pytest.raises(ValueError, match=r"8 bits are for ONNX, and .*x\.pt2 does not end in \.onnx"):
+        quantize_generator(network, tmp_path / "x.pt2", photos)

@@ -6,12 +6,14 @@ from ganparts.interchange.checkpoints import Published, load_junyanz
 from ganparts.interchange.export import export_generator
 from ganparts.interchange.junyanz import from_junyanz
 from ganparts.interchange.onnx import OnnxGenerator, load_onnx
+from ganparts.interchange.quantize import Quantized, quantize_generator
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
     "ModelCard",
     "OnnxGenerator",
     "Published",
+    "Quantized",
     "describe_network",
     "export_generator",
     "from_junyanz",
@@ -19,5 +21,6 @@ __all__ = [
     "load_junyanz",
     "load_onnx",
     "push_to_hub",
+    "quantize_generator",
     "save_pretrained",
 ]
