@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import kernels, modes, report
 
@@ -100,6 +101,8 @@ def test_quality_is_scored_by_run_and_seed(tmp_path: Path):
     assert [(row["seed"], [score["step"] for score in row["scores"]]) for row in rows] == [(3, [2, 4])]
     assert rows[0]["best"]["kid"] == min(score["kid"] for score in rows[0]["scores"])
     assert [path.name for path in tmp_path.glob("*.png")] == ["tiny_seed3.png"]
+    with Image.open(tmp_path / "tiny_seed3.png") as row:
+        assert row.width > 5 * row.height  # six paintings, without their photos
     assert not (tmp_path / "runs").exists()
     runs.write_text("wrong = --generator resnet8\n")
     assert "no generator named" in run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path), code=1)
