@@ -36,7 +36,7 @@ class AttentionGate(nn.Module):
     def forward(self, skip: Tensor, signal: Tensor) -> Tensor:
         """Gate ``skip`` [B, C, H, W] by ``signal`` [B, C', H/2, W/2]: [B, C, H, W]."""
         score = self.score(F.relu(self.skip(skip) + self.signal(signal)))
-        alpha = F.interpolate(torch.sigmoid(score), size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        alpha = F.interpolate(torch.sigmoid(score), scale_factor=2.0, mode="bilinear", align_corners=False)
         return alpha * skip
 
 
