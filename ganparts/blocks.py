@@ -175,7 +175,7 @@ def init_weights(module: nn.Module) -> None:
     Convolutions N(0, 0.02) with zero bias; batch norm's scale N(1, 0.02). On the meta device there is nothing to fill.
     """
     weight = getattr(module, "weight", None)
-    if weight is None or weight.is_meta:  # PyTorch would import its compiler to do nothing
+    if not isinstance(weight, Tensor) or weight.is_meta:  # for meta PyTorch would import its compiler, to do nothing
         return
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ganparts.data import decode_image
+from ganparts.interchange import OnnxGenerator
 from ganparts.translate import translate
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["blend", "build_page", "fit_pixels"]
 
 _REMEMBERED = 16  # photos, and paintings, that need not be computed again when only the strength changes
-_AGE = 3600  # seconds until uploads and paintings are deleted
+_AGE, _LOOK = 3600, 300  # seconds until uploads and paintings are deleted, and between two looks for such
+_MOST_PIXELS = 64_000_000  # of a file, decoded before it is made smaller: 200 MB and as much again
 
 
 def blend(photo: Tensor, painting: Tensor, strength: float) -> Tensor:
@@ -75,15 +77,7 @@ def build_page(
     if not megapixels > 0 or waiting < 1:
         raise ValueError(f"megapixels={megapixels}, waiting={waiting}: both are more than 0")
 
-    @lru_cache(_REMEMBERED)
-    def photo_in(path: str) -> tuple[Tensor, bool]:
-        decoded = decode_image(Path(path).read_bytes())
-        photo = fit_pixels(decoded, megapixels * 1e6)
-        return photo, photo is not decoded
-
-    @lru_cache(_REMEMBERED)
-    def painted(path: str, name: str) -> Tensor:
-        return translate(models[name], photo_in(path)[0])
+    painter = _Painter(models, megapixels * 1e6)
 
     def show(path: str | None, chosen: list[str], percent: float) -> Iterator[dict[Any, Any]]:
         """Each chosen model's column, as soon as it is painted."""
@@ -94,30 +88,29 @@ def build_page(
             yield shown
             return
         try:
-            photo, smaller = photo_in(path)
+            photo, smaller = painter.photo(path)
         except (ValueError, OSError) as error:
-            gr.Warning(f"{Path(path).name} cannot be read: {error}")
+            gr.Warning(f"{Path(path).name} cannot be read: {_reason(error)}")
             yield shown
             return
         if smaller:
             gr.Info(f"The photo was made smaller, to {photo.shape[-1]} x {photo.shape[-2]} pixels.")
         with tempfile.TemporaryDirectory() as folder:  # gradio has its own copies when it goes on after a yield
             before = _save(photo, Path(folder) / "photo.jpg")
-            for name in chosen:
-                try:
-                    painting = painted(path, name)
-                except (ValueError, RuntimeError) as error:
-                    gr.Warning(f"{name}: {error}")
-                    continue
+            for name in (name for name in models if name in chosen):
                 _, slider, button = columns[name]
-                called = re.sub(r"[^\w.-]+", "_", f"{Path(path).stem}_{name}") + ".jpg"
-                after = _save(blend(photo, painting, percent / 100), Path(folder) / called)
+                called = re.sub(r"[^\w.-]+", "_", f"{Path(path).stem[:60]}_{name[-60:]}") + ".jpg"
+                try:
+                    after = _save(blend(photo, painter.painting(path, name), percent / 100), Path(folder) / called)
+                except (ValueError, RuntimeError, OSError) as error:
+                    gr.Warning(f"{name}: {_reason(error)}")
+                    continue
                 shown |= {slider: gr.update(value=(before, after)), button: gr.update(value=after, interactive=True)}
                 yield shown
             yield shown
 
     columns: dict[str, tuple[gradio.Column, gradio.ImageSlider, gradio.DownloadButton]] = {}
-    with gr.Blocks(title="ganparts", analytics_enabled=False, delete_cache=(_AGE, _AGE)) as page:
+    with gr.Blocks(title="ganparts", analytics_enabled=False, delete_cache=(_LOOK, _AGE)) as page:
         gr.Markdown("# Photo to painting\nDrop a photo; drag the line across a picture to compare the two.")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -131,8 +124,10 @@ def build_page(
                         slider = gr.ImageSlider(label=name, type="filepath", interactive=False, buttons=["fullscreen"])
                         button = gr.DownloadButton("Download", size="sm", interactive=False)
                     columns[name] = (column, slider, button)
+        for part in (photo, chosen, strength):
+            _refuse_addresses(part, gr.Error)
         gr.on(
-            [photo.change, chosen.change, strength.release],
+            [photo.change, chosen.change, strength.change],
             show,
             [photo, chosen, strength],
             [part for parts in columns.values() for part in parts],
@@ -142,6 +137,63 @@ def build_page(
         )
     page.queue(max_size=waiting)
     return page
+
+
+class _Painter:
+    """Photos and their paintings, the last of which are remembered as long as their files are there.
+
+    Args:
+        models: by name.
+        pixels: that a photo is made smaller to.
+    """
+
+    def __init__(self, models: Mapping[str, Callable[[Tensor], Tensor]], pixels: float):
+        self.models, self.pixels = models, pixels
+        self._photo, self._painting = lru_cache(_REMEMBERED)(self._read), lru_cache(_REMEMBERED)(self._paint)
+
+    def photo(self, path: str) -> tuple[Tensor, bool]:
+        """uint8 [3, H, W], and whether it was made smaller.
+
+        Raises:
+            ValueError: it cannot be read, or was deleted.
+            OSError: likewise.
+        """
+        if not Path(path).is_file():
+            self._photo.cache_clear()
+            self._painting.cache_clear()
+            raise ValueError("it was deleted, since an hour went by: drop it again")
+        return self._photo(path)
+
+    def painting(self, path: str, name: str) -> Tensor:
+        """uint8 [3, H, W], by the model of that name; raises whatever a model may."""
+        return self._painting(path, name)
+
+    def _read(self, path: str) -> tuple[Tensor, bool]:
+        decoded = decode_image(Path(path).read_bytes(), max_pixels=_MOST_PIXELS)
+        photo = fit_pixels(decoded, self.pixels)
+        return photo, photo is not decoded
+
+    def _paint(self, path: str, name: str) -> Tensor:
+        model = self.models[name]
+        tile = 0 if isinstance(model, OnnxGenerator) else None  # those run in one piece
+        return translate(model, self._photo(path)[0], tile=tile)
+
+
+def _refuse_addresses(part: Any, error: type[Exception]) -> None:
+    """Take uploads alone: gradio would fetch an address that a program sends in a file's place, however large."""
+    move = part.async_move_resource_to_block_cache
+
+    async def move_upload(path: str | Path | None) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise error("upload the photo itself, not its address")
+        return await move(path)
+
+    part.async_move_resource_to_block_cache = move_upload
+
+
+def _reason(error: Exception) -> str:
+    """Without the server's paths, which an operating system's errors say."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _path(payload: Any) -> str | None:

@@ -10,6 +10,7 @@ from ganparts.blocks import (
     InstanceNorm2d,
     ReflectionPad2d,
     _pointwise_instance_norm,
+    init_weights,
     instance_norm,
     keras_instance_norm,
 )
@@ -74,3 +75,13 @@ def test_padding_of_mirrored_slices_is_reflection(margin: int, monkeypatch: pyte
     (got,) = torch.autograd.grad((result * weights).sum(), images)
     assert torch.equal(result, expected)
     torch.testing.assert_close(got, wanted)
+
+
+def test_initialising_leaves_what_is_no_convolution_alone():
+    class Scaled(nn.Module):
+        weight = 0.5
+
+    network = nn.Sequential(Scaled(), nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4)).apply(init_weights)
+    assert network[1].weight.std() < 0.03
+    with torch.device("meta"):
+        nn.Conv2d(3, 4, 3).apply(init_weights)

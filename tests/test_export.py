@@ -136,11 +136,11 @@ def test_what_cannot_be_exported_or_read_is_one_sentence(tmp_path: Path, monkeyp
 
 
 def test_eight_bits_take_a_quarter_of_the_room_and_look_the_same(tmp_path: Path):
-    network = GENERATORS.create("unet128", width=16)
+    network = GENERATORS.create("unet128", width=16, upsample="resize_conv")
     assert isinstance(network, nn.Module)
     with torch.no_grad():
         for parameter in list(network.parameters())[-2:]:
-            parameter.mul_(5)  # the initial weights' values are near 0
+            parameter.mul_(2)  # the initial weights' values are near 0
     photos = list(nn.functional.interpolate(torch.rand(8, 3, 8, 8) * 2 - 1, 128, mode="bicubic").clamp(-1, 1))
     psnr, speedup = quantize_generator(network, tmp_path / "eight.onnx", photos)
     assert speedup > 0
@@ -151,7 +151,7 @@ def test_eight_bits_take_a_quarter_of_the_room_and_look_the_same(tmp_path: Path)
     assert eight.size_multiple == whole.size_multiple == network.size_multiple
     tried = torch.stack(photos[::4])
     error = (eight(tried) - whole(tried)).square().mean()
-    assert whole(tried).std() > 0.02
+    assert whole(tried).std() > 0.01
     assert psnr == pytest.approx(float(10 * torch.log10(4 / error)), abs=0.1)
     assert psnr > 35
     other = torch.rand(3, 3, 256, 384) * 2 - 1  # of another size
@@ -166,5 +166,11 @@ def test_eight_bits_that_look_otherwise_are_not_written(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="7 photos: 8 bits need at least 8"):
         quantize_generator(network, tmp_path / "x.onnx", photos[1:])
+    with pytest.raises(ValueError, match="all of one size, and their values are finite"):
+        quantize_generator(network, tmp_path / "x.onnx", [*photos, torch.zeros(3, 64, 64)])
+    with pytest.raises(ValueError, match="all of one size, and their values are finite"):
+        quantize_generator(network, tmp_path / "x.onnx", [*photos, torch.full((3, 32, 32), torch.nan)])
+    with pytest.raises(ValueError, match="C=3 for this network"):
+        quantize_generator(network, tmp_path / "x.onnx", [photo[:1] for photo in photos])
     with pytest.raises(ValueError, match=r"8 bits are for ONNX, and .*x\.pt2 does not end in \.onnx"):
         quantize_generator(network, tmp_path / "x.pt2", photos)

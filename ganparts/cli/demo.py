@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -52,16 +53,19 @@ def demo(
         raise ValueError("no models: give pretrained folders, .onnx files or names on the Hub")
     if megabytes < 1:
         raise ValueError(f"--megabytes {megabytes}: it is at least 1")
+    _check_address(host, port)
     chosen = pick_device(device)
     generators = {name: load_generator(model, device=chosen) for name, model in name_models(models).items()}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, the folder deleted
+    for name in ("SIGTERM", "SIGHUP"):  # end as Ctrl-C does, the folder deleted
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ganparts-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and paintings; no other file is served
         from ganparts.demo import build_page
 
         page = build_page(generators, megapixels=megapixels, waiting=waiting)
         _, address, _ = page.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,
             server_port=port,
             inbrowser=open,
             max_file_size=f"{megabytes}mb",
@@ -91,9 +95,30 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for model in models:
         path = Path(model)
-        name = path.parent.name if path.name == "generator" else path.name.removesuffix(".onnx")
         if model in named.values():
             raise ValueError(f"{model} is given twice")
-        name = model if name in {"", *named} else name
+        name = short = (path.parent.name if path.name == "generator" else path.name.removesuffix(".onnx")) or model
+        count = 1
+        while name in named:
+            count += 1
+            name = f"{short} ({count})"
         named[name] = model
     return named
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Now, in one sentence, what the server would say after the models are loaded, in many.
+
+    Raises:
+        ValueError: this machine has no such address, or the port is taken or none.
+    """
+    if port is not None and not 0 < port < 65536:
+        raise ValueError(f"--port {port}: a port is from 1 to 65535")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        where = f"--host {host}" + (f" --port {port}" if port else "")
+        raise ValueError(f"{where}: {error.strerror}; choose another, or leave both out") from None

@@ -32,7 +32,8 @@ def evaluate(
 
     Args:
         real: A folder of images or TFRecords, or a zip of images.
-        fake: Likewise; or a pretrained folder or .onnx file, whose generator then paints the photos.
+        fake: Likewise; or a pretrained folder, .onnx file or name on the Hugging Face Hub, whose generator then paints
+            the photos.
         photos: Of which the generated images are paintings: content kept is scored, too.
         extractor: inception, efficientnet_lite0, timm:MODEL, or auto: the first of these whose weights are here.
         limit: Score the first so many generated images.
@@ -42,11 +43,13 @@ def evaluate(
         imports: Modules to import first, which register parts of your own (PYTHONPATH).
     """
     from ganparts.metrics import evaluate as score
+    from ganparts.pretrained.hub import is_hub_name
     from ganparts.training import pick_device
 
     import_parts(imports)
     chosen = pick_device(device)
-    is_model = fake.endswith(".onnx") or (Path(fake) / "config.json").is_file()
+    published = is_hub_name(fake) and not Path(fake).exists()
+    is_model = published or fake.endswith(".onnx") or (Path(fake) / "config.json").is_file()
     scores = score(
         real,
         load_generator(fake, device=chosen) if is_model else Path(fake),

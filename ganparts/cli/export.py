@@ -34,8 +34,8 @@ def export(
         model: pretrained folder, or owner/model on the Hugging Face Hub.
         out: file to write, ending in .onnx or .pt2.
         fp16: weights and computations in 16 bits, for GPUs: half the size; ONNX only.
-        int8: a folder of photos, 8 or more: weights and computations in 8 bits, for CPUs, if these photos' paintings
-            stay the same; ONNX only.
+        int8: a folder of photos, 8 or more: convolutions in 8 bits (transposed ones aside), for CPUs, if these photos'
+            paintings stay the same; ONNX only.
         imports: modules to import first, which register parts of your own (PYTHONPATH).
     """
     import_parts(imports)
@@ -55,7 +55,9 @@ def _quantize(generator: nn.Module, out: Path, photos: Path, fp16: bool) -> int:
     if fp16:
         raise ValueError("--fp16 and --int8 exclude each other: GPUs are faster with one, CPUs with the other")
     images = open_images(photos)
-    chosen = [to_unit_range(resize(image, _SIDE)) for _, image in images.readable(_MOST_PHOTOS)]
+    multiple = getattr(generator, "size_multiple", 1)
+    side = -(-_SIDE // multiple) * multiple
+    chosen = [to_unit_range(resize(image, side)) for _, image in images.readable(_MOST_PHOTOS)]
     psnr, speedup = quantize_generator(generator, out, chosen)
     console.print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {speedup:.2f} times as fast here as in 32 bits")
     console.print(f"The paintings' PSNR to those in 32 bits is {psnr:.1f} dB.")

@@ -109,12 +109,12 @@ class ImageEntry:
         return UnreadableImageError(f"cannot read the image {self}: {reason}")
 
 
-def decode_image(encoded: bytes) -> Tensor:
+def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """The image in these bytes as 8-bit RGB: uint8 [3, H, W].
 
     Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8, an embedded colour profile (ICC) is
-    converted to sRGB, transparency is laid on white, and EXIF orientation is applied. At most 178,956,970 pixels are
-    read; what claims more is refused before any memory is taken.
+    converted to sRGB, transparency is laid on white, and EXIF orientation is applied. What claims more than
+    ``max_pixels``, 178,956,970 unless told otherwise, is refused before any memory is taken.
 
     Raises:
         ValueError: the reason why it cannot be decoded.
@@ -127,8 +127,8 @@ def decode_image(encoded: bytes) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on damaged metadata
             with Image.open(io.BytesIO(encoded)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(_too_many(f"{image.width} x {image.height} pixels"))
+                if image.width * image.height > max_pixels:
+                    raise ValueError(_too_many(f"{image.width} x {image.height} pixels", max_pixels))
                 if image.format == "EPS":
                     raise ValueError("it is a PostScript program, which is not run: save it as PNG or JPEG")
                 return pil_to_tensor(to_rgb(ImageOps.exif_transpose(image)))

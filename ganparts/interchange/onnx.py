@@ -31,7 +31,8 @@ class OnnxGenerator(nn.Module):
     Raises:
         ImportError: onnxruntime is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: it is no ONNX file, or none that turns images into images; in ``forward``, a wrong size.
+        ValueError: it is no ONNX file, or none that turns images into images; in ``forward``, a wrong size, or
+            onnxruntime fails.
     """
 
     def __init__(self, path: Path | str):
@@ -56,7 +57,11 @@ class OnnxGenerator(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        (output,) = self.session.run(None, {self.name: images.float().cpu().numpy()})
+        try:
+            (output,) = self.session.run(None, {self.name: images.float().cpu().numpy()})
+        except Exception as error:  # onnxruntime's own, of which there is a dozen
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"the ONNX model fails on images of {list(images.shape)}: {reason}") from error
         return torch.from_numpy(output).to(images)
 
 

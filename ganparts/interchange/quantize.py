@@ -1,7 +1,8 @@
 """Generators in 8 bits, as ONNX, for CPUs: smaller and faster, if their pictures stay the same.
 
-Weights, and what flows between convolutions, become 8-bit integers with a scale of their own, found by running photos
-(Jacob et al. 2018, arXiv 1712.05877); onnxruntime does it.
+Weights of convolutions, and what flows into and out of them, become 8-bit integers with a scale of their own, found by
+running photos (Jacob et al. 2018, arXiv 1712.05877); onnxruntime does it. Transposed convolutions stay in 32 bits:
+onnxruntime has them in no other on a CPU.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ganparts.blocks import check_images
 from ganparts.interchange.export import export_generator
 from ganparts.interchange.onnx import load_onnx
 
@@ -28,7 +30,6 @@ __all__ = ["Quantized", "quantize_generator"]
 LEAST_PSNR = 35.0  # dB; a person sees no difference
 _LEAST_PHOTOS = 8
 _ROUNDS = 5
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 class Quantized(NamedTuple):
@@ -42,7 +43,7 @@ class Quantized(NamedTuple):
 
 @torch.no_grad()
 def quantize_generator(generator: nn.Module, path: Path | str, photos: Sequence[Tensor]) -> Quantized:
-    """Write a generator to ``path`` with weights and activations in 8 bits, if its paintings stay the same.
+    """Write a generator to ``path`` with convolutions in 8 bits, if its paintings stay the same.
 
     Args:
         generator: as :func:`export_generator` takes it.
@@ -51,7 +52,8 @@ def quantize_generator(generator: nn.Module, path: Path | str, photos: Sequence[
             generator takes. Three of four set the scales; the others are painted and compared.
 
     Raises:
-        ValueError: another ending; too few photos; or a PSNR below 35 dB, and nothing is written.
+        ValueError: another ending; photos that are too few, of several sizes, or not what the generator takes; or a
+            PSNR below 35 dB; and nothing is written.
         ImportError: the packages of ``ganparts[onnx]`` are not installed.
         RuntimeError: PyTorch cannot export this generator.
     """
@@ -60,6 +62,11 @@ def quantize_generator(generator: nn.Module, path: Path | str, photos: Sequence[
         raise ValueError(f"8 bits are for ONNX, and {path} does not end in .onnx")
     if len(photos) < _LEAST_PHOTOS:
         raise ValueError(f"{len(photos)} photos: 8 bits need at least {_LEAST_PHOTOS}, which set their scales")
+    if len({photo.shape for photo in photos}) > 1 or not all(photo.isfinite().all() for photo in photos):
+        raise ValueError("photos that set the scales of 8 bits are all of one size, and their values are finite")
+    multiple, minimum = getattr(generator, "size_multiple", 1), getattr(generator, "min_size", 1)
+    channels = getattr(generator, "in_channels", 3)
+    check_images(photos[0][None], channels=channels, multiple=multiple, minimum=minimum)
     batches = [photo[None] for photo in photos]
     tried = batches[::4]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +89,7 @@ def quantize_generator(generator: nn.Module, path: Path | str, photos: Sequence[
 
 
 def _quantize(whole: Path, small: Path, batches: Sequence[Tensor]) -> None:
-    """All convolutions but the first and the last, which see and make the picture itself."""
+    """All convolutions but the first and the last, which see and make the picture itself, and transposed ones."""
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -97,7 +104,7 @@ def _quantize(whole: Path, small: Path, batches: Sequence[Tensor]) -> None:
 
     prepared = whole.with_name("prepared.onnx")
     quant_pre_process(str(whole), str(prepared), skip_symbolic_shape=True)
-    convolutions = [node.name for node in onnx.load(str(prepared)).graph.node if node.op_type in _CONVOLUTIONS]
+    convolutions = [node.name for node in onnx.load(str(prepared)).graph.node if "Conv" in node.op_type]
     quantization.quantize_static(
         str(prepared),
         str(small),
@@ -105,7 +112,7 @@ def _quantize(whole: Path, small: Path, batches: Sequence[Tensor]) -> None:
         quant_format=quantization.QuantFormat.QDQ,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        op_types_to_quantize=list(_CONVOLUTIONS),
+        op_types_to_quantize=["Conv"],
         nodes_to_exclude=[*convolutions[:1], *convolutions[-1:]],
     )
 
