@@ -6,12 +6,13 @@ cd "$(dirname "$0")/.."
 out=${1:-benchmarks/results/gpu}
 python=${2:-python}
 mkdir -p "$out"
+export PYTHONUNBUFFERED=1 # what was printed and written before a limit is kept
 failed=0
 run() { # seconds at most, name, arguments
   local limit=$1 name=$2
   shift 2
   echo "== $name" | tee -a "$out/log.txt"
-  timeout "$limit" "$python" "$@" 2>&1 | tee -a "$out/log.txt" | tail -n 40
+  timeout -s INT -k 10 "$limit" "$python" "$@" 2>&1 | tee -a "$out/log.txt" | tail -n 40
   if [ "${PIPESTATUS[0]}" -ne 0 ]; then
     echo "== $name FAILED" | tee -a "$out/log.txt"
     failed=1

@@ -104,8 +104,8 @@ def main() -> int:
         row = by_class(intervals, config.steps)
         results.append({"mode": mode, "kernels_per_step": round(len(intervals) / config.steps), **row})
         table.add_row(mode, *(f"{value:.2f}" for value in row.values()))
+        write_json(config.out, settings=vars(config) | notes, results=results, device=device)
     Console(width=120).print(table)
-    write_json(config.out, settings=vars(config) | notes, results=results, device=device)
     return 0
 
 

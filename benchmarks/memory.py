@@ -52,7 +52,7 @@ def rows_of(config: Config, generator: str, level: str, device: torch.device) ->
     options = PolicyOptions(config.precision, layout, "1", "off", "off")
     make = partial(build, generator, width=config.width, identity_weight=5.0, replay="history")
     context = choose_policy(device, options).autocast
-    need = memory_need(make, size=config.size, level=level, device_type=device.type, context=context)
+    need = memory_need(make, size=config.size, level=level, device_type=device.type, context=context, layout=layout)
     rows = []
     for batch_size in config.batch_sizes:
         row: dict[str, Any] = {"generator": generator, "level": level, "batch_size": batch_size}
@@ -107,8 +107,8 @@ def main() -> None:
                 if "batch_size" in row:
                     cells = (row["batch_size"], row["estimate_mib"], row.get("measured_mib", "-"))
                     table.add_row(generator, level, *map(str, cells))
+            write_json(config.out, settings=vars(config) | notes, results=results, device=device)
     Console(width=120).print(table)
-    write_json(config.out, settings=vars(config) | notes, results=results, device=device)
 
 
 if __name__ == "__main__":

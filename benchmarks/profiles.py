@@ -24,7 +24,8 @@ def apply_profile(profile: str, device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {"stand_in": "a CPU: only the settings are a P100's"}
     card = torch.cuda.get_device_properties(device)
-    torch.cuda.set_per_process_memory_fraction(min(1.0, _P100_BYTES / card.total_memory), device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_per_process_memory_fraction(min(1.0, _P100_BYTES / card.total_memory), index)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     real = "P100" in card.name
     return {

@@ -94,9 +94,17 @@ def _translate(images: Tensor, draws: Draws) -> Tensor:
         source = _positions(size, shifts)
         inside = (source >= 0) & (source < size)
         view = (len(images), 1, size, 1) if axis == 2 else (len(images), 1, 1, size)
-        index = source.clamp(0, size - 1).view(view).expand_as(images)
-        images = images.gather(axis, index) * inside.view(view)
+        images = _take(images, axis, source.clamp(0, size - 1)) * inside.view(view)
     return images
+
+
+def _take(images: Tensor, axis: int, places: Tensor) -> Tensor:
+    """The rows (axis 2) or columns (axis 3) of each image at its places [B, size]."""
+    if torch.are_deterministic_algorithms_enabled():  # gather's backward then asks the device, in some PyTorch
+        each = torch.arange(len(images), device=images.device)[:, None]
+        return images.movedim(axis, 1)[each, places].movedim(1, axis)
+    view = (len(images), 1, -1, 1) if axis == 2 else (len(images), 1, 1, -1)
+    return images.gather(axis, places.view(view).expand_as(images))
 
 
 def _cut_out(images: Tensor, draws: Draws) -> Tensor:

@@ -93,6 +93,7 @@ def train(config: Config) -> None:
         partial(ganparts.build_cyclegan, preset),
         **{"batch_size": batch, "available": free, "size": preset.crop, "level": config.memory},
         **{"device_type": device.type, "averaged": preset.ema_decay is not None, "context": policy.autocast},
+        layout=policy.memory_layout,
     )
     torch.manual_seed(config.seed)
     model = ganparts.build_cyclegan(preset).to(device)

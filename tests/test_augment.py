@@ -83,3 +83,31 @@ def test_policies_are_chosen_by_name():
     assert torch.equal(DiffAugment(())(images), images)
     with pytest.raises(ValueError, match=r"policy 'colour' is not known: use some of 'color'"):
         DiffAugment(("colour",))  # pyright: ignore[reportArgumentType]
+
+
+def test_translation_is_the_same_by_deterministic_means():
+    images = torch.rand(3, 2, 8, 12, dtype=torch.float64, requires_grad=True)
+    draws = Draws(*(torch.rand(3, dtype=torch.float64) for _ in Draws._fields))
+    plain = DiffAugment(("translation",)).apply_draws(images, draws)
+    (expected,) = torch.autograd.grad(plain.square().sum(), images)
+    torch.use_deterministic_algorithms(True)
+    try:
+        same = DiffAugment(("translation",)).apply_draws(images, draws)
+        (gradient,) = torch.autograd.grad(same.square().sum(), images)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "Gather" in str(_functions(plain))
+    assert "Gather" not in str(_functions(same))
+    assert torch.equal(same, plain)
+    assert torch.equal(gradient, expected)
+
+
+def _functions(tensor: torch.Tensor) -> set[str]:
+    """Names of the operations that a tensor came from."""
+    found, left = set(), [tensor.grad_fn]
+    while left:
+        function = left.pop()
+        if function is not None:
+            found.add(type(function).__name__)
+            left += [before for before, _ in function.next_functions]
+    return found

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks import kernels, modes, report
+from benchmarks import kernels, modes, profiles, report, train_step
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ["train_step", "memory", "data_loading", "import_time", "kernels", "report"]
@@ -167,3 +168,31 @@ def test_the_gpu_script_calls_programs_that_exist_and_stays_below_nine_minutes()
         assert f"-m benchmarks.{name} " in text, name
     limits = [int(line.split()[1]) for line in text.splitlines() if line.startswith("run ")]
     assert sum(limits) <= 540
+
+
+def test_a_textbook_step_that_does_not_fit_leaves_ours_to_be_timed(monkeypatch: pytest.MonkeyPatch):
+    whole, config = train_step.race, train_step.Config(width=2, sizes=(32,), rounds=1, warmup=0, modes=("ours",))
+
+    def race(config: object, model: object, pair: object, modes: dict[str, object]) -> dict[str, object]:
+        if "textbook" in modes:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(config, model, pair, modes)
+
+    monkeypatch.setattr(train_step, "race", race)
+    (row,) = train_step.compare(config, "resnet6", 32, 1, torch.device("cpu"))
+    assert row["median_ms"] > 0
+    assert "textbook" not in row
+    assert train_step._cells(row)[1] == "out of memory"
+    monkeypatch.setattr(train_step, "race", lambda *_: race(*_[:3], {"textbook": None}))
+    (row,) = train_step.compare(config, "resnet6", 32, 1, torch.device("cpu"))
+    assert row["failed"] == "out of memory"
+
+
+def test_the_p100s_memory_is_asked_of_a_device_with_a_number(monkeypatch: pytest.MonkeyPatch):
+    card = SimpleNamespace(name="NVIDIA H100", total_memory=80e9)
+    asked: list[tuple[float, object]] = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: asked.append(given))
+    assert "H100" in profiles.apply_profile("p100", torch.device("cuda"))["stand_in"]
+    assert asked == [(pytest.approx(0.2, rel=0.1), 0)]

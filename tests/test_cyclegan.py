@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ganparts import PRESETS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers
+from ganparts import PRESETS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.augment import DiffAugment
 from ganparts.cyclegan import ConstantThenLinear, PiecewiseConstant, Preset
 from ganparts.discriminators import PatchGAN, PixelDiscriminator
@@ -212,6 +212,23 @@ def test_optimizers_hold_what_is_trained_with_the_promised_numbers():
     other = make_optimizers(build_cyclegan(**small))
     other.load_state_dict(optimizers.state_dict())
     assert other.generators.param_groups[0]["lr"] == 1e-3
+
+
+def test_loaded_states_lie_in_memory_as_their_parameters_do():
+    model = build_cyclegan(**small)
+    optimizers = make_optimizers(model)
+    train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32)), optimizers)
+    other = build_cyclegan(**small).to(memory_format=torch.channels_last)
+    loaded = make_optimizers(other)
+    loaded.load_state_dict(optimizers.state_dict())
+    moved = 0
+    for mine, theirs in zip(model.generator_ab.parameters(), other.generator_ab.parameters(), strict=True):
+        if mine in optimizers.generators.state:  # a bias that a norm cancels has none
+            states = loaded.generators.state[theirs]
+            assert states["exp_avg"].stride() == states["exp_avg_sq"].stride() == theirs.stride()
+            assert torch.equal(states["exp_avg"], optimizers.generators.state[mine]["exp_avg"])
+            moved += theirs.stride() != mine.stride()
+    assert moved > 3
 
 
 def test_optimizers_keep_the_form_that_suits_their_device_when_loading():

@@ -30,6 +30,7 @@ from ganparts.training import (
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.filterwarnings("default"),  # debug modes and compilers call themselves prototypes
 ]
 
 
@@ -68,8 +69,8 @@ def test_a_step_never_waits_for_the_device():
     optimizers = make_optimizers(model)
     train_step(model, pair(0), optimizers)
     batch = pair(1)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         train_step(model, batch, optimizers)
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -173,7 +174,8 @@ def test_the_estimate_is_what_the_device_gives_out(level: str, precision: str):
         policy = choose_policy(torch.device("cuda"), options)
     except ValueError as error:
         pytest.skip(str(error))
-    need = memory_need(build_cyclegan, size=256, level=level, device_type="cuda", context=policy.autocast)
+    ways = {"context": policy.autocast, "layout": policy.memory_layout}
+    need = memory_need(build_cyclegan, size=256, level=level, device_type="cuda", **ways)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     model = build_cyclegan().cuda()

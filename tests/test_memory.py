@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts import CycleGAN, Pair, blocks, build_cyclegan, make_optimizers, train_step
 from ganparts.blocks import recompute_blocks
 from ganparts.cyclegan import MEMORY_LEVELS, MemoryNeed, memory, memory_need, plan_memory
 from ganparts.discriminators import PatchGAN
@@ -26,11 +27,14 @@ def build(name: str, replay: str) -> CycleGAN:
     return build_cyclegan(generator=NETWORKS[name], discriminator=partial(PatchGAN, width=16), replay=replay)
 
 
-def allocated(model: CycleGAN, level: str, batch_size: int, size: int) -> int:
+def allocated(model: CycleGAN, level: str, batch_size: int, size: int, layout: str = "channels_first") -> int:
     """The most bytes that PyTorch's CPU allocator gave out at once in a step, and what was there before."""
     optimizers = make_optimizers(model)
     recompute_blocks(model, level == "lowest")
     pair = Pair(*torch.rand(2, batch_size, 3, size, size))
+    if layout == "channels_last":
+        model.to(memory_format=torch.channels_last)
+        pair = Pair(*(images.contiguous(memory_format=torch.channels_last) for images in pair))
     train_step(model, pair, optimizers)
     states = chain(*(s.values() for o in (optimizers.generators, optimizers.discriminators) for s in o.state.values()))
     held = sum(t.numel() * t.element_size() for t in chain(model.parameters(), model.buffers(), states))
@@ -51,6 +55,22 @@ def test_the_estimate_is_what_the_allocator_gives_out(level: str, name: str, siz
     need = memory_need(partial(build, name, replay), size=size, level=level)
     for batch_size in (1, 4):
         assert need.at(batch_size) == pytest.approx(allocated(build(name, replay), level, batch_size, size), rel=0.05)
+
+
+@pytest.mark.parametrize("level", MEMORY_LEVELS)
+def test_the_estimate_knows_what_norms_keep_where_channels_come_last(level: str, monkeypatch: pytest.MonkeyPatch):
+    def as_on_a_gpu(images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        last = images.is_contiguous(memory_format=torch.channels_last)
+        return blocks._pointwise_instance_norm(images, *rest) if last else whole(images, *rest)
+
+    whole = blocks.instance_norm
+    monkeypatch.setattr(blocks, "instance_norm", as_on_a_gpu)
+    resnet = partial(build, "resnet", "none")
+    first, last = (memory_need(resnet, size=64, level=level, layout=f"channels_{end}") for end in ("first", "last"))
+    assert last.per_pair > 1.1 * first.per_pair
+    for batch_size in (1, 4):
+        taken = allocated(resnet(), level, batch_size, 64, "channels_last")
+        assert last.at(batch_size) == pytest.approx(taken, rel=0.05)
 
 
 def test_averages_and_half_precision_are_counted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import sysconfig
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -55,6 +56,9 @@ def test_without_triton_or_a_compiler_nothing_is_compiled(monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     policy = choose_policy(CUDA, capability=(9, 0))
     assert (policy.compile, policy.reasons["compile"]) == (False, "Triton needs a C compiler, and there is none")
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: "/nowhere")
+    assert choose_policy(CUDA, capability=(9, 0)).reasons["compile"].startswith("Triton needs Python's headers")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert choose_policy(CUDA, capability=(9, 0)).reasons["compile"] == "Triton is not installed"
     with pytest.raises(ValueError, match=r"--compile on is not possible on a card of capability 9\.0"):

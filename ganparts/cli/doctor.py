@@ -62,6 +62,7 @@ def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) 
             device_type=device.type,
             averaged=preset.ema_decay is not None,
             context=policy.autocast,
+            layout=policy.memory_layout,
         )
         rows.append((level, f"{need.at(preset.batch_size) / 2**30:.2f} GiB", str(need.largest_batch(free))))
     console.print(f"\n{free / 2**30:.1f} GiB are free. To train the preset {options.preset} at {preset.crop} px needs:")

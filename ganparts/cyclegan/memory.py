@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -61,6 +61,7 @@ def memory_need(
     device_type: str = "cpu",
     averaged: bool = False,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    layout: str = "channels_first",
     channels: int = 3,
 ) -> MemoryNeed:
     """The memory that :func:`ganparts.train_step` with Adam needs; takes some seconds and no memory.
@@ -72,11 +73,14 @@ def memory_need(
         device_type: ``"cpu"``, or ``"cuda"`` where there is one.
         averaged: whether the generators' moving average is kept too.
         context: entered around a step: autocast.
+        layout: ``"channels_first"``, or ``"channels_last"``, where norms that are not compiled keep more.
         channels: of the images.
     """
     with FakeTensorMode(), torch.device(device_type):
         model = build()
         recompute_blocks(model, level == "lowest")
+        if layout == "channels_last":
+            _lay_out_last(model)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizers = Optimizers(SGD(trained, lr=0.0), SGD(trained[:1], lr=0.0))  # which keep nothing
 
@@ -92,6 +96,15 @@ def memory_need(
         held += _ADAM * sum(map(_bytes, trained))
     per_pair = (three - one) / 2
     return MemoryNeed(held + one - per_pair, per_pair)
+
+
+def _lay_out_last(model: nn.Module) -> None:
+    """``model.to(memory_format=torch.channels_last)``, which does not work on parameters that take no memory."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == 4:
+                last = parameter.detach().contiguous(memory_format=torch.channels_last)
+                setattr(module, name, nn.Parameter(last, parameter.requires_grad))
 
 
 class MemoryPlan(NamedTuple):
@@ -116,6 +129,7 @@ def plan_memory(
     device_type: str = "cpu",
     averaged: bool = False,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    layout: str = "channels_first",
 ) -> MemoryPlan:
     """The fastest way to train that fits; see :func:`memory_need` for what is not said here.
 
@@ -128,13 +142,15 @@ def plan_memory(
         device_type: see there.
         averaged: see there.
         context: see there.
+        layout: see there.
 
     Raises:
         ValueError: none fits; the message says what would.
     """
     plans = []
+    ways: dict[str, Any] = {"device_type": device_type, "averaged": averaged, "context": context, "layout": layout}
     for name in MEMORY_LEVELS if level == "auto" else (level,):
-        need = memory_need(build, size=size, level=name, device_type=device_type, averaged=averaged, context=context)
+        need = memory_need(build, size=size, level=name, **ways)
         plans.append(MemoryPlan(name, need))
         if need.at(batch_size) <= available:
             return plans[-1]

@@ -98,12 +98,21 @@ class Optimizers:
             own = [group | {form: mine[form] for form in _FORMS if form in mine} for group, mine in groups]
             before, rates = dict(optimizer.state), [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict({**state[name], "param_groups": own})  # which copies the rates, too
+            _lay_out(optimizer)
             _fill_in_place(optimizer, before)
             for group, rate, theirs in zip(optimizer.param_groups, rates, saved, strict=True):
                 group["lr"] = rate
                 _set_rate(group, float(theirs["lr"]))
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Give states the memory layout of their parameters, which fused forms demand."""
+    for parameter, tensors in optimizer.state.items():
+        for name, tensor in tensors.items():
+            if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
+                tensors[name] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def _fill_in_place(optimizer: Optimizer, before: dict[Tensor, dict[str, Tensor]]) -> None:

@@ -93,14 +93,16 @@ def _warm_up(run: Callable[[], object], device: torch.device) -> None:
 
 
 def _record(run: Callable[[], tuple[list[str], Tensor]]) -> tuple[tuple[list[str], Tensor], Callable[[], None]]:
-    graph = torch.cuda.CUDAGraph()
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     try:
         # other threads, which pin memory or write pictures, go on meanwhile
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             losses = run()
     except torch.OutOfMemoryError:
+        torch.cuda.set_stream(before)
         raise
     except RuntimeError as error:
+        torch.cuda.set_stream(before)  # PyTorch stays on the capture's own when its end fails
         first = error.__context__ or error  # what ended the capture, not what the end of the capture said
         if isinstance(first, torch.OutOfMemoryError):
             raise first from None

@@ -7,10 +7,13 @@ None of it is in the step; it is wrapped around it. What is right depends on the
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -114,6 +117,11 @@ class Policy:
 
         return CapturedStep(wrapped, **stateful) if self.capture else wrapped
 
+    @property
+    def memory_layout(self) -> str:
+        """The layout that a step's memory is estimated for: compiled norms keep as little in the other."""
+        return "channels_first" if self.compile else self.layout
+
     def describe(self) -> list[tuple[str, str, str]]:
         """Name, choice and reason of each, to be shown."""
         words = {True: "on", False: "off"}
@@ -208,8 +216,10 @@ def _compiler_lacks() -> str | None:
     """What torch.compile needs for a GPU and this machine has not."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+    if not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
         return "Triton needs a C compiler, and there is none"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Triton needs Python's headers (python3-dev), and they are not installed"
     return None
 
 

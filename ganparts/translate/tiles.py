@@ -51,7 +51,7 @@ def translate_tiled(
         )
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     if memory is None:
-        memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _KEPT_ON_CPU
+        memory = _free(device) // 2 if device.type == "cuda" else _KEPT_ON_CPU
     if tile is None:
         tile = _TILE_ON_GPU if device.type == "cuda" else _TILE
     plan = Plan(tile=tile, memory=memory, device=device)
@@ -65,6 +65,12 @@ def translate_tiled(
                 rows = result.node.rows(start, min(stop, height))[0, ..., :width]
                 painting[:, start : min(stop, height)] = rows if image.is_floating_point() else to_bytes(rows)
     return painting
+
+
+def _free(device: torch.device) -> int:
+    """Bytes that a GPU has left, those that PyTorch keeps for later included."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def _picture(plan: Plan, generator: nn.Module, image: Tensor) -> Node:
