@@ -25,8 +25,8 @@ class Optimizers:
     until the next step, to be looked at.
 
     With a ``scaler`` losses are multiplied before they go backward, so that gradients do not vanish in fp16, and
-    gradients are divided again in :meth:`step`. A step whose gradients are not finite changes no weight and lowers the
-    factor.
+    gradients are divided again in :meth:`step`. Where an optimizer's gradients are not finite, it changes no weight in
+    that step, leaves its gradients multiplied, and the factor is lowered; the other optimizer steps all the same.
 
     Args:
         generators: for the parameters of both generators.
