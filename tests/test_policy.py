@@ -358,8 +358,12 @@ def test_a_step_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch)
     calls: list[int] = []
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", Graph)
+    streams: list[str] = []
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "before")
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     with pytest.raises(CaptureError, match=r"\(operation not permitted when stream is capturing\).*--capture off"):
         CapturedStep(refuse)(pairs(1)[0])
+    assert streams == ["before"]
 
 
 def test_averages_are_those_of_the_generators_alone():
