@@ -263,6 +263,7 @@ def test_a_checkpoint_runs_no_code(refused: Refused, place: str, how: int):
 def test_evil_pickles_would_run_if_they_were_let(tmp_path: Path):
     for how in range(3):
         pickle.loads(pickle.dumps(Evil(tmp_path, how)))
+        assert (tmp_path / OWNED).is_dir()
         (tmp_path / OWNED).rmdir()
 
 

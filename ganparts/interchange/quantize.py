@@ -78,7 +78,7 @@ def quantize_generator(generator: nn.Module, path: Path | str, photos: Sequence[
         exact, quantized = load_onnx(whole), load_onnx(small)
         error = statistics.fmean(float((quantized(batch) - exact(batch)).square().mean()) for batch in tried)
         psnr = 10 * math.log10(4 / max(error, 1e-12))  # of a range of 2
-        if psnr < LEAST_PSNR:
+        if not psnr >= LEAST_PSNR:  # or no number
             raise ValueError(
                 f"in 8 bits the paintings are others: their PSNR to those in 32 bits is {psnr:.1f} dB, less than "
                 f"{LEAST_PSNR:g}, so {path} was not written; export it without --int8"
