@@ -14,9 +14,11 @@ from ganparts.pretrained import from_pretrained, push_to_hub, save_pretrained
 from ganparts.protocols import Pair
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
+    BACKBONES,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
     GENERATORS,
+    PENALTIES,
     REPLAY_BUFFERS,
 )
 
@@ -24,9 +26,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
+    "BACKBONES",
     "CONSISTENCY_LOSSES",
     "DISCRIMINATORS",
     "GENERATORS",
+    "PENALTIES",
     "PRESETS",
     "REPLAY_BUFFERS",
     "CycleGAN",

@@ -22,6 +22,7 @@ __all__ = [
     "Upsample",
     "check_images",
     "evaluating",
+    "images_are_independent",
     "init_weights",
     "instance_norm",
     "keras_instance_norm",
@@ -115,6 +116,14 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
         ValueError: an unknown name.
     """
     return norm if callable(norm) else _NORMS[_one_of("norm", norm, _NORMS)]
+
+
+def images_are_independent(norm: Norm) -> bool:
+    """Whether a network with this norm keeps the images of a batch apart in training.
+
+    Batch norm does not. A norm given as a function is not known, so the answer is False.
+    """
+    return norm in ("instance", "instance_affine", "group", "none")
 
 
 def normalized(conv: nn.Conv2d | nn.ConvTranspose2d, norm: Norm | None) -> list[nn.Module]:

@@ -1,10 +1,19 @@
 """What each kind of part must do, as structural types, and the pair of image batches that they are trained on.
 
-A part conforms by having these methods; nothing needs to inherit from anything here. The networks'
-protocols name ``forward`` because ``torch.nn.Module.__call__`` is typed ``Any`` and would accept every
-module, and ``parameters`` because a network must be a module.
+A part conforms by having these methods. Nothing needs to inherit from anything here. The networks' protocols name
+``forward`` because ``torch.nn.Module.__call__`` is typed ``Any`` and would accept every module, and ``parameters``
+because a network must be a module.
 
 Everywhere an image is a float tensor [B, C, H, W] in [-1, 1].
+
+A training step can be recorded once as a CUDA graph and replayed; Python code then runs only while it is recorded. So
+a part that is used in training
+
+- draws random numbers with ``torch``, on the device of its inputs (never with ``random``, NumPy or on the CPU);
+- keeps its state in buffers, and changes them in place;
+- never reads a value back from the device (``.item()``, ``if tensor:``).
+
+Recording a step raises an error that names what breaks these rules.
 """
 
 from __future__ import annotations
@@ -14,14 +23,23 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["AdversarialLoss", "Augment", "ConsistencyLoss", "Discriminator", "Generator", "Pair", "ReplayBuffer"]
+__all__ = [
+    "AdversarialLoss",
+    "Augment",
+    "ConsistencyLoss",
+    "Discriminator",
+    "Generator",
+    "Pair",
+    "Penalty",
+    "ReplayBuffer",
+]
 
 Augment = Callable[[Tensor], Tensor]
-"""Acts on images [B, C, H, W] before a discriminator sees them; differentiable, of the same shape."""
+"""Changes images [B, C, H, W] before a discriminator sees them; differentiable, same shape."""
 
 
 class Pair(NamedTuple):
-    """Unpaired images of the two domains: ``a`` (photos) and ``b`` (paintings), each [B, C, H, W] in [-1, 1]."""
+    """Images of the two domains, each float [B, C, H, W] in [-1, 1]: ``a`` (the source) and ``b`` (the target)."""
 
     a: Tensor
     b: Tensor
@@ -30,7 +48,12 @@ class Pair(NamedTuple):
 class Generator(Protocol):
     """A module that maps images [B, C, H, W] in [-1, 1] to images of the same height and width.
 
-    It may have an integer attribute ``size_multiple`` (default 1): height and width must be multiples of it.
+    Optional attributes:
+
+    - ``size_multiple`` (int, default 1): height and width must be multiples of it.
+    - ``min_size`` (int, default ``size_multiple``): the smallest height and width.
+    - ``images_are_independent`` (bool, default False): True if, in training, no image of a batch influences another's
+      output. Two batches then go through in one call. Batch norm and spectral norm make it False.
     """
 
     __call__: Callable[..., Any]
@@ -41,8 +64,11 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """A module that maps images to logits [B, objectives, H', W'] (no sigmoid), or to a tuple of such maps,
-    one a scale."""
+    """A module that maps images to logits [B, objectives, H', W'] (no sigmoid), or to a tuple of such maps, one per
+    scale, finest first.
+
+    Optional attribute: ``images_are_independent``, as for a generator.
+    """
 
     __call__: Callable[..., Any]
 
@@ -52,14 +78,10 @@ class Discriminator(Protocol):
 
 
 class AdversarialLoss(Protocol):
-    """Losses of one map of logits [B, objectives, H', W'], each a scalar.
+    """Two losses of a map of logits [B, objectives, H', W'], each a scalar.
 
-    Two optional members:
-
-    - ``needs_real = True``: the generator's loss needs the real logits too (relativistic losses); without it
-      they are not computed for it.
-    - ``penalty(discriminator, real, fake) -> scalar``: added to the discriminator's loss; ``real`` and ``fake``
-      are detached images.
+    Optional attribute: ``needs_real = True`` if the generator's loss also needs the real logits (relativistic losses).
+    Without it they are not computed for the generator.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor: ...
@@ -73,6 +95,15 @@ class ConsistencyLoss(Protocol):
     __call__: Callable[..., Any]
 
     def forward(self, prediction: Tensor, target: Tensor, /) -> Tensor: ...
+
+
+class Penalty(Protocol):
+    """A term that is added to a discriminator's loss: ``penalty(discriminator, real, fake)`` is a scalar.
+
+    ``real`` and ``fake`` are detached images [B, C, H, W]. The penalty's own weight is part of it.
+    """
+
+    def __call__(self, discriminator: nn.Module, real: Tensor, fake: Tensor, /) -> Tensor: ...
 
 
 class ReplayBuffer(Protocol):

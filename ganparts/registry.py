@@ -22,13 +22,15 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from torch import nn
 
-from ganparts.protocols import AdversarialLoss, ConsistencyLoss, Discriminator, Generator, ReplayBuffer
+from ganparts.protocols import AdversarialLoss, ConsistencyLoss, Discriminator, Generator, Penalty, ReplayBuffer
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
+    "BACKBONES",
     "CONSISTENCY_LOSSES",
     "DISCRIMINATORS",
     "GENERATORS",
+    "PENALTIES",
     "REPLAY_BUFFERS",
     "Registry",
     "UnknownPartError",
@@ -180,3 +182,5 @@ DISCRIMINATORS: Registry[Discriminator] = Registry("discriminator")
 ADVERSARIAL_LOSSES: Registry[AdversarialLoss] = Registry("adversarial loss")
 CONSISTENCY_LOSSES: Registry[ConsistencyLoss] = Registry("consistency loss")
 REPLAY_BUFFERS: Registry[ReplayBuffer] = Registry("replay buffer")
+PENALTIES: Registry[Penalty] = Registry("penalty")
+BACKBONES: Registry[nn.Module] = Registry("backbone")

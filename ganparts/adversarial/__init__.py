@@ -1,0 +1,1 @@
+"""What assemblies of adversarially trained networks have in common."""

@@ -1,0 +1,1 @@
+"""Frozen feature networks and their weights: shared, never trained, and left out of checkpoints."""
