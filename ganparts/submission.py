@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor, nn
 
+from ganparts.data.images import ignore_pillow_warnings
 from ganparts.translate import translate_to_zip
 
 __all__ = ["SubmissionError", "check_submission", "mirrored", "write_submission"]
@@ -132,16 +133,15 @@ def _inspect(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> tuple[
 def _verdict(encoded: bytes) -> str | None:
     """What is wrong with an encoded image, if anything is."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, on damaged metadata and on large images
-            with Image.open(io.BytesIO(encoded)) as image:
-                if image.format != "JPEG":
-                    return f"not JPEG but {image.format}"
-                if image.size != (_SIZE, _SIZE):
-                    return f"not {_SIZE}x{_SIZE}"
-                if image.mode != "RGB":
-                    return f"not RGB but {image.mode}"
-                image.load()
+        ignore_pillow_warnings()
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.format != "JPEG":
+                return f"not JPEG but {image.format}"
+            if image.size != (_SIZE, _SIZE):
+                return f"not {_SIZE}x{_SIZE}"
+            if image.mode != "RGB":
+                return f"not RGB but {image.mode}"
+            image.load()
     except Exception:  # whatever Pillow's many decoders raise on damaged files
         return "cannot be decoded"
     return None

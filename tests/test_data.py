@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -273,6 +274,50 @@ def test_mutated_images_are_decoded_or_refused(seed: int, changes: int):
         assert decoded.shape[0] == 3
 
 
+def with_odd_metadata() -> bytes:
+    """A picture that Pillow warns of: its EXIF data end too early."""
+    return png(Image.fromarray(colours()), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+
+
+def test_threads_that_decode_leave_everybodys_warnings_alone(monkeypatch: pytest.MonkeyPatch):
+    """Two threads whose decoding overlaps, the first of which ends first."""
+    second_began, first_ended, real = threading.Event(), threading.Event(), Image.open
+
+    def wait(file: io.BytesIO) -> Image.Image:
+        if threading.current_thread().name == "second":
+            second_began.set()
+            assert first_ended.wait(30)
+        else:
+            assert second_began.wait(30)
+        return real(file)
+
+    monkeypatch.setattr(Image, "open", wait)
+    content = with_odd_metadata()
+    decoded = []
+    threads = [threading.Thread(target=lambda: decoded.append(decode_image(content)), name=n) for n in ("", "second")]
+    threads[0].start()
+    threads[1].start()
+    threads[0].join()
+    first_ended.set()
+    threads[1].join()
+    assert len(decoded) == 2
+    with pytest.raises(UserWarning, match="still shown"):  # an error here, as pytest is set up
+        warnings.warn("still shown", stacklevel=1)
+    with pytest.raises(UserWarning, match="still shown"):
+        warnings.warn_explicit("still shown", UserWarning, "pilot.py", 1, module="pilot")
+
+
+def test_what_pillow_warns_of_is_no_error():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Image.open(io.BytesIO(with_odd_metadata())).getexif()
+    assert caught  # so Pillow does warn of it
+    count = len(warnings.filters)
+    for _ in range(3):
+        assert decode_image(with_odd_metadata()).shape == (3, 8, 8)
+    assert len(warnings.filters) <= count + 1
+
+
 @given(st.integers(0, 255))
 def test_bytes_survive_the_way_to_floats_and_back(value: int):
     byte = torch.tensor(value, dtype=torch.uint8)
@@ -292,8 +337,13 @@ def test_images_of_a_folder_are_sorted_and_others_ignored(tmp_path: Path):
     images = open_images(folder)
     assert [entry.name for entry in images.entries] == ["000", "001", "002"]
     assert torch.equal(images[1], torch.from_numpy(colours(1)).permute(2, 0, 1))
-    with pytest.raises(IndexError):
-        images[3]
+    assert torch.equal(images[-1], images[2])
+    assert [entry.name for entry in images[::2].entries] == ["000", "002"]
+    assert open_images(folder, skip_unreadable=True)[1:].skip_unreadable
+    assert len(list(images)) == len(list(reversed(images))) == 3
+    for outside in (3, -4):
+        with pytest.raises(IndexError, match=f"there is no image {outside}: they are 3"):
+            images[outside]
 
 
 def test_layouts_are_found(tmp_path: Path):

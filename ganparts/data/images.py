@@ -9,10 +9,12 @@ import io
 import re
 import stat
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import overload
 
 import torch
 from PIL import Image, ImageOps
@@ -41,6 +43,7 @@ MAX_PIXELS = (
     178_956_970  # twice Pillow's MAX_IMAGE_PIXELS as it comes, where Pillow refuses; a program may change its own
 )
 MAX_BYTES = 2**31 - 1  # of one encoded image
+_PILLOW = re.compile(r"PIL\.")
 
 
 class DataError(ValueError):
@@ -51,7 +54,7 @@ class UnreadableImageError(DataError):
     """One image that cannot be read; the text names the file (and record) and the reason."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageEntry:
     """Where one encoded image lies.
 
@@ -124,20 +127,33 @@ def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     if not encoded:
         raise ValueError("it is empty")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, on damaged metadata
-            with Image.open(io.BytesIO(encoded)) as image:
-                if image.width * image.height > max_pixels:
-                    raise ValueError(_too_many(f"{image.width} x {image.height} pixels", max_pixels))
-                if image.format == "EPS":
-                    raise ValueError("it is a PostScript program, which is not run: save it as PNG or JPEG")
-                return pil_to_tensor(to_rgb(ImageOps.exif_transpose(image)))
+        ignore_pillow_warnings()
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(_too_many(f"{image.width} x {image.height} pixels", max_pixels))
+            if image.format == "EPS":
+                raise ValueError("it is a PostScript program, which is not run: save it as PNG or JPEG")
+            return pil_to_tensor(to_rgb(ImageOps.exif_transpose(image)))
     except Image.DecompressionBombError as error:  # Pillow counts first, and says the number alone
         claimed, limit = (*map(int, re.findall(r"\d+", str(error))), MAX_PIXELS + 1, MAX_PIXELS)[:2]
         raise ValueError(_too_many(f"{claimed:,} pixels", limit)) from error
     except Exception as error:  # whatever Pillow's many decoders raise on damaged files
         reason = "it is no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise ValueError(reason or type(error).__name__) from error
+
+
+_warnings_lock = threading.Lock()
+
+
+def ignore_pillow_warnings() -> None:
+    """Ignore, from now on, what Pillow's own modules warn of: damaged metadata and large images.
+
+    Warnings that Pillow attributes to its caller, as deprecations, are still shown. ``warnings.catch_warnings`` would be
+    of no use here: it changes the whole process, and threads that decode would undo each other's changes.
+    """
+    with _warnings_lock:
+        if not any(action == "ignore" and module == _PILLOW for action, _, _, module, _ in warnings.filters):
+            warnings.filterwarnings("ignore", module=_PILLOW.pattern)
 
 
 def _too_many(claimed: str, limit: int = MAX_PIXELS) -> str:
@@ -186,7 +202,7 @@ def to_bytes(images: Tensor) -> Tensor:
 
 
 class Images(Sequence[Tensor]):
-    """Images that are decoded when asked for: ``images[i]`` is uint8 [3, H, W].
+    """Images that are decoded when asked for: ``images[i]`` is uint8 [3, H, W], ``images[:9]`` the first nine Images.
 
     Args:
         entries: where they lie, in order.
@@ -203,9 +219,16 @@ class Images(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self.entries)
 
-    def __getitem__(self, index: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Images: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | Images:
+        if isinstance(index, slice):
+            return Images(self.entries[index], skip_unreadable=self.skip_unreadable)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no image {index}: they are {len(self)}")
         if not self.skip_unreadable:
             return self._load(self.entries[index])
         for later in range(len(self)):
