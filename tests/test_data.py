@@ -29,6 +29,7 @@ from ganparts.data import (
     open_domains,
     open_images,
     resize,
+    resize_square,
     sample,
     to_bytes,
     to_unit_range,
@@ -515,6 +516,125 @@ def test_images_are_resized_cropped_and_flipped(tmp_path: Path):
         pairs_of(tmp_path, 1, 1, crop=9)
 
 
+def test_square_images_get_the_windows_that_they_always_got(tmp_path: Path):
+    """Seeds of earlier runs keep their meaning."""
+    dataset = pairs_of(tmp_path, 3, 4, resize=12, crop=8, flip=True, seed=5)
+    for position in range(9):
+        epoch, place = divmod(position, 4)
+        order = list(range(4))
+        random.Random(f"5 epoch {epoch}").shuffle(order)
+        draws = random.Random(f"5 {position}")
+        chosen = order[place] % 3, draws.randrange(4)
+        for image, images, index in zip(dataset[position], (dataset.a, dataset.b), chosen, strict=True):
+            top, left = draws.randrange(5), draws.randrange(5)
+            expected = resize(images[index], 12)[:, top : top + 8, left : left + 8]
+            assert torch.equal(image, expected.flip(-1) if draws.random() < 0.5 else expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "whole"),
+    [
+        ({"resize": 12}, (12, 24)),
+        ({"resize": 12, "squash": True}, (12, 12)),
+        ({"resize": None}, (20, 40)),
+        ({"resize": None, "crop": 30}, (30, 60)),  # smaller than the crop
+    ],
+)
+def test_the_aspect_is_kept_unless_told_otherwise(tmp_path: Path, options, whole: tuple[int, int]):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    images = open_images(tmp_path)
+    dataset = PairDataset(images, images, **{"crop": 8, "flip": False, **options})
+    crop = dataset.framing.crop
+    fitted = resize(images[0], whole)
+    windows = {
+        fitted[:, y : y + crop, x : x + crop].numpy().tobytes(): (y, x)
+        for y in range(whole[0] - crop + 1)
+        for x in range(whole[1] - crop + 1)
+    }
+    seen = {windows[dataset[i][0].numpy().tobytes()] for i in range(300)}
+    assert {y for y, _ in seen} == set(range(whole[0] - crop + 1))
+    assert len({x for _, x in seen}) >= 0.9 * (whole[1] - crop + 1)
+
+
+def test_sizes_that_make_no_sense_are_refused(tmp_path: Path):
+    for options, said in (
+        ({"resize": None, "squash": True}, "squash=True needs a size"),
+        ({"crop": 0}, "crop=0: it is at least 1"),
+        ({"crop": 300}, "crop=300 is larger than resize=286"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            PairDataset([], [], **options)
+    Image.new("RGB", (30_000, 1)).save(tmp_path / "line.png")
+    images = open_images(tmp_path)
+    with pytest.raises(DataError, match=r"an image of 30000 x 1 pixels is too narrow: .*squash=True"):
+        PairDataset(images, images)[0]
+    assert PairDataset(images, images, squash=True)[0][0].shape == (3, 256, 256)
+
+
+def test_a_square_is_the_middle_of_an_image_unless_it_is_to_be_squashed():
+    image = torch.zeros(3, 10, 30, dtype=torch.uint8)
+    image[:, :, 10:20] = 200
+    assert torch.equal(resize_square(image, 10), torch.full((3, 10, 10), 200, dtype=torch.uint8))
+    assert torch.equal(resize_square(image, 12, squash=True), resize(image, 12))
+    assert resize_square(image[:, :, :10], 10).shape == (3, 10, 10)
+
+
+def test_batches_without_end(tmp_path: Path):
+    dataset = pairs_of(tmp_path, 2, 3)
+    expected = list(load_pairs(dataset, batch_size=2, start=3, steps=9))
+    for workers in (0, 1):
+        endless = load_pairs(dataset, batch_size=2, start=3, steps=None, workers=workers)
+        for batch in expected:
+            following = next(endless)
+            assert torch.equal(following.a, batch.a)
+            assert torch.equal(following.b, batch.b)
+        endless.close()
+
+
+def test_a_data_set_of_ones_own_is_loaded():
+    class Own:
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
+            image = torch.full((3, 2, 2), position, dtype=torch.uint8)
+            return image, image
+
+    (batch,) = load_pairs(Own(), steps=3, start=2, batch_size=2)
+    assert torch.equal(batch.a[:, 0, 0, 0], to_unit_range(torch.tensor([4, 5], dtype=torch.uint8)))
+
+
+def test_a_digest_tells_other_images_apart_and_nothing_else(tmp_path: Path):
+    for name in "AB":
+        write_folder(tmp_path / "one" / f"train{name}", 3)
+    write_folder(tmp_path / "one" / "testA", 2)
+    write_records(tmp_path / "records" / "x.tfrec", 3)
+
+    def digest(root: Path = tmp_path / "one") -> str:
+        return open_domains(root).digest()
+
+    first = digest()
+    assert len(first) == 64
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "testA")
+    assert digest(tmp_path / "two") == first
+    seen = {first, open_domains(tmp_path / "one", photos=tmp_path / "records").digest()}
+    photo = tmp_path / "one" / "trainA" / "001.png"
+    photo.write_bytes(photo.read_bytes() + b"x")
+    seen.add(digest())
+    photo.rename(photo.with_stem("004"))
+    seen.add(digest())
+    domains = open_domains(tmp_path / "one")
+    photo.with_stem("004").unlink()
+    seen |= {digest(), domains.digest()}
+    (tmp_path / "one" / "trainB").rename(tmp_path / "x")
+    (tmp_path / "one" / "trainA").rename(tmp_path / "one" / "trainB")
+    (tmp_path / "x").rename(tmp_path / "one" / "trainA")
+    seen.add(digest())
+    assert len(seen) == 7
+
+
 def test_resizing_is_pillows_bicubic_within_rounding():
     image = Image.open(sample() / "testA" / "pontduGard_0.jpg").convert("RGB")
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -528,6 +648,8 @@ def test_resizing_is_pillows_bicubic_within_rounding():
 def test_an_unreadable_image_ends_loading_with_its_own_sentence(tmp_path: Path, workers: int):
     dataset = pairs_of(tmp_path, 3, 2)
     (tmp_path / "a" / "002.png").write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError, match=r"002\.png"):
+        [dataset[position] for position in range(3)]
     with pytest.raises(UnreadableImageError) as caught:
         list(load_pairs(dataset, steps=3, workers=workers))
     assert str(caught.value).startswith(f"cannot read the image {tmp_path / 'a' / '002.png'}: it is no image")
@@ -535,21 +657,57 @@ def test_an_unreadable_image_ends_loading_with_its_own_sentence(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pairs_from_images_held_on_the_device_are_the_same(tmp_path: Path, workers: int):
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"resize": 24, "squash": True}, torch.Tensor),
+        ({"resize": 24}, list),
+        ({"resize": None}, list),
+    ],
+)
+def test_pairs_from_images_held_on_the_device_are_the_same(tmp_path: Path, workers: int, options, kind: type):
     for number in range(5):
-        Image.effect_noise((40 + number, 60), 90).convert("RGB").save(tmp_path / f"{number}.png")
-    dataset = PairDataset(open_images(tmp_path), open_images(tmp_path), seed=3, resize=24, crop=16)
+        Image.effect_noise((40 + 8 * number, 60), 90).convert("RGB").save(tmp_path / f"{number}.png")
+    images = open_images(tmp_path)
+    dataset = PairDataset(images, images[:3], seed=3, crop=16, **options)
     expected = list(load_pairs(dataset, batch_size=2, start=1, steps=9))
     seen = []
     held = dataset.on_device("cpu", workers=workers, track=lambda items: (seen.append(1) or item for item in items))
-    assert len(seen) == 10
-    assert held.a.dtype == torch.uint8
-    assert held.nbytes == held.a.numel() + held.b.numel() == 2 * 5 * 3 * 24 * 24
+    assert len(seen) == 8
+    assert isinstance(held.a, kind)
+    assert held.a[0].dtype == torch.uint8
+    assert held.nbytes == dataset.nbytes == sum(image.numel() for images in (held.a, held.b) for image in images)
+    assert held.is_held
+    assert not dataset.is_held
     for path in tmp_path.iterdir():
         path.unlink()  # no file is needed any more
     for pair, other in zip(expected, load_pairs(held, batch_size=2, start=1, steps=9, workers=2), strict=True):
         assert torch.equal(pair.a, other.a)
         assert torch.equal(pair.b, other.b)
+
+
+def test_an_estimate_of_the_bytes_reads_few_images_and_no_broken_ones(tmp_path: Path, monkeypatch):
+    for number in range(200):
+        (tmp_path / f"{number:03}.png").write_bytes(png(Image.new("L", (10, 5 + 5 * (number % 2)))))
+    (tmp_path / "000.png").write_bytes(b"broken")
+    read, real = [], ImageEntry.dimensions
+    monkeypatch.setattr(ImageEntry, "dimensions", lambda entry: read.append(entry) or real(entry))
+    images = open_images(tmp_path)
+    nbytes = PairDataset(images, images[:0], resize=20, crop=20).nbytes
+    assert len(read) <= 128
+    assert nbytes == pytest.approx(200 * 3 * 20 * 30, rel=0.05)  # half are 20 x 20, half 40 x 20
+
+
+def test_dimensions_are_those_of_the_decoded_image(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, options in (("plain", {}), ("turned", {"exif": exif})):
+        Image.new("RGB", (7, 4)).save(tmp_path / f"{name}.png", **options)
+        entry = ImageEntry(name, tmp_path / f"{name}.png")
+        assert entry.dimensions() == tuple(entry.load().shape[1:])
+    (tmp_path / "plain.png").write_bytes(b"no")
+    with pytest.raises(UnreadableImageError, match=r"plain\.png"):
+        ImageEntry("plain", tmp_path / "plain.png").dimensions()
 
 
 def test_an_unreadable_image_is_named_when_images_are_to_be_held(tmp_path: Path):

@@ -1,5 +1,6 @@
-"""Images in: folders and TFRecords, paired at random; bytes become floats in [-1, 1] here and nowhere else."""
+"""Images in: folders and TFRecords, paired at random or aligned; bytes become floats in [-1, 1] here only."""
 
+from ganparts.data.aligned import AlignedDomains, AlignedImages, AlignedPairs, open_aligned
 from ganparts.data.images import (
     DataError,
     ImageEntry,
@@ -8,25 +9,35 @@ from ganparts.data.images import (
     decode_image,
     open_images,
     resize,
+    resize_shorter,
+    resize_square,
     to_bytes,
     to_rgb,
     to_unit_range,
 )
 from ganparts.data.layouts import Domains, open_domains, sample
-from ganparts.data.pairs import PairDataset, load_pairs
+from ganparts.data.loading import Pairs, load_pairs
+from ganparts.data.pairs import PairDataset
 
 __all__ = [
+    "AlignedDomains",
+    "AlignedImages",
+    "AlignedPairs",
     "DataError",
     "Domains",
     "ImageEntry",
     "Images",
     "PairDataset",
+    "Pairs",
     "UnreadableImageError",
     "decode_image",
     "load_pairs",
+    "open_aligned",
     "open_domains",
     "open_images",
     "resize",
+    "resize_shorter",
+    "resize_square",
     "sample",
     "to_bytes",
     "to_rgb",

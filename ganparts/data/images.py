@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import overload
 
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ganparts.data.colour import to_srgb
@@ -32,6 +32,8 @@ __all__ = [
     "decode_image",
     "open_images",
     "resize",
+    "resize_shorter",
+    "resize_square",
     "to_bytes",
     "to_rgb",
     "to_unit_range",
@@ -85,6 +87,27 @@ class ImageEntry:
             return decode_image(self._bytes())
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from None
+
+    def dimensions(self) -> tuple[int, int]:
+        """Height and width, without decoding it.
+
+        Raises:
+            UnreadableImageError: names the file, the record and the reason.
+        """
+        ignore_pillow_warnings()
+        try:
+            with Image.open(io.BytesIO(self._bytes())) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                return (image.width, image.height) if turned else (image.height, image.width)
+        except Exception as error:  # whatever Pillow's many decoders raise on damaged files
+            raise self._unreadable(error) from None
+
+    def encoded_size(self) -> int:
+        """Bytes that the encoded image has, without reading it; -1 if its file is not there."""
+        try:
+            return self.length if self.length >= 0 else self.path.stat().st_size - self.offset
+        except OSError:
+            return -1
 
     def read(self) -> bytes:
         """The encoded image.
@@ -148,8 +171,8 @@ _warnings_lock = threading.Lock()
 def ignore_pillow_warnings() -> None:
     """Ignore, from now on, what Pillow's own modules warn of: damaged metadata and large images.
 
-    Warnings that Pillow attributes to its caller, as deprecations, are still shown. ``warnings.catch_warnings`` would be
-    of no use here: it changes the whole process, and threads that decode would undo each other's changes.
+    Warnings that Pillow attributes to its caller, as deprecations, are still shown. ``warnings.catch_warnings`` would
+    not do: it changes the whole process, and threads that decode would undo each other's changes.
     """
     with _warnings_lock:
         if not any(action == "ignore" and module == _PILLOW for action, _, _, module, _ in warnings.filters):
@@ -181,14 +204,58 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize(image: Tensor, size: int) -> Tensor:
-    """Bytes [..., H, W] to bytes [..., size, size]: bicubic, antialiased; as it is if it has that size."""
+def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Resize bytes [..., H, W], bicubic and antialiased, whatever their aspect; unchanged if they have that size.
+
+    Args:
+        image: of any size.
+        size: height and width, or one number for both.
+    """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
-    if image.shape[-2:] == (size, size):
+    height, width = (size, size) if isinstance(size, int) else size
+    if image.shape[-2:] == (height, width):
         return image
-    return functional.resize(image, [size, size], InterpolationMode.BICUBIC, antialias=True)
+    return functional.resize(image, [height, width], InterpolationMode.BICUBIC, antialias=True)
+
+
+def resize_shorter(image: Tensor, size: int) -> Tensor:
+    """Resize bytes [..., H, W] so that the shorter side has ``size`` pixels; the aspect stays.
+
+    Raises:
+        DataError: an image so narrow that the result would be enormous.
+    """
+    return resize(image, scaled_size(image.shape[-2], image.shape[-1], size))
+
+
+def scaled_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width when the shorter side is resized to ``size`` pixels.
+
+    Raises:
+        DataError: that is enormous.
+    """
+    shorter = min(height, width)
+    scaled = round(height * size / shorter), round(width * size / shorter)
+    if scaled[0] * scaled[1] > MAX_PIXELS:
+        raise DataError(
+            f"an image of {width} x {height} pixels is too narrow: with a shorter side of {size} pixels it would have "
+            f"{scaled[0] * scaled[1]:,}, and more than {MAX_PIXELS:,} are not made. Crop it, or squash it (squash=True)"
+        )
+    return scaled
+
+
+def resize_square(image: Tensor, size: int, *, squash: bool = False) -> Tensor:
+    """Make a square [..., size, size] of bytes [..., H, W].
+
+    Args:
+        image: of any size.
+        size: of the square, in pixels.
+        squash: keep all of an image that is not square and distort it, instead of its middle square.
+    """
+    from torchvision.transforms.v2 import functional
+
+    return resize(image if squash else functional.center_crop(image, [min(image.shape[-2:])] * 2), size)
 
 
 def to_unit_range(images: Tensor) -> Tensor:

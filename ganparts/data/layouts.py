@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ganparts.data.images import DataError, Images, existing_folder, listing, open_images
+from ganparts.data.images import DataError, ImageEntry, Images, existing_folder, listing, open_images
 
-__all__ = ["Domains", "open_domains", "sample"]
+__all__ = ["Domains", "digest", "open_domains", "sample"]
 
 _MOUNTS = (Path("/kaggle/input/gan-getting-started"), Path("/kaggle/input/competitions/gan-getting-started"))
 # folders of photos, paintings, test photos and test paintings; the first of each that exists is taken
@@ -39,6 +41,23 @@ class Domains:
         """All photos: those kept out of training, then the others."""
         held_out = [] if self.test_a is None else self.test_a.entries
         return Images(held_out + self.a.entries, skip_unreadable=self.a.skip_unreadable)
+
+    def digest(self) -> str:
+        """Which training images these are, in 64 hexadecimal digits: their names and sizes in bytes, in order.
+
+        It stays the same when the folders move or are renamed. No image is read.
+        """
+        return digest(self.a.entries, self.b.entries)
+
+
+def digest(*groups: Iterable[ImageEntry]) -> str:
+    """A hash (SHA-256) of the names and encoded sizes of groups of images, whose order counts."""
+    hashed = hashlib.sha256()
+    for group in groups:
+        for entry in group:
+            hashed.update(f"{entry.name}\0{entry.encoded_size()}\0".encode(errors="surrogatepass"))
+        hashed.update(b"\n")
+    return hashed.hexdigest()
 
 
 def sample() -> Path:

@@ -1,0 +1,322 @@
+"""Aligned pairs, as pix2pix takes them: two images of one scene, in one file side by side or in two folders by name.
+
+Isola et al. 2017, arXiv 1611.07004. A crop and a flip are the same for both images of a pair.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ganparts.data.framing import Framing
+from ganparts.data.images import (
+    DataError,
+    ImageEntry,
+    UnreadableImageError,
+    existing_folder,
+    listing,
+    open_images,
+    resize,
+)
+from ganparts.data.layouts import digest
+from ganparts.data.loading import decode_ahead, estimate_bytes
+from ganparts.data.pairs import shuffled
+
+__all__ = ["AlignedDomains", "AlignedImages", "AlignedPairs", "Direction", "open_aligned"]
+
+Direction = Literal["ab", "ba"]
+_ASPECT_TOLERANCE = 0.02  # by which the aspects of a pair's images may differ: a pixel of 50
+_SHOWN = 3  # names that an error lists
+
+
+class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
+    """Pairs that are decoded when asked for: source and target, each uint8 [3, H, W], of one size.
+
+    The target is resized to the source's size if it has another. Of a file with both images side by side, each is
+    one half of the width.
+
+    Args:
+        a: where the first images lie; or the files that hold both.
+        b: where the second ones lie, in the same order; None: in the files of ``a``, at their right.
+        direction: "ab": the first image is the source; "ba": the second is.
+        skip_unreadable: where an image cannot be read, warn and give the next pair that can.
+
+    Raises:
+        UnreadableImageError: when asked for a pair that cannot be read, or whose images have different aspects.
+    """
+
+    def __init__(
+        self,
+        a: Sequence[ImageEntry],
+        b: Sequence[ImageEntry] | None = None,
+        *,
+        direction: Direction = "ab",
+        skip_unreadable: bool = False,
+    ):
+        if direction not in ("ab", "ba"):
+            raise ValueError(f"direction={direction!r}: it is 'ab' or 'ba'")
+        if b is not None and len(a) != len(b):
+            raise ValueError(f"{len(a)} first and {len(b)} second images: pairs need as many of both")
+        self.a, self.b = list(a), None if b is None else list(b)
+        self.direction: Direction = direction
+        self.skip_unreadable = skip_unreadable
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
+    @overload
+    def __getitem__(self, index: slice) -> AlignedImages: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor] | AlignedImages:
+        if isinstance(index, slice):
+            b = None if self.b is None else self.b[index]
+            return AlignedImages(self.a[index], b, direction=self.direction, skip_unreadable=self.skip_unreadable)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no pair {index}: they are {len(self)}")
+        if not self.skip_unreadable:
+            return self._load(index)
+        for later in range(len(self)):
+            try:
+                return self._load((index + later) % len(self))
+            except UnreadableImageError as error:
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+        raise UnreadableImageError(f"none of {len(self)} pairs can be read, {self.a[0]} and the others")
+
+    def readable(self, limit: int | None = None) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+        """The first ``limit`` pairs with their names; those that cannot be read are skipped if that was chosen."""
+        for index, entry in enumerate(self.a[:limit]):
+            try:
+                yield entry.name, self._load(index)
+            except UnreadableImageError as error:
+                if not self.skip_unreadable:
+                    raise
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+
+    def _load(self, index: int) -> tuple[Tensor, Tensor]:
+        first = self.a[index].load()
+        if self.b is None:
+            half = first.shape[-1] // 2
+            if half == 0:
+                raise UnreadableImageError(f"{self.a[index]} is one pixel wide: two images side by side are needed")
+            pair = first[:, :, :half], first[:, :, -half:]
+        else:
+            pair = first, self.b[index].load()
+            aspects = [image.shape[-1] / image.shape[-2] for image in pair]
+            if abs(aspects[0] / aspects[1] - 1) > _ASPECT_TOLERANCE:
+                shapes = [f"{image.shape[-1]} x {image.shape[-2]}" for image in pair]
+                raise UnreadableImageError(
+                    f"{self.a[index]} has {shapes[0]} pixels and {self.b[index]} has {shapes[1]}: images of a pair "
+                    "show the same scene, so crop them to the same aspect"
+                )
+        source, target = pair if self.direction == "ab" else pair[::-1]
+        return source, resize(target, (source.shape[-2], source.shape[-1]))
+
+
+class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
+    """Aligned pairs, by position: item i is (source, target), each uint8 [3, crop, crop].
+
+    An epoch shows each pair once, in random order; positions go on beyond it. A pair is a pure function of the seed
+    and the position.
+
+    Args:
+        images: pairs of source and target, uint8 [3, H, W], of one size.
+        seed: decides order, crops and flips.
+        resize: length of the shorter side, to which both images are resized first; None: they keep their size.
+        crop: and the same square of this side is cut out of both at random.
+        flip: and both are mirrored with probability 1/2.
+        squash: resize both sides to ``resize``, as the reference implementation of pix2pix does.
+
+    Raises:
+        ValueError: a crop that is larger than the resized image, or squash without resize.
+        UnreadableImageError: when asked for a pair that cannot be read, unless such pairs are skipped.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[tuple[Tensor, Tensor]],
+        *,
+        seed: int = 0,
+        resize: int | None = 286,
+        crop: int = 256,
+        flip: bool = True,
+        squash: bool = False,
+    ):
+        self.images, self.seed = images, seed
+        self.framing = Framing(resize, crop, flip, squash)
+
+    def __len__(self) -> int:
+        """Pairs in an epoch."""
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        epoch, place = divmod(position, len(self))
+        source, target = self._fit(self.images[shuffled(self.seed, epoch, len(self))[place]])
+        window = self.framing.draw(source, random.Random(f"{self.seed} {position}"))
+        return self.framing.cut(source, window), self.framing.cut(target, window)
+
+    def _fit(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return self.framing.fit(pair[0]), self.framing.fit(pair[1])
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the images are decoded already."""
+        return isinstance(self.images, list)
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes all images take when they are decoded and resized; exact if they are held."""
+        if not isinstance(self.images, AlignedImages):
+            return sum(image.nbytes for pair in self.images for image in pair)
+        halves = 2 if self.images.b is None else 1
+        return 2 * estimate_bytes(self.images.a, lambda h, w: self.framing.fitted_size(h, max(1, w // halves)))
+
+    def on_device(
+        self, device: torch.device | str, *, workers: int = 0, track: Callable[[Iterable[Any]], Iterable[Any]] = iter
+    ) -> AlignedPairs:
+        """The same pairs, bit for bit, from images that are decoded and resized once and then stay on a device.
+
+        Args:
+            device: where they stay, as bytes.
+            workers: processes that decode.
+            track: is given the pairs as they come, and passes them on: a progress bar.
+
+        Raises:
+            DataError: an image cannot be read, and the data set does not skip such images.
+        """
+        fitted = decode_ahead(_Fitted(self), workers=workers, track=track)
+        held = [(source.to(device), target.to(device)) for source, target in fitted]
+        return AlignedPairs(held, seed=self.seed, **vars(self.framing))
+
+
+class _Fitted:
+    """The pairs in the order of their names, resized."""
+
+    def __init__(self, pairs: AlignedPairs):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.pairs._fit(self.pairs.images[index])
+
+
+@dataclass(frozen=True)
+class AlignedDomains:
+    """The pairs of a data set.
+
+    Args:
+        train: to train on.
+        val: for choosing settings, if the data set has some.
+        test: kept for the end, if the data set has some.
+        origin: where they come from, in words.
+    """
+
+    train: AlignedImages
+    val: AlignedImages | None
+    test: AlignedImages | None
+    origin: str
+
+    def digest(self) -> str:
+        """As :meth:`ganparts.data.Domains.digest`, of the training pairs."""
+        return digest(self.train.a, self.train.b or [])
+
+
+def open_aligned(
+    root: Path | str | None = None,
+    *,
+    a: Path | str | None = None,
+    b: Path | str | None = None,
+    direction: Direction = "ab",
+    skip_unreadable: bool = False,
+) -> AlignedDomains:
+    """Find aligned pairs.
+
+    Images in two folders make a pair if their names without suffix are the same. An image without a partner is an
+    error, unless ``skip_unreadable`` is chosen: then a warning counts such images, and they are left out.
+
+    Args:
+        root: a folder with ``train`` and perhaps ``val`` and ``test``, whose files hold both images side by side; or
+            with ``trainA``, ``trainB`` and perhaps ``valA``, ``valB``, ``testA``, ``testB``.
+        a: a folder of the first images instead, or of files that hold both if ``b`` is not given.
+        b: a folder of the second images.
+        direction: "ab": translate the first (left) images into the second; "ba": the other way round.
+        skip_unreadable: warn of images that cannot be read or have no partner, and go on without them.
+
+    Raises:
+        DataError: what was looked for is not there (says what was found), names that do not match, or none that do.
+    """
+
+    def opened(first: Path, second: Path | None) -> AlignedImages:
+        return _open_pairs(first, second, direction=direction, skip_unreadable=skip_unreadable)
+
+    if a is not None:
+        if root is not None:
+            raise DataError("give a data set's folder, or the folders of the images, and not both")
+        first, second = Path(a), None if b is None else Path(b)
+        origin = f"pairs side by side from {first}" if second is None else f"pairs from {first} and {second}"
+        return AlignedDomains(opened(first, second), None, None, origin)
+    if root is None or b is not None:
+        raise DataError("give the folder of a data set, or that of the first images (a), with that of the second (b)")
+    root = existing_folder(root)
+    if (root / "trainA").is_dir() and (root / "trainB").is_dir():
+        places = {part: (root / f"{part}A", root / f"{part}B") for part in ("train", "val", "test")}
+    elif (root / "train").is_dir():
+        places = {part: (root / part, None) for part in ("train", "val", "test")}
+    else:
+        raise DataError(
+            f"{root} has no layout of aligned pairs that is known: looked for the folder train, with both images of a "
+            f"pair side by side in each file, or trainA and trainB, with files of the same names; found {listing(root)}"
+        )
+    found = {
+        part: opened(first, second) if first.is_dir() and (second is None or second.is_dir()) else None
+        for part, (first, second) in places.items()
+    }
+    train = found["train"]
+    assert train is not None
+    how = "side by side" if train.b is None else "by name"
+    return AlignedDomains(train, found["val"], found["test"], f"pairs {how} from {root}")
+
+
+def _open_pairs(first: Path, second: Path | None, *, direction: Direction, skip_unreadable: bool) -> AlignedImages:
+    a = open_images(first, skip_unreadable=skip_unreadable).entries
+    options: dict[str, Any] = {"direction": direction, "skip_unreadable": skip_unreadable}
+    if second is None:
+        return AlignedImages(a, **options)
+    b = open_images(second, skip_unreadable=skip_unreadable).entries
+    by_name = [_by_name(first, a), _by_name(second, b)]
+    common = [name for name in by_name[0] if name in by_name[1]]
+    lone = [
+        f"{len(names)} in {folder} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        for folder, own, other in ((first, *by_name), (second, *by_name[::-1]))
+        if (names := [name for name in own if name not in other])
+    ]
+    if not common:
+        raise DataError(f"no image of {first} is called as one of {second}: {'; '.join(lone)}. Give pairs one name")
+    if lone:
+        problem = f"images without a partner of the same name: {'; '.join(lone)}"
+        if not skip_unreadable:
+            raise DataError(
+                f"{problem}. Rename or remove them, or leave them out (skip_unreadable=True; --skip-unreadable)"
+            )
+        warnings.warn(f"left out: {problem}; {len(common)} pairs remain", stacklevel=3)
+    return AlignedImages([by_name[0][name] for name in common], [by_name[1][name] for name in common], **options)
+
+
+def _by_name(folder: Path, entries: Iterable[ImageEntry]) -> dict[str, ImageEntry]:
+    found: dict[str, ImageEntry] = {}
+    for entry in entries:
+        if entry.name in found:
+            raise DataError(f"{folder} has several images named {entry.name}, so its pair is not known: rename them")
+        found[entry.name] = entry
+    return found

@@ -1,0 +1,152 @@
+"""Batches of pairs for a range of training steps, decoded by worker processes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ganparts.data.images import DataError, ImageEntry, UnreadableImageError, to_unit_range
+from ganparts.protocols import Pair
+
+__all__ = ["Pairs", "decode_ahead", "estimate_bytes", "ignore_interrupts", "load_pairs"]
+
+_Item = TypeVar("_Item", covariant=True)
+_MOST_LOOKED_AT = 64  # images whose sizes are read for an estimate
+
+
+class Pairs(Protocol):
+    """What :func:`load_pairs` loads: pairs of square images, by position, without end.
+
+    A pair should depend on nothing but its position and a seed: then a run that is resumed sees what it would have
+    seen. A data set whose images are decoded already says so by an attribute ``is_held = True``.
+    """
+
+    def __len__(self) -> int:
+        """Pairs in an epoch."""
+        ...
+
+    def __getitem__(self, position: int, /) -> tuple[Tensor, Tensor]:
+        """Two images, uint8 [3, crop, crop]; raises :class:`DataError` if they cannot be read."""
+        ...
+
+
+def load_pairs(
+    dataset: Pairs,
+    *,
+    batch_size: int = 1,
+    steps: int | None,
+    start: int = 0,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Pair]:
+    """Batches of pairs for steps ``start`` to ``steps``, their images float [B, 3, crop, crop] in [-1, 1].
+
+    Args:
+        dataset: where they come from, as PairDataset or AlignedPairs.
+        batch_size: pairs a step.
+        steps: the number of steps of the whole run; None: the batches never end.
+        start: the first step to give.
+        workers: processes that decode; 0 for none, as for images that are decoded already.
+        device: where the batches go.
+
+    Raises:
+        DataError: an image cannot be read, and the data set does not skip such images.
+    """
+    device, held = torch.device(device), bool(getattr(dataset, "is_held", False))
+    loader = DataLoader(
+        _ErrorsAsItems(dataset),
+        batch_size=batch_size,
+        sampler=range(start * batch_size, sys.maxsize if steps is None else steps * batch_size),
+        num_workers=0 if held else workers,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda" and not held,  # so that the copy does not wait
+        worker_init_fn=ignore_interrupts,
+        generator=torch.Generator(),  # else each loader draws from torch's own, and a resumed run has one more
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield Pair(*(to_unit_range(images.to(device, non_blocking=True)) for images in batch))
+
+
+class _Indexed(Protocol[_Item]):
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> _Item: ...
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """A data set whose errors are items: raised by a worker they would arrive with the worker's whole trace."""
+
+    def __init__(self, dataset: _Indexed[Any]):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> Any:
+        try:
+            return self.dataset[position]
+        except DataError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> tuple[Tensor, Tensor] | DataError:
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+    a, b = zip(*items, strict=True)
+    return torch.stack(a), torch.stack(b)
+
+
+def ignore_interrupts(worker: int) -> None:
+    """For ``DataLoader(worker_init_fn=...)``: have a worker outlive signals that end a run cleanly."""
+    # Ctrl-C, and what Slurm or Kaggle send, reach every process; whether the workers stop is for the main one to say
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def decode_ahead(
+    items: _Indexed[_Item], *, workers: int, track: Callable[[Iterable[Any]], Iterable[Any]]
+) -> Iterator[_Item]:
+    """All items of a data set, in order, made by worker processes.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    loader = DataLoader(
+        _ErrorsAsItems(items),
+        batch_size=None,
+        sampler=range(len(items)),
+        num_workers=workers,
+        worker_init_fn=ignore_interrupts,
+        generator=torch.Generator(),
+    )
+    for item in track(loader):
+        if isinstance(item, DataError):
+            raise item
+        yield item
+
+
+def estimate_bytes(entries: Sequence[ImageEntry], fitted: Callable[[int, int], tuple[int, int]]) -> int:
+    """About how many bytes images take when they are decoded and resized, by the sizes of 64 of them.
+
+    Args:
+        entries: the images.
+        fitted: the height and width that an image of some height and width gets.
+    """
+    chosen = entries[:: max(1, len(entries) // _MOST_LOOKED_AT)]
+    areas = []
+    for entry in chosen:
+        try:
+            height, width = fitted(*entry.dimensions())
+        except UnreadableImageError:
+            continue
+        areas.append(height * width)
+    return round(3 * len(entries) * sum(areas) / len(areas)) if areas else 0
