@@ -1,15 +1,9 @@
 """Parts of GANs for translating images, found by name, swapped in one word, and exact to their papers."""
 
-from ganparts import augment, data, discriminators, generators, interchange, losses, replay
-from ganparts.cyclegan import (
-    PRESETS,
-    CycleGAN,
-    LossWeights,
-    Translation,
-    build_cyclegan,
-    make_optimizers,
-    train_step,
-)
+from ganparts import adversarial, augment, backbones, data, discriminators, generators, interchange, losses, replay
+from ganparts._version import __version__
+from ganparts.adversarial import make_optimizers, train_step
+from ganparts.cyclegan import CycleGAN, LossWeights, Translation, build_cyclegan
 from ganparts.pretrained import from_pretrained, push_to_hub, save_pretrained
 from ganparts.protocols import Pair
 from ganparts.registry import (
@@ -19,10 +13,9 @@ from ganparts.registry import (
     DISCRIMINATORS,
     GENERATORS,
     PENALTIES,
+    PRESETS,
     REPLAY_BUFFERS,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
@@ -37,7 +30,10 @@ __all__ = [
     "LossWeights",
     "Pair",
     "Translation",
+    "__version__",
+    "adversarial",
     "augment",
+    "backbones",
     "build_cyclegan",
     "data",
     "discriminators",

@@ -31,6 +31,7 @@ __all__ = [
     "DISCRIMINATORS",
     "GENERATORS",
     "PENALTIES",
+    "PRESETS",
     "REPLAY_BUFFERS",
     "Registry",
     "UnknownPartError",
@@ -184,3 +185,4 @@ CONSISTENCY_LOSSES: Registry[ConsistencyLoss] = Registry("consistency loss")
 REPLAY_BUFFERS: Registry[ReplayBuffer] = Registry("replay buffer")
 PENALTIES: Registry[Penalty] = Registry("penalty")
 BACKBONES: Registry[nn.Module] = Registry("backbone")
+PRESETS: Registry[Any] = Registry("preset")

@@ -13,12 +13,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 
+from ganparts.data import Images
 from ganparts.data.images import ignore_pillow_warnings
 from ganparts.translate import translate_to_zip
 
-__all__ = ["SubmissionError", "check_submission", "mirrored", "write_submission"]
+__all__ = ["SubmissionError", "check_submission", "mirrored", "paint_submission", "write_submission"]
 
 _LEAST, _MOST, _SIZE = 7_000, 10_000, 256
 _SHOWN = 3  # offenders of each kind that an error lists
@@ -150,3 +153,33 @@ def _verdict(encoded: bytes) -> str | None:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def paint_submission(
+    generator: nn.Module, photos: Images, path: Path | str, *, count: int, console: Console | None = None
+) -> None:
+    """Paint the first ``count`` photos into ``images.zip``, and tell whether the competition would take it.
+
+    Args:
+        generator: trained, in ``eval()`` mode.
+        photos: to paint.
+        path: of the archive.
+        count: of photos.
+        console: where to show progress and speak.
+
+    Raises:
+        UnreadableImageError: a photo cannot be read, and skipping was not chosen.
+    """
+    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    more = f" (all {len(photos)}: --paint {len(photos)})" if count < len(photos) else ""
+    console.print(f"Painting {count} photos{more}.")
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            written = translate_to_zip(generator, progress.track(photos.readable(count), total=count), path)
+        console.print(f"{written} paintings of {_SIZE}x{_SIZE} are in {path}")
+        console.print(f"The competition takes it: {check_submission(path)} images.")
+    except SubmissionError as error:
+        if count >= _LEAST:
+            console.print(f"The competition would refuse it: {str(error).splitlines()[1][2:]}.")
+    except KeyboardInterrupt:
+        console.print("Painting was interrupted: there is no images.zip of this run.")

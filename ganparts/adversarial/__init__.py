@@ -1,1 +1,63 @@
-"""What assemblies of adversarially trained networks have in common."""
+"""What assemblies of adversarially trained networks have in common: critics, optimizers, averages, memory."""
+
+from ganparts.adversarial.assembly import (
+    Assembly,
+    build_critics,
+    build_part,
+    constrain,
+    critic_parts,
+    losses_of_critics,
+    pair_of,
+    refuse_shared,
+    train_step,
+)
+from ganparts.adversarial.averaging import Averages
+from ganparts.adversarial.batching import apply_to_each
+from ganparts.adversarial.critic import Critic, Judgement, judge_all, sum_of
+from ganparts.adversarial.losses import consistency_loss, discriminator_loss, generator_loss
+from ganparts.adversarial.memory import (
+    MEMORY_LEVELS,
+    MemoryEstimateError,
+    MemoryNeed,
+    MemoryPlan,
+    memory_need,
+    plan_memory,
+)
+from ganparts.adversarial.optimizers import OptimizerBuilder, Optimizers, make_optimizers, trained_parameters
+from ganparts.adversarial.presets import TrainingSettings, preset_named
+from ganparts.adversarial.schedules import ConstantThenLinear, PiecewiseConstant
+
+__all__ = [
+    "MEMORY_LEVELS",
+    "Assembly",
+    "Averages",
+    "ConstantThenLinear",
+    "Critic",
+    "Judgement",
+    "MemoryEstimateError",
+    "MemoryNeed",
+    "MemoryPlan",
+    "OptimizerBuilder",
+    "Optimizers",
+    "PiecewiseConstant",
+    "TrainingSettings",
+    "apply_to_each",
+    "build_critics",
+    "build_part",
+    "consistency_loss",
+    "constrain",
+    "critic_parts",
+    "discriminator_loss",
+    "generator_loss",
+    "judge_all",
+    "losses_of_critics",
+    "make_optimizers",
+    "memory_need",
+    "pair_of",
+    "plan_memory",
+    "preset_named",
+    "refuse_shared",
+    "sum_of",
+    "train_step",
+    "trained_parameters",
+]

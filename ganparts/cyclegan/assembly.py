@@ -1,48 +1,42 @@
-"""CycleGAN (Zhu et al. 2017, arXiv 1703.10593): two generators, two discriminators, and what trains them.
+"""CycleGAN (Zhu et al. 2017, arXiv 1703.10593): two generators, two or more critics, and two consistency losses.
 
-:func:`build_cyclegan` assembles one from a preset and overrides; :class:`CycleGAN` holds the parts, and
-``CycleGAN.forward`` makes every image that a training step needs.
+:func:`build_cyclegan` assembles one from a preset and overrides; :class:`CycleGAN` holds the parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from ganparts.cyclegan.batching import apply_to_each
-from ganparts.cyclegan.losses import consistency_loss
-from ganparts.cyclegan.presets import PRESETS, AugmentChoice, Choice, LossWeights, Preset
-from ganparts.protocols import (
-    AdversarialLoss,
-    Augment,
-    ConsistencyLoss,
-    Discriminator,
-    Generator,
-    Pair,
-    ReplayBuffer,
+from ganparts.adversarial import (
+    Critic,
+    Optimizers,
+    apply_to_each,
+    build_critics,
+    build_part,
+    consistency_loss,
+    critic_parts,
+    pair_of,
+    preset_named,
+    refuse_shared,
 )
-from ganparts.registry import (
-    ADVERSARIAL_LOSSES,
-    CONSISTENCY_LOSSES,
-    DISCRIMINATORS,
-    GENERATORS,
-    REPLAY_BUFFERS,
-    Registry,
-)
+from ganparts.cyclegan.presets import LossWeights, Preset
+from ganparts.cyclegan.step import train_cyclegan
+from ganparts.protocols import ConsistencyLoss, Generator, Pair
+from ganparts.registry import CONSISTENCY_LOSSES, GENERATORS
 
 __all__ = ["CycleGAN", "Direction", "Translation", "build_cyclegan"]
-
-PartT = TypeVar("PartT")
 
 
 class Translation(NamedTuple):
     """What the generators make of a :class:`Pair`, each image of the shape of what it came from.
 
     ``fake_b = G_ab(a)``, ``cycled_a = G_ba(fake_b)``, ``identity_b = G_ab(b)``, and the other way round;
-    an identity image is None where its loss weighs nothing.
+    an identity image is None where its loss has no weight.
     """
 
     fake_a: Tensor
@@ -53,39 +47,45 @@ class Translation(NamedTuple):
     identity_b: Tensor | None
 
 
-class Direction(NamedTuple):
-    """What translating from one domain (the source) to the other (the target) and back involves."""
+@dataclass(frozen=True)
+class Direction:
+    """What it takes to translate from one domain (the source) to the other (the target) and back.
 
-    name: str
-    there: nn.Module
-    back: nn.Module
+    Args:
+        source: letter of the source domain.
+        target: letter of the target domain.
+        forward_generator: from source to target.
+        backward_generator: from target to source.
+        critics: judge images of the target domain.
+        cycle: compares a source image with what comes back of it.
+        cycle_weight: factor on that loss.
+        identity: compares a target image with what the forward generator makes of it.
+        identity_weight: factor on that loss.
+    """
+
+    source: str
+    target: str
+    forward_generator: nn.Module
+    backward_generator: nn.Module
+    critics: Sequence[Critic]
     cycle: ConsistencyLoss
     cycle_weight: float
     identity: ConsistencyLoss
     identity_weight: float
-    discriminator: nn.Module
-    adversarial: AdversarialLoss
-    replay: nn.Module
-    augment: Augment | None
 
-    def translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """``source`` translated, that translated back, and ``target`` through the same generator if that is weighed."""
-        fake, same = self.translate_there(source, target)
-        return fake, self.back(fake), same
-
-    def translate_there(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``source`` translated, and ``target`` through the same generator if that is weighed; in one call."""
+    def translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``source`` translated, and, where the identity loss has a weight, ``target`` by the same generator."""
         if not self.identity_weight:
-            return self.there(source), None
-        fake, same = apply_to_each(self.there, source, target)
+            return self.forward_generator(source), None
+        fake, same = apply_to_each(self.forward_generator, source, target)
         return fake, same
 
-    def weighted_cycle(self, cycled: Tensor, source: Tensor) -> Tensor:
-        """The cycle loss of ``source``."""
+    def cycle_loss(self, cycled: Tensor, source: Tensor) -> Tensor:
+        """The weighted cycle loss of ``source``."""
         return self.cycle_weight * consistency_loss(self.cycle, cycled, source)
 
-    def weighted_identity(self, same: Tensor, target: Tensor) -> Tensor:
-        """The identity loss of ``target``."""
+    def identity_loss(self, same: Tensor, target: Tensor) -> Tensor:
+        """The weighted identity loss of ``target``."""
         return self.identity_weight * consistency_loss(self.identity, same, target)
 
 
@@ -95,116 +95,128 @@ class CycleGAN(nn.Module):
     ===================  ============  ==========================================
     here                 in the paper  what it does
     ===================  ============  ==========================================
-    ``generator_ab``     G: X to Y     makes domain b (paintings) of a (photos)
-    ``generator_ba``     F: Y to X     makes domain a of b
+    ``generator_ab``     G: X to Y     translates domain a to domain b
+    ``generator_ba``     F: Y to X     translates domain b to domain a
     ``discriminator_a``  D_X           tells real a from ``generator_ba``'s
     ``discriminator_b``  D_Y           tells real b from ``generator_ab``'s
     ===================  ============  ==========================================
 
-    (The reference implementation's ``D_A`` judges domain B: it is ``discriminator_b`` here.) The other parts carry
-    the letter of the domain they belong to: ``adversarial_a``, ``cycle_a``, ``identity_a``, ``replay_a``,
-    ``augment_a``, and so for b. Most people call :func:`build_cyclegan` instead.
+    (The reference implementation's ``D_A`` judges domain B: it is ``discriminator_b`` here.) A domain's discriminator,
+    with its adversarial loss, replay buffer, augmentation and penalty, is a
+    :class:`~ganparts.adversarial.Critic` in ``critics_a`` or ``critics_b``; a domain may have several. Most people
+    call :func:`build_cyclegan` instead.
 
     Args:
         generator: (a to b, b to a).
-        discriminator: (of a, of b), as are all that follow.
-        adversarial: how each discriminator is trained, and the generator against it.
-        cycle: compares an image that went there and back with itself.
-        identity: compares a generator's output for an image of its own target domain with that image.
-        replay: what a discriminator sees of the generated images.
-        augment: acts on what a discriminator sees; None for nothing.
-        weights: of cycle and identity loss.
+        critics: (of domain a, of domain b), one or more each.
+        cycle: compares an image of (a, b) that went there and back with itself.
+        identity: compares a generator's output for an image of its own target domain (a, b) with that image.
+        weights: of the cycle and the identity loss.
 
     Raises:
-        TypeError: a part of the wrong kind; the message says what is taken.
-        ValueError: the same module in two places.
+        TypeError: a part of the wrong kind; the message says what is expected.
+        ValueError: the same trained module in two places.
     """
 
     def __init__(
         self,
         *,
-        generator: tuple[Generator, Generator],
-        discriminator: tuple[Discriminator, Discriminator],
-        adversarial: tuple[AdversarialLoss, AdversarialLoss],
+        generator: tuple[nn.Module, nn.Module],
+        critics: tuple[Sequence[Critic], Sequence[Critic]],
         cycle: tuple[ConsistencyLoss, ConsistencyLoss],
         identity: tuple[ConsistencyLoss, ConsistencyLoss],
-        replay: tuple[ReplayBuffer, ReplayBuffer],
-        augment: tuple[Augment | None, Augment | None] = (None, None),
         weights: LossWeights = LossWeights(),  # noqa: B008 (frozen)
     ):
         super().__init__()
-        self.generator_ab, self.generator_ba = _as_modules("generator", generator)
-        self.discriminator_a, self.discriminator_b = _as_modules("discriminator", discriminator)
-        for loss in adversarial:
-            if not (hasattr(loss, "discriminator") and hasattr(loss, "generator")):
-                raise TypeError(
-                    f"adversarial takes losses with methods discriminator and generator, but was given {loss!r}"
-                )
-        for function in augment:
-            if function is not None and (isinstance(function, type) or not callable(function)):
-                raise TypeError(
-                    f"augment takes a function of images such as DiffAugment(), or None, but was given {function!r}"
-                )
+        for network in generator:
+            if not isinstance(network, nn.Module):
+                raise TypeError(f"generator must be a torch.nn.Module, but is {network!r}")
         if not isinstance(weights, LossWeights):
-            raise TypeError(f"weights takes LossWeights(cycle=..., identity=...), but was given {weights!r}")
-        self.adversarial_a, self.adversarial_b = adversarial
+            raise TypeError(f"weights must be LossWeights(cycle=..., identity=...), but is {weights!r}")
+        self.generator_ab, self.generator_ba = generator
+        self.critics_a, self.critics_b = (nn.ModuleList(several) for several in critics)
         self.cycle_a, self.cycle_b = cycle
         self.identity_a, self.identity_b = identity
-        self.replay_a, self.replay_b = _as_modules("replay", replay)
-        self.augment_a, self.augment_b = augment
         self.weights = weights
-        self._refuse_shared_parts()
-
-    def _refuse_shared_parts(self) -> None:
-        seen: dict[int, str] = {}
-        for place, part in self._modules.items():
-            if part is None or place.startswith("augment_"):  # which has no weights
-                continue
-            if id(part) in seen:
-                raise ValueError(
-                    f"{seen[id(part)]} and {place} are the same {type(part).__name__} instance, so they would share "
-                    "what they learn or remember: give a name, a builder that makes a new one each time, or a pair"
-                )
-            seen[id(part)] = place
+        refuse_shared(self.parts())
 
     @property
-    def ab(self) -> Direction:
-        """What translating from a to b and back involves."""
-        return self._direction("ab", self.generator_ab, self.generator_ba)
+    def discriminator_a(self) -> nn.Module:
+        """The discriminator of domain a; the list of them if there are several (see ``critics_a``)."""
+        return _discriminators(self.critics_a)
 
     @property
-    def ba(self) -> Direction:
-        """What translating from b to a and back involves."""
-        return self._direction("ba", self.generator_ba, self.generator_ab)
+    def discriminator_b(self) -> nn.Module:
+        """The discriminator of domain b; the list of them if there are several (see ``critics_b``)."""
+        return _discriminators(self.critics_b)
 
-    def _direction(self, name: str, there: nn.Module, back: nn.Module) -> Direction:
-        source, target = name
-        return Direction(
-            name,
-            there,
-            back,
-            cycle=getattr(self, f"cycle_{source}"),
-            cycle_weight=self.weights.pair("cycle")["ab".index(source)],
-            identity=getattr(self, f"identity_{target}"),
-            identity_weight=self.weights.pair("identity")["ab".index(target)],
-            discriminator=getattr(self, f"discriminator_{target}"),
-            adversarial=getattr(self, f"adversarial_{target}"),
-            replay=getattr(self, f"replay_{target}"),
-            augment=getattr(self, f"augment_{target}"),
-        )
+    def direction(self, source: str, target: str) -> Direction:
+        """What it takes to translate from domain ``source`` to ``target`` and back: ("a", "b") or ("b", "a")."""
+        (cycle_a, cycle_b), (identity_a, identity_b) = self.weights.of("cycle"), self.weights.of("identity")
+        if (source, target) == ("a", "b"):
+            generators, critics = (self.generator_ab, self.generator_ba), self.critics_b
+            losses = (self.cycle_a, cycle_a, self.identity_b, identity_b)
+        else:
+            generators, critics = (self.generator_ba, self.generator_ab), self.critics_a
+            losses = (self.cycle_b, cycle_b, self.identity_a, identity_a)
+        return Direction(source, target, *generators, critics, *losses)  # pyright: ignore[reportArgumentType]
 
     def forward(self, pair: Pair) -> Translation:
-        """Translate both ways and back, and each image by the generator of its own domain where that is weighed."""
-        fake_b, cycled_a, identity_b = self.ab.translate(pair.a, pair.b)
-        fake_a, cycled_b, identity_a = self.ba.translate(pair.b, pair.a)
+        """Translate both ways and back, and each image by the generator of its own domain where that is weighted."""
+        fake_b, identity_b = self.direction("a", "b").translate(pair.a, pair.b)
+        fake_a, identity_a = self.direction("b", "a").translate(pair.b, pair.a)
+        cycled_a, cycled_b = self.generator_ba(fake_b), self.generator_ab(fake_a)
         return Translation(fake_a, fake_b, cycled_a, cycled_b, identity_a, identity_b)
 
+    def networks(self) -> dict[str, dict[str, nn.Module]]:
+        """The trained networks, by optimizer (``generators``, ``discriminators``) and by name."""
+        discriminators = {
+            name: part
+            for name, part in (critic_parts("a", self._critics("a")) | critic_parts("b", self._critics("b"))).items()
+            if name.startswith("discriminator") and isinstance(part, nn.Module)
+        }
+        return {"generators": self.stages(), "discriminators": discriminators}
 
-def _as_modules(argument: str, parts: tuple[object, object]) -> tuple[nn.Module, nn.Module]:
-    first, second = parts
-    if not (isinstance(first, nn.Module) and isinstance(second, nn.Module)):
-        raise TypeError(f"{argument} takes torch.nn.Modules, but was given {first!r} and {second!r}")
-    return first, second
+    def stages(self) -> dict[str, nn.Module]:
+        """Both generators: a sample grid shows a translated to b, and back."""
+        return {"generator_ab": self.generator_ab, "generator_ba": self.generator_ba}
+
+    def parts(self) -> dict[str, object]:
+        """Every part by name."""
+        losses = {name: getattr(self, name) for name in ("cycle_a", "cycle_b", "identity_a", "identity_b")}
+        return self.stages() | critic_parts("a", self._critics("a")) | critic_parts("b", self._critics("b")) | losses
+
+    def phase(self, step: int) -> Hashable:
+        """Which penalties are due at a step, counted from 0."""
+        return tuple(critic.penalty_factor(step) for critic in (*self._critics("a"), *self._critics("b")))
+
+    def train_step(
+        self,
+        batch: Pair,
+        optimizers: Optimizers,
+        *,
+        step: int | None = None,
+        low_memory: bool = False,
+        side_stream: torch.cuda.Stream | None = None,
+    ) -> dict[str, Tensor]:
+        """See :func:`ganparts.train_step`.
+
+        Returns:
+            ``gan_ab``, ``gan_ba`` (each generator's adversarial loss), ``cycle_a``, ``cycle_b``, ``identity_a``,
+            ``identity_b`` (only where their weight is not 0), ``disc_a``, ``disc_b`` (the mean of the real and the
+            fake term), and ``penalty_a``, ``penalty_b`` where one is due. Of several critics there is the sum, and each
+            one: ``disc_b``, ``disc_b_0``, ``disc_b_1``.
+        """
+        return train_cyclegan(self, batch, optimizers, step=step, low_memory=low_memory, side_stream=side_stream)
+
+    def _critics(self, domain: str) -> list[Critic]:
+        critics = self.critics_a if domain == "a" else self.critics_b
+        return [critic for critic in critics if isinstance(critic, Critic)]
+
+
+def _discriminators(critics: nn.ModuleList) -> nn.Module:
+    networks = [critic.discriminator for critic in critics if isinstance(critic, Critic)]
+    return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
 
 
 class _Unset:
@@ -220,20 +232,24 @@ _UNSET: Final[Any] = _Unset()
 def build_cyclegan(
     preset: str | Preset = "paper",
     *,
-    generator: Choice[Generator] = _UNSET,
-    discriminator: Choice[Discriminator] = _UNSET,
-    adversarial: Choice[AdversarialLoss] = _UNSET,
-    cycle: Choice[ConsistencyLoss] = _UNSET,
-    identity: Choice[ConsistencyLoss] = _UNSET,
-    replay: Choice[ReplayBuffer] = _UNSET,
-    augment: AugmentChoice = _UNSET,
+    generator: Any = _UNSET,
+    discriminator: Any = _UNSET,
+    adversarial: Any = _UNSET,
+    cycle: Any = _UNSET,
+    identity: Any = _UNSET,
+    replay: Any = _UNSET,
+    augment: Any = _UNSET,
+    penalty: Any = _UNSET,
+    penalty_every: int = _UNSET,
     weights: LossWeights = _UNSET,
 ) -> CycleGAN:
     """Assemble a :class:`CycleGAN` from a preset, with any part chosen anew.
 
-    A part is a registered name, a builder without arguments (``partial(ResNetGenerator, width=32)`` gives options),
-    or a pair of either: generators as (a to b, b to a), all others as (domain a, domain b). A ready module is taken
-    as it is. Parts initialise themselves.
+    A part is a registered name, a builder without arguments (to set options, pass
+    ``partial(GENERATORS.create, "resnet9", width=32)``), or a ready module. To use different parts for the two
+    domains, pass a tuple: (a to b, b to a) for generators, (domain a, domain b) for everything else. To have several
+    critics judge a domain, pass a list of discriminators as its entry: ``discriminator=("patchgan", ["patchgan",
+    "pixel"])``. What belongs to a discriminator may be a list of the same length. Parts initialize themselves.
 
     Args:
         preset: a name in ``PRESETS`` (``"paper"``, ``"keras_monet"``, ``"two_objective"``), or a :class:`Preset`.
@@ -243,44 +259,45 @@ def build_cyclegan(
         cycle: of ``CONSISTENCY_LOSSES``.
         identity: of ``CONSISTENCY_LOSSES``.
         replay: of ``REPLAY_BUFFERS``.
-        augment: a function of images, None, or a pair of either.
-        weights: of cycle and identity loss.
+        augment: a function of images, or None.
+        penalty: of ``PENALTIES``, or None.
+        penalty_every: steps between two penalties.
+        weights: of the cycle and the identity loss.
 
     Raises:
         UnknownPartError: a name that is not registered; it is a KeyError.
-        TypeError: a part that is neither a name nor a builder nor a pair.
-        ValueError: the same module in two places.
+        TypeError: a part that is neither a name nor a builder nor a module, or a preset of another method.
+        ValueError: the same trained module in two places.
     """
-    given = {name: value for name, value in locals().items() if name != "preset" and value is not _UNSET}
-    chosen = replace(PRESETS.create(preset) if isinstance(preset, str) else preset, **given)
+    given = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "adversarial": adversarial,
+        "cycle": cycle,
+        "identity": identity,
+        "replay": replay,
+        "augment": augment,
+        "penalty": penalty,
+        "penalty_every": penalty_every,
+        "weights": weights,
+    }
+    overrides = {name: value for name, value in given.items() if value is not _UNSET}
+    chosen = replace(preset_named(preset, Preset, "build_cyclegan"), **overrides)
+
+    def both(argument: str, table: Any) -> tuple[Any, Any]:
+        first, second = pair_of(argument, getattr(chosen, argument))
+        return build_part(argument, first, table), build_part(argument, second, table)
+
+    def critics(place: int) -> list[Critic]:
+        names = ("discriminator", "adversarial", "replay", "augment", "penalty")
+        choices = {name: pair_of(name, getattr(chosen, name))[place] for name in names}
+        return build_critics("ab"[place], **choices, penalty_every=chosen.penalty_every)
+
+    generators: tuple[Generator, Generator] = both("generator", GENERATORS)
     return CycleGAN(
-        generator=_both("generator", chosen.generator, GENERATORS),
-        discriminator=_both("discriminator", chosen.discriminator, DISCRIMINATORS),
-        adversarial=_both("adversarial", chosen.adversarial, ADVERSARIAL_LOSSES),
-        cycle=_both("cycle", chosen.cycle, CONSISTENCY_LOSSES),
-        identity=_both("identity", chosen.identity, CONSISTENCY_LOSSES),
-        replay=_both("replay", chosen.replay, REPLAY_BUFFERS),
-        augment=chosen.augment if isinstance(chosen.augment, tuple) else (chosen.augment, chosen.augment),
+        generator=generators,  # pyright: ignore[reportArgumentType]
+        critics=(critics(0), critics(1)),
+        cycle=both("cycle", CONSISTENCY_LOSSES),
+        identity=both("identity", CONSISTENCY_LOSSES),
         weights=chosen.weights,
-    )
-
-
-def _both(argument: str, choice: Choice[PartT], table: Registry[PartT]) -> tuple[PartT, PartT]:
-    if not isinstance(choice, tuple | list):
-        choice = (choice, choice)
-    if len(choice) != 2:
-        raise TypeError(f"{argument} takes one choice or a pair, but was given {len(choice)}: {choice!r}")
-    return _build(argument, choice[0], table), _build(argument, choice[1], table)
-
-
-def _build(argument: str, choice: str | Callable[[], PartT], table: Registry[PartT]) -> PartT:
-    if isinstance(choice, str):
-        return table.create(choice)
-    if isinstance(choice, nn.Module):
-        return choice  # pyright: ignore[reportReturnType]
-    if callable(choice):
-        return choice()
-    raise TypeError(
-        f"{argument} takes a name ({', '.join(table.names())}), a builder without arguments, or a pair of them, "
-        f"but was given {choice!r}"
     )

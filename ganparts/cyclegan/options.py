@@ -1,99 +1,153 @@
-"""A user's choices over a preset, as a command line has them, and what they settle on."""
+"""A user's choices over a preset of CycleGAN, as a command line has them, and what they settle on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import tyro
 
-from ganparts.augment import DiffAugment
-from ganparts.cyclegan.presets import PRESETS, LossWeights, Preset
-from ganparts.registry import ADVERSARIAL_LOSSES, DISCRIMINATORS, GENERATORS, REPLAY_BUFFERS, Registry
+from ganparts.adversarial.options import TrainingOptions, chosen, parse_augment, parse_choice
+from ganparts.cyclegan.presets import Preset
+from ganparts.registry import (
+    ADVERSARIAL_LOSSES,
+    CONSISTENCY_LOSSES,
+    DISCRIMINATORS,
+    GENERATORS,
+    PENALTIES,
+    PRESETS,
+    REPLAY_BUFFERS,
+    Registry,
+)
 
-__all__ = ["PresetOptions"]
+__all__ = ["PresetOptions", "Settled"]
 
 
-def _named(table: Registry[Any], does: str) -> Any:
-    return tyro.conf.arg(help=f"{does}: {', '.join(table)}.", metavar="NAME")
+def _named(table: Registry[Any], what: str) -> Any:
+    return tyro.conf.arg(help=f"{what}: {', '.join(table)}.", metavar="NAME")
+
+
+_NAMES = ", ".join(name for name in PRESETS if isinstance(PRESETS.create(name), Preset))
+
+
+class Settled(NamedTuple):
+    """A preset with a user's choices in it.
+
+    Args:
+        preset: complete.
+        notes: what was scaled down for a CPU, in words.
+    """
+
+    preset: Preset
+    notes: list[str]
 
 
 @dataclass(frozen=True)
-class PresetOptions:
-    """Options of the networks and their training. None stands for the preset's value."""
+class PresetOptions(TrainingOptions):
+    """Options of a CycleGAN. None stands for the preset's value.
 
-    preset: Annotated[str, _named(PRESETS, "Complete settings")] = "paper"
-    generator: Annotated[str | None, _named(GENERATORS, "Translates")] = None
-    discriminator: Annotated[str | None, _named(DISCRIMINATORS, "Tells real from generated")] = None
-    adversarial: Annotated[str | None, _named(ADVERSARIAL_LOSSES, "Trains the two against each other")] = None
-    replay: Annotated[str | None, _named(REPLAY_BUFFERS, "Shows discriminators older images too")] = None
-    augment: Literal["none", "diffaugment"] | None = None
-    """What is done to images before a discriminator sees them."""
-    upsample: Literal["transposed", "resize_conv"] | None = None
-    """How generators enlarge (keras_unet256 has no choice); resize_conv leaves no checkerboard."""
-    cycle_weight: float | None = None
-    """Factor on the mean L1 between an image and what comes back of it after both translations."""
-    identity_weight: float | None = None
-    """Factor on the mean L1 between a painting and its painting, a photo and its photo; 0 switches it off."""
-    width: int | None = None
-    """Channels after the first convolution of each network."""
-    image_size: int | None = None
-    """Height and width of the images that are trained on, in pixels."""
-    batch_size: int | None = None
-    """Pairs a step."""
-    learning_rate: float | None = None
-    """Adam's, before the schedule."""
-    ema_decay: float | None = None
-    """Keep and paint with a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
+    A comma gives the two domains different parts, a plus gives one domain several discriminators, and parentheses set
+    options: ``--discriminator "pixel,patchgan(layers=2)+pixel"``.
+    """
 
-    def settle(self, *, small: bool = False) -> Preset:
+    preset: Annotated[str, tyro.conf.arg(help=f"Complete settings: {_NAMES}.", metavar="NAME")] = "paper"
+    generator: Annotated[str | None, _named(GENERATORS, "Generator (a comma: a to b, b to a)")] = None
+    discriminator: Annotated[str | None, _named(DISCRIMINATORS, "Discriminator (domain a, domain b)")] = None
+    adversarial: Annotated[str | None, _named(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
+    replay: Annotated[str | None, _named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
+    penalty: Annotated[str | None, _named(PENALTIES, "Penalty on discriminators, or none")] = None
+    penalty_every: int | None = field(default=None, metadata={"least": 1})
+    """Steps between two penalties, each of which counts that many times."""
+    augment: str | None = None
+    """What is done to images before a discriminator sees them: none, diffaugment, or a pair of them."""
+    cycle: Annotated[str | None, _named(CONSISTENCY_LOSSES, "Cycle loss")] = None
+    identity: Annotated[str | None, _named(CONSISTENCY_LOSSES, "Identity loss")] = None
+    cycle_weight: float | None = field(default=None, metadata={"least": 0})
+    """Factor on the loss between an image and what comes back of it after both translations."""
+    identity_weight: float | None = field(default=None, metadata={"least": 0})
+    """Factor on the loss between a target image and its translation; 0 switches it off."""
+
+    def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it.
 
         Args:
-            small: scale down what no option chose, for a CPU, where the whole would take weeks: batch 1, width 32,
-                128 pixels where the generator takes them; the paper's ResNet becomes a U-Net with learning rate 5e-4
-                and identity weight 2.
+            small: scale down what no option chose, for a CPU, where the whole would take weeks: batch 1, at most 32
+                channels, 128 pixels where the generator takes them; the paper's ResNet becomes a U-Net with learning
+                rate 5e-4 and identity weight 2.
 
         Raises:
             UnknownPartError: a name that is not registered.
             TypeError: a part without an option that was given.
+            ValueError: a text that names no parts.
         """
-        preset = PRESETS.create(self.preset)
-        published = preset.crop
+        preset, notes = PRESETS.create(self.preset), []
+        given = chosen({"width": self.width})
+        wished: dict[str, Any] = {}
         if small:
-            preset = replace(preset, batch_size=1)
-            if self.preset == "paper" and self.generator is None:
-                preset = replace(preset, generator="unet128", learning_rate=5e-4, weights=LossWeights(identity=2.0))
-        generator = self._built(GENERATORS, self.generator or preset.generator, small, upsample=self.upsample)
-        crop = self.image_size or (_small_crop(generator[0]) if small else published)
-        weights = {"cycle": self.cycle_weight, "identity": self.identity_weight}
-        numbers = {name: getattr(self, name) for name in ("learning_rate", "ema_decay", "batch_size")}
-        return replace(
+            preset, notes = self._scaled_down(preset)
+            wished = {} if self.width else {"width": 32}
+        tables: dict[str, tuple[Registry[Any], dict[str, Any], dict[str, Any]]] = {
+            "generator": (GENERATORS, given | chosen({"upsample": self.upsample}), wished),
+            "discriminator": (DISCRIMINATORS, given, wished),
+            "adversarial": (ADVERSARIAL_LOSSES, {}, {}),
+            "replay": (REPLAY_BUFFERS, {}, {}),
+            "penalty": (PENALTIES, {}, {}),
+            "cycle": (CONSISTENCY_LOSSES, {}, {}),
+            "identity": (CONSISTENCY_LOSSES, {}, {}),
+        }
+        parts = {
+            name: _apply(getattr(self, name) or getattr(preset, name), table, must, may)
+            for name, (table, must, may) in tables.items()
+        }
+        if self.augment is not None:
+            parts["augment"] = parse_augment(self.augment)
+        weights = chosen({"cycle": self.cycle_weight, "identity": self.identity_weight})
+        settled = replace(
             preset,
-            generator=generator,
-            discriminator=self._built(DISCRIMINATORS, self.discriminator or preset.discriminator, small),
-            adversarial=self.adversarial or preset.adversarial,
-            replay=self.replay or preset.replay,
-            augment={None: preset.augment, "none": None, "diffaugment": DiffAugment()}[self.augment],
-            weights=replace(preset.weights, **_chosen(weights)),
-            crop=crop,
-            resize=round(crop * preset.resize / published),
-            **_chosen(numbers),
+            **parts,
+            **self.numbers(preset),
+            **chosen({"penalty_every": self.penalty_every}),
+            weights=replace(preset.weights, **weights),
         )
+        if wished:
+            notes += ["at most 32 channels after the first convolution"]
+        return Settled(settled, notes)
 
-    def _built(self, table: Registry[Any], choice: Any, small: bool, *, upsample: str | None = None) -> Any:
-        given = _chosen({"width": self.width, "upsample": upsample})
-        wished = {"width": 32} | ({"upsample": "resize_conv"} if choice == "unet128" else {}) if small else {}
-        both = choice if isinstance(choice, tuple) else (choice, choice)
-        return tuple(table.builder(one, wished=wished, given=given) for one in both)
+    def _scaled_down(self, preset: Preset) -> tuple[Preset, list[str]]:
+        notes = [] if self.batch_size or preset.batch_size == 1 else ["batch size 1"]
+        smaller = replace(preset, batch_size=1)
+        if self.preset == "paper" and self.generator is None:
+            upsample = self.upsample or "resize_conv"
+            generator = f"unet128(upsample={upsample!r})"
+            smaller = replace(
+                smaller, generator=generator, learning_rate=5e-4, weights=replace(preset.weights, identity=2.0)
+            )
+            notes += ["a U-Net with learning rate 5e-4 and identity weight 2 instead of ResNet-9"]
+        if self.crop is None and self.resize is None:
+            crop = _small_crop(self.generator or smaller.generator)
+            if crop < preset.crop:
+                resize = None if preset.resize is None else round(crop * preset.resize / preset.crop)
+                smaller = replace(smaller, crop=crop, resize=resize)
+                notes += [f"{crop} pixels"]
+        return smaller, notes
 
 
-def _chosen(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _apply(choice: Any, table: Registry[Any], given: dict[str, Any], wished: dict[str, Any]) -> Any:
+    """A preset's or a user's choice with options in it; builders and modules have their own."""
+    if isinstance(choice, tuple):
+        return tuple(_apply(each, table, given, wished) for each in choice)
+    if isinstance(choice, list):
+        return [_apply(each, table, given, wished) for each in choice]
+    if not isinstance(choice, str):
+        return choice
+    return parse_choice(choice, table, given=given, wished=wished)
 
 
 def _small_crop(generator: Any) -> int:
+    first = parse_choice(generator, GENERATORS) if isinstance(generator, str) else generator
+    first = first[0] if isinstance(first, tuple) else first
     with torch.device("meta"):
-        multiple = getattr(generator(), "size_multiple", 1)
+        network = GENERATORS.create(first) if isinstance(first, str) else first()
+    multiple = getattr(network, "size_multiple", 1)
     return 128 if 128 % multiple == 0 else multiple

@@ -1,4 +1,4 @@
-"""Presets: complete, published settings under one name.
+"""Presets of CycleGAN: complete, published settings under one name.
 
 ``paper`` is Zhu et al. 2017 (arXiv 1703.10593) as its reference implementation has it; ``keras_monet`` the Kaggle
 competition's TFRecord tutorial; ``two_objective`` the Kaggle notebook "Two-objective discriminator".
@@ -7,22 +7,14 @@ competition's TFRecord tutorial; ``two_objective`` the Kaggle notebook "Two-obje
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal
 
+from ganparts.adversarial import PiecewiseConstant, TrainingSettings
 from ganparts.augment import DiffAugment
-from ganparts.cyclegan.schedules import ConstantThenLinear, PiecewiseConstant
-from ganparts.protocols import AdversarialLoss, Augment, ConsistencyLoss, Discriminator, Generator, ReplayBuffer
-from ganparts.registry import Registry
+from ganparts.registry import PRESETS
 
-__all__ = ["PRESETS", "AugmentChoice", "Choice", "LossWeights", "Preset"]
-
-PartT = TypeVar("PartT")
-Choice: TypeAlias = str | Callable[[], PartT] | tuple[str | Callable[[], PartT], str | Callable[[], PartT]]
-"""A registered name, a builder without arguments, or a pair of either."""
-
-AugmentChoice: TypeAlias = Augment | tuple[Augment | None, Augment | None] | None
+__all__ = ["LossWeights", "Preset"]
 
 
 @dataclass(frozen=True)
@@ -40,74 +32,47 @@ class LossWeights:
 
     def __post_init__(self) -> None:
         for name in ("cycle", "identity"):
-            weights = self.pair(name)
+            weights = self.of(name)
             numbers = [weight for weight in weights if isinstance(weight, int | float) and 0 <= weight < math.inf]
             if len(weights) != 2 or len(numbers) != 2:
                 raise ValueError(f"{name}={getattr(self, name)!r}: a weight is a number from 0 on, or a pair of them")
 
-    def pair(self, name: Literal["cycle", "identity"]) -> tuple[float, float]:
+    def of(self, name: Literal["cycle", "identity"]) -> tuple[float, float]:
         """The weights of a loss for (domain a, domain b)."""
         weight = getattr(self, name)
         return tuple(weight) if isinstance(weight, tuple | list) else (weight, weight)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Everything that defines a way of training: parts, weights, optimizer, schedule, data.
+@dataclass(frozen=True, kw_only=True)
+class Preset(TrainingSettings):
+    """Everything that defines a way of training a CycleGAN: parts, weights, optimizer, schedule, data.
+
+    The parts are chosen as in :func:`ganparts.build_cyclegan`; all numbers are keyword arguments of
+    :class:`~ganparts.adversarial.TrainingSettings`.
 
     Args:
-        generator: as in :func:`ganparts.build_cyclegan`, like all parts here.
-        discriminator: see there.
-        adversarial: see there.
-        cycle: see there.
-        identity: see there.
-        replay: see there.
-        augment: see there.
-        weights: of cycle and identity loss.
-        learning_rate: Adam's, before the schedule.
-        betas: Adam's.
-        eps: Adam's.
-        ema_decay: of the generators' moving average; None for none, as published.
-        schedule: factor on the learning rate as a function of (step, total steps).
-        epochs: length of the run.
-        steps_per_epoch: None for as many as the larger domain has batches.
-        batch_size: pairs a step.
-        resize: images are resized to this height and width (bicubic), in pixels.
-        crop: and cropped to this at random.
-        flip: whether they are mirrored with probability 1/2.
+        generator: (a to b, b to a), or one choice for both.
+        discriminator: (of domain a, of domain b), or one choice for both, like all that follow.
+        adversarial: how each discriminator is trained.
+        cycle: compares an image that went there and back with itself.
+        identity: compares a generator's output for an image of its own target domain with that image.
+        replay: what a discriminator sees of the generated images.
+        augment: acts on what a discriminator sees.
+        penalty: added to a discriminator's loss.
+        penalty_every: steps between two penalties.
+        weights: of the cycle and the identity loss.
     """
 
-    generator: Choice[Generator] = "resnet9"
-    discriminator: Choice[Discriminator] = "patchgan"
-    adversarial: Choice[AdversarialLoss] = "lsgan"
-    cycle: Choice[ConsistencyLoss] = "l1"
-    identity: Choice[ConsistencyLoss] = "l1"
-    replay: Choice[ReplayBuffer] = "history"
-    augment: AugmentChoice = None
+    generator: Any = "resnet9"
+    discriminator: Any = "patchgan"
+    adversarial: Any = "lsgan"
+    cycle: Any = "l1"
+    identity: Any = "l1"
+    replay: Any = "history"
+    augment: Any = None
+    penalty: Any = None
+    penalty_every: int = 1
     weights: LossWeights = field(default_factory=LossWeights)
-    learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.5, 0.999)
-    eps: float = 1e-8
-    ema_decay: float | None = None
-    schedule: Callable[[int, int], float] = field(default_factory=ConstantThenLinear)
-    epochs: int = 200
-    steps_per_epoch: int | None = None
-    batch_size: int = 1
-    resize: int = 286
-    crop: int = 256
-    flip: bool = True
-
-    def epoch_steps(self, pairs: int) -> int:
-        """The steps of an epoch with data of which an epoch is ``pairs``."""
-        return self.steps_per_epoch or -(-pairs // self.batch_size)
-
-    def numbers(self) -> dict[str, Any]:
-        """All but the choices of parts."""
-        parts = ("generator", "discriminator", "adversarial", "cycle", "identity", "replay")
-        return {name: value for name, value in vars(self).items() if name not in parts}
-
-
-PRESETS: Registry[Preset] = Registry("preset")
 
 
 @PRESETS.register("paper")

@@ -6,18 +6,20 @@ never change can be recorded once and replayed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+import sys
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-
-from ganparts.protocols import Pair
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
 
 __all__ = ["CaptureError", "CapturedStep", "Step"]
 
-Step = Callable[[Pair], dict[str, Tensor]]
-"""Trains once; gives losses, scalars on the device."""
+Step = Callable[..., dict[str, Tensor]]
+"""``step(batch, number)`` trains once on a batch, any nesting of tensors, as step ``number`` of the run, counted from
+0; gives losses, scalars on the device."""
 
 _WARMUP = 3  # steps before recording: libraries choose their algorithms, buffers are allocated, networks compiled
 
@@ -29,45 +31,59 @@ class CaptureError(RuntimeError):
 class _Recording(NamedTuple):
     """A graph and its fixed tensors: what it reads, and what it writes."""
 
-    pair: Pair
+    batch: list[Tensor]
     names: list[str]
     losses: Tensor
+    gradients: list[tuple[nn.Parameter, Tensor | None]]
     replay: Callable[[], None]
 
 
 class CapturedStep:
-    """A step that is recorded at its first call, and replayed.
+    """A step that is recorded when it is first called, and then replayed.
 
-    The calls before the recording that warm the step up leave no trace: weights, optimizers, replay buffers, averages
-    and random states are put back. States must be loaded in place, as :class:`ganparts.cyclegan.Optimizers`,
-    ``nn.Module`` and ``HistoryBuffer`` do; then the graph goes on with what was loaded. A batch of another shape is
-    recorded anew.
+    There is one recording for each kind of step: shapes of the batch, and what ``phase`` says of the step's number.
+    The calls before a recording that warm the step up leave no trace: weights, optimizers, replay buffers, averages
+    and random states are put back. States must be loaded in place, as :class:`ganparts.adversarial.Optimizers`,
+    ``nn.Module`` and ``HistoryBuffer`` do; then a recording stays valid.
+
+    A part that draws random numbers on the CPU would repeat them for ever. That is noticed and refused.
 
     Args:
         step: asks nothing of the device.
+        phase: of a step's number; steps of one phase run the same operations.
         stateful: everything that it changes, by name: objects with ``state_dict`` and ``load_state_dict``.
     """
 
-    def __init__(self, step: Step, **stateful: Any):
-        self._step, self._stateful = step, stateful
-        self._recording: _Recording | None = None
+    def __init__(self, step: Step, *, phase: Callable[[int], Hashable] = lambda number: None, **stateful: Any):
+        self._step, self._phase, self._stateful = step, phase, stateful
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._last: _Recording | None = None
 
-    def __call__(self, pair: Pair) -> dict[str, Tensor]:
-        if self._recording is None or any(a.shape != b.shape for a, b in zip(self._recording.pair, pair, strict=True)):
-            self._recording = None  # its memory is given back first
-            self._recording = self._capture(Pair(*(images.clone() for images in pair)))
-        static, names, losses, replay = self._recording
-        for fixed, images in zip(static, pair, strict=True):
-            fixed.copy_(images)
-        replay()
-        return dict(zip(names, losses.clone().unbind(), strict=True))  # the next replay overwrites its own
+    def __call__(self, batch: Any, number: int) -> dict[str, Tensor]:
+        tensors, structure = tree_flatten(batch)
+        key = (str(structure), tuple((t.shape, t.dtype) for t in tensors), self._phase(number))
+        if key not in self._recordings:
+            self._recordings[key] = self._capture(batch, number)
+        recording = self._recordings[key]
+        for fixed, given in zip(recording.batch, tensors, strict=True):
+            fixed.copy_(given)
+        recording.replay()
+        if recording is not self._last:  # gradients are where this recording writes them
+            for parameter, gradient in recording.gradients:
+                parameter.grad = gradient
+            self._last = recording
+        # the next replay overwrites its own
+        return dict(zip(recording.names, recording.losses.clone().unbind(), strict=True))
 
-    def _capture(self, pair: Pair) -> _Recording:
+    def _capture(self, batch: Any, number: int) -> _Recording:
+        batch = tree_map(torch.clone, batch)
+        tensors: list[Tensor] = tree_flatten(batch)[0]
+
         def run() -> tuple[list[str], Tensor]:
-            losses = self._step(pair)
+            losses = self._step(batch, number)
             return list(losses), torch.stack(list(losses.values()))
 
-        device = pair.a.device
+        device = tensors[0].device
         states = {name: _copied(thing.state_dict()) for name, thing in self._stateful.items()}
         randomness = _random_states(device)
         _warm_up(run, device)
@@ -75,8 +91,30 @@ class CapturedStep:
             thing.load_state_dict(states[name])
         _restore_random_states(randomness, device)
         del states
+        before = _host_states()
         (names, losses), replay = _record(run)
-        return _Recording(pair, names, losses, replay)
+        _refuse_host_randomness(before)
+        modules = [thing for thing in self._stateful.values() if isinstance(thing, nn.Module)]
+        gradients = [(p, p.grad) for module in modules for p in module.parameters() if p.requires_grad]
+        return _Recording(tensors, names, losses, gradients, replay)
+
+
+def _host_states() -> dict[str, Any]:
+    states: dict[str, Any] = {"PyTorch's CPU generator": torch.get_rng_state(), "Python's random": random.getstate()}
+    if numpy := sys.modules.get("numpy"):
+        kind, keys, *rest = numpy.random.get_state()
+        states["NumPy's random"] = (kind, keys.tolist(), *rest)
+    return states
+
+
+def _refuse_host_randomness(before: dict[str, Any]) -> None:
+    for name, state in _host_states().items():
+        same = torch.equal(state, before[name]) if isinstance(state, Tensor) else state == before.get(name, state)
+        if not same:
+            raise CaptureError(
+                f"the step draws from {name}, whose numbers would be recorded once and repeated in every step: draw "
+                "them with torch on the images' device, or train with --capture off"
+            )
 
 
 def _warm_up(run: Callable[[], object], device: torch.device) -> None:

@@ -10,15 +10,23 @@ import sys
 import textwrap
 import warnings
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["load_checkpoint", "newest_checkpoint", "previous_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "load_checkpoint",
+    "newest_checkpoint",
+    "previous_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]
 
-FORMAT = 1
+FORMAT = 2
 MAX_VALUES = 1_000_000  # in a checkpoint; lists that hold one another would go on without end
 # What the pickle of a state may call. PyTorch's own list has more, some of which take memory without end.
 _CALLED = re.compile(
@@ -69,8 +77,56 @@ def previous_checkpoint(path: Path) -> Path:
     return path.with_name(f"{path.stem}_before{path.suffix}")
 
 
-def newest_checkpoint(path: Path) -> Path:
-    """``path`` if it can be read, else the one before it, with a warning.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What :func:`save_checkpoint` wrote, read and checked.
+
+    Args:
+        path: the file.
+        step: steps done.
+        config: of the run.
+        states: of each object, by name.
+        randomness: states of the random number generators.
+    """
+
+    path: Path
+    step: int
+    config: dict[str, Any]
+    states: dict[str, Any]
+    randomness: dict[str, Any]
+
+    def restore(self, **stateful: Any) -> None:
+        """Put the states back into the objects that were saved under these names.
+
+        Raises:
+            ValueError: a state does not fit its object.
+        """
+        for name, thing in stateful.items():
+            try:
+                thing.load_state_dict(self.states[name])
+            except Exception as error:  # values of other kinds make it raise almost anything
+                reason = textwrap.shorten(str(error), 500) or type(error).__name__
+                raise ValueError(
+                    f"{self.path} was saved with other options; its {name} does not fit: {reason}"
+                ) from None
+
+    def restore_random_states(self) -> None:
+        """Put the states of Python's, NumPy's and PyTorch's random numbers back.
+
+        To be done last, since building networks draws from them.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        try:
+            _restore(self.randomness)
+        except Exception as error:  # as above
+            reason = textwrap.shorten(str(error), 300) or type(error).__name__
+            raise ValueError(f"{self.path} holds no random states that can be put back: {reason}") from None
+
+
+def newest_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at ``path`` if it can be read, else the one before it, with a warning.
 
     Raises:
         FileNotFoundError: there is neither.
@@ -78,17 +134,16 @@ def newest_checkpoint(path: Path) -> Path:
     """
     before = previous_checkpoint(path)
     try:
-        load_checkpoint(path)
+        return read_checkpoint(path)
     except (FileNotFoundError, ValueError) as error:
         if not before.exists():
             raise
         try:
-            load_checkpoint(before)
+            found = read_checkpoint(before)
         except ValueError as another:
             raise ValueError(f"{error}; and {another}") from None
         warnings.warn(f"{error}: going on from the one before, {before}", stacklevel=2)
-        return before
-    return path
+        return found
 
 
 def _random_states() -> dict[str, Any]:
@@ -123,6 +178,34 @@ def _flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint; no code from the file is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a checkpoint of ours.
+    """
+    try:
+        _check_archive(Path(path))
+        # mapped, a tensor can neither reach beyond the file nor claim memory that the file has not
+        saved = _owned(torch.load(path, weights_only=True, map_location="cpu", mmap=True))
+        if saved["format"] != FORMAT:
+            raise ValueError(f"its format is {saved['format']}, this version reads {FORMAT}")
+        states, step, config, randomness = saved["states"], saved["step"], saved["config"], saved["random"]
+        if not (isinstance(states, dict) and isinstance(config, dict) and isinstance(step, int) and step >= 0):
+            raise ValueError(f"its states, step or configuration are of another kind: {step!r:.50}, {config!r:.50}")
+        return Checkpoint(Path(path), step, config, states, randomness)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"there is no checkpoint {path}: a run writes one at its end, and before if asked"
+        ) from None
+    except Exception as error:  # torch.load raises almost anything on a foreign or damaged file
+        if isinstance(error, OSError) and error.filename is not None:  # not of what is in the file, but of the file
+            raise
+        reason = textwrap.shorten(str(error).partition("\n")[0], 300) or type(error).__name__
+        raise ValueError(f"{path} is no checkpoint that can be read: {reason}") from None
+
+
 def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, Any]]:
     """Put back what :func:`save_checkpoint` wrote, random states included.
 
@@ -137,37 +220,11 @@ def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, A
         FileNotFoundError: there is no such file.
         ValueError: not a checkpoint of ours, or one that does not fit the objects.
     """
-    try:
-        _check_archive(Path(path))
-        # mapped, a tensor can neither reach beyond the file nor claim memory that the file has not
-        saved = _owned(torch.load(path, weights_only=True, map_location="cpu", mmap=True))
-        if saved["format"] != FORMAT:
-            raise ValueError(f"its format is {saved['format']}, this version reads {FORMAT}")
-        states, step, config, randomness = saved["states"], saved["step"], saved["config"], saved["random"]
-        if not (isinstance(states, dict) and isinstance(config, dict) and isinstance(step, int) and step >= 0):
-            raise ValueError(f"its states, step or configuration are of another kind: {step!r:.50}, {config!r:.50}")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no checkpoint {path}: a run writes one at its end, and before if asked"
-        ) from None
-    except Exception as error:  # torch.load raises almost anything on a foreign or damaged file
-        if isinstance(error, OSError) and error.filename is not None:  # not of what is in the file, but of the file
-            raise
-        reason = textwrap.shorten(str(error).partition("\n")[0], 300) or type(error).__name__
-        raise ValueError(f"{path} is no checkpoint that can be read: {reason}") from None
-    for name, thing in stateful.items():
-        try:
-            thing.load_state_dict(states[name])
-        except Exception as error:  # values of other kinds make it raise almost anything
-            reason = textwrap.shorten(str(error), 500) or type(error).__name__
-            raise ValueError(f"{path} was saved with other options; its {name} does not fit: {reason}") from None
+    checkpoint = read_checkpoint(path)
     if stateful:
-        try:
-            _restore(randomness)
-        except Exception as error:  # as above
-            reason = textwrap.shorten(str(error), 300) or type(error).__name__
-            raise ValueError(f"{path} holds no random states that can be put back: {reason}") from None
-    return step, config
+        checkpoint.restore(**stateful)
+        checkpoint.restore_random_states()
+    return checkpoint.step, checkpoint.config
 
 
 def _tuples(state: Any) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from ganparts._version import __version__
+
 __all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "make_deterministic", "pick_device", "versions"]
 
 
@@ -31,6 +33,8 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"{name!r} is no device that PyTorch knows: use 'auto', 'cpu' or 'cuda'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"{name!r} is not supported: use 'cpu' or 'cuda'")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"there is no CUDA device for {name!r} that this PyTorch ({torch.__version__}) can use: use --device cpu, "
@@ -49,9 +53,8 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that decide a run's numbers."""
     import torchvision
 
-    own = sys.modules["ganparts"]  # importing it would import all that stands above this module
-    packages = {"torch": torch, "torchvision": torchvision, "ganparts": own}
-    return {"python": sys.version.split()[0]} | {name: str(package.__version__) for name, package in packages.items()}
+    packages = {"torch": torch.__version__, "torchvision": torchvision.__version__, "ganparts": __version__}
+    return {"python": sys.version.split()[0]} | {name: str(version) for name, version in packages.items()}
 
 
 def make_deterministic(wished: bool = True) -> None:
@@ -68,7 +71,7 @@ def available_memory(device: torch.device) -> int:
     """Bytes that tensors may take on a device.
 
     On CUDA 85% of what is free, the rest being for the work space of convolutions, for pictures that are painted beside
-    training, and for gaps; on a CPU the machine's free memory.
+    training, and for gaps; on a CPU the free memory of the machine, or of its container.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -77,15 +80,24 @@ def available_memory(device: torch.device) -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        return min(int(fields["MemAvailable"].split()[0]) * 1024, _left_in_container())
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
+
+
+def _left_in_container(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that a container may still take; more than any machine has if it has no limit (cgroup version 2)."""
+    try:
+        limit, used = ((groups / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return sys.maxsize if limit == "max" else max(0, int(limit) - int(used))
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def explain_out_of_memory(error: Exception) -> str | None:
     """Advice in one sentence if PyTorch raised ``error`` for want of memory, else None."""
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         return (
-            "out of memory: take a smaller batch (--batch-size), --memory lowest, smaller images (--image-size) or "
+            "out of memory: take a smaller batch (--batch-size), --memory lowest, smaller images (--crop) or "
             "narrower networks (--width), and see that nothing else uses the device"
         )
     return None

@@ -12,13 +12,15 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ganparts.training.checkpoint import load_checkpoint, newest_checkpoint, previous_checkpoint, save_checkpoint
+from ganparts.pretrained import ModelCard, save_pretrained
+from ganparts.training.checkpoint import Checkpoint, newest_checkpoint, previous_checkpoint, save_checkpoint
 from ganparts.training.device import versions
 from ganparts.training.monitor import append_row, drop_rows_beyond
 from ganparts.training.report import write_report
@@ -26,7 +28,7 @@ from ganparts.training.samples import fetch_later, paint_grid, save_grid
 
 __all__ = ["NotFiniteError", "RunFolder"]
 
-_COPIES = 3  # the newest checkpoint, the one before, the best
+_COPIES = 2  # the newest checkpoint, and the one before
 _TRIES = 3
 _REPORT_SECONDS = 60.0  # between two versions of the report while nothing else asks for one
 
@@ -46,86 +48,107 @@ class RunFolder:
     ``samples/``                grids of the same photos, ``step_0000270.png``
     ``checkpoint.pt``           everything that a run needs to go on
     ``checkpoint_before.pt``    the one before it
-    ``best.pt``, ``best.json``  the checkpoint with the best score, and its score
-    ``generator/``              weights and configuration, for ``from_pretrained``
+    ``best.json``               the best score, and its step
+    ``generator/``              weights and configuration for ``from_pretrained``: the best scored, else the newest
     ``images.zip``              paintings
     ``report.html``             all of it to look at
     ==========================  =============================================================
 
-    Pictures and the report are written by a thread of its own, so that training never waits for them.
+    Pictures and the report are written in a thread of their own, so that training never waits for them.
 
     Args:
         path: made if it does not exist.
         options: as the user gave them; they go into checkpoints too. Paths become text.
-        settled: the numbers of the run; a run that goes on must settle on the same.
+        settled: the numbers of the run; a run that is resumed must settle on the same.
+        parts: what is trained, by name.
         stateful: what a checkpoint holds, by name: the ``model``, the optimizers.
 
     Entered, it is open for writing; ``state`` says how the run ended: set it to ``"finished"`` when it did.
     """
 
-    def __init__(self, path: Path, *, options: dict[str, Any], settled: dict[str, Any], **stateful: Any):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        options: dict[str, Any],
+        settled: dict[str, Any],
+        parts: Mapping[str, object] | None = None,
+        **stateful: Any,
+    ):
         self.path, self.stateful = path, stateful
         self.losses, self.generator, self.images = path / "losses.csv", path / "generator", path / "images.zip"
         self.warnings, self.checkpoint = path / "warnings.jsonl", path / "checkpoint.pt"
         self.scores = path / "scores.csv"
-        self.parts = {
-            place: f"{name}({', '.join(f'{option}={value!r}' for option, value in chosen.items())})"
-            for place, part in stateful["model"].named_children()
-            for _, name, chosen in [vars(part).get("built_from") or (None, type(part).__name__, {})]
-        }
+        self.parts = {name: describe_part(part) for name, part in (parts or {}).items()}
         device = next(stateful["model"].parameters()).device
         whole = {"options": options, "settled": settled, "parts": self.parts}
         whole |= {"machine": _machine(device), "versions": versions()}
         self.config = json.loads(json.dumps(whole, default=_in_words))
         self._writer = futures.ThreadPoolExecutor(1, thread_name_prefix="run folder")
-        self._written: list[futures.Future[None]] = []
+        self._written: list[futures.Future[object]] = []
         self._reported = 0.0
         self._rolled_back = 0
         self.state = "stopped"
 
-    def start(self, *, resume: bool) -> int:
-        """Put back what the newest whole checkpoint holds, if the run goes on, and write ``config.json``.
+    def start(self, *, resume: bool) -> Checkpoint | None:
+        """Begin a run, or put back what the newest whole checkpoint holds, and write ``config.json``.
 
-        A new run writes its first checkpoint here, so that a folder that cannot be written, or a disk without room for
-        the checkpoints to come, shows before training.
+        A new run saves its first checkpoint here, so that a full disk or a read-only folder is noticed before training.
 
         Returns:
-            The steps done.
+            The checkpoint of a resumed run. Restore its random states last, just before training goes on.
 
         Raises:
             ValueError: the checkpoint's run settled on something else; the message says on what. Or there is a run
                 already that shall not go on. Or no checkpoint can be read.
             OSError: the folder cannot be written, has no room, or has no checkpoint.
         """
-        step = 0
+        found = None
         if not resume and (self.checkpoint.exists() or previous_checkpoint(self.checkpoint).exists()):
             raise ValueError(
                 f"{self.path} holds a run already: go on with it (--resume {self.path}), or take another folder"
             )
         if resume:
-            newest = newest_checkpoint(self.checkpoint)
-            self._compare(newest, load_checkpoint(newest)[1])
-            step, _ = load_checkpoint(newest, **self.stateful)
-            drop_rows_beyond(self.scores, step)
+            found = newest_checkpoint(self.checkpoint)
+            self._compare(found.path, found.config)
+            found.restore(**self.stateful)
+            drop_rows_beyond(self.scores, found.step)
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
             self._check_room()
-            (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+            self._write_config()
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"cannot write the run folder {self.path}: {reason}; take another one") from None
         if not resume:
             self.save(0)
-        return step
+        return found
+
+    def settle(self, **numbers: Any) -> None:
+        """Write down numbers that the run settled on later, such as its length."""
+        self.config["settled"] |= numbers
+        self._write_config()
+
+    def _write_config(self) -> None:
+        (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
 
     def _compare(self, path: Path, saved: dict[str, Any]) -> None:
         for kind in ("parts", "settled"):
             for name, value in self.config[kind].items():
-                if saved[kind].get(name) != value:
-                    raise ValueError(
-                        f"{path} is of a run with {name} {saved[kind].get(name)}, but here it would go on "
-                        f"with {value}: go on with the same device, data and version of ganparts"
+                before = saved[kind].get(name)
+                if before == value or name in ("steps", "pairs", "origin"):  # the loop looks at the length
+                    continue
+                if name == "data":
+                    warnings.warn(
+                        "the data are not those that the run began with (names and sizes of the images differ): "
+                        "going on with what is there now",
+                        stacklevel=3,
                     )
+                    continue
+                raise ValueError(
+                    f"{path} is of a run with {name} {before}, but here it would go on with {value}: go on with the "
+                    "same device and version of ganparts"
+                )
         before, now = (config.get("versions", {}).get("torch") for config in (saved, self.config))
         if before != now:
             warnings.warn(
@@ -142,48 +165,53 @@ class RunFolder:
         """Write the checkpoint; the one that was there becomes the one before.
 
         Returns:
-            Whether it was written: weights that are not finite are not worth keeping.
+            Whether it was written: weights or statistics that are not finite are not worth keeping.
 
         Raises:
             OSError: it cannot be written; the one before it is whole.
         """
-        norm = torch.nn.utils.get_total_norm(list(self.stateful["model"].parameters()))
-        if not bool(torch.isfinite(norm)):
+        model = self.stateful["model"]
+        tensors = [value for value in chain(model.parameters(), model.buffers()) if value.is_floating_point()]
+        if not bool(torch.isfinite(torch.nn.utils.get_total_norm(tensors))):
             return False
         save_checkpoint(self.checkpoint, step=step, config=self.config, **self.stateful)
         self._rolled_back = 0
         return True
 
-    def recover(self, step: int, how: str) -> int | None:
+    def recover(self, step: int, how: str) -> int:
         """Act on losses, gradients or weights that are not finite.
 
         Args:
             step: after which they were not.
-            how: ``"skip"``: go on, since the optimizers left such steps out; ``"rollback"``: put the last checkpoint's
-                weights and states back, and go on with the data to come, from a checkpoint of this step; ``"stop"``.
+            how: ``"rollback"``: put the last checkpoint's weights and states back, and go on with the data to come,
+                from a checkpoint of this step; else stop.
 
         Returns:
-            The step that was gone back to, or None.
+            The step that was gone back to.
 
         Raises:
             NotFiniteError: the run shall stop, or going back did not help three times.
         """
-        if how == "skip":
-            return None
         newest = newest_checkpoint(self.checkpoint)
-        if how == "stop" or self._rolled_back == _TRIES:
+        if how != "rollback" or self._rolled_back == _TRIES:
             tried = f" again, after going back {_TRIES} times" if self._rolled_back else ""
             raise NotFiniteError(
                 f"losses, gradients or weights are not finite at step {step}{tried}. The last state that was is in "
-                f"{newest}: take a lower learning rate, or another precision"
+                f"{newest.path}: take a lower learning rate, or another precision"
             )
         self._rolled_back += 1
-        back, _ = load_checkpoint(newest, **self.stateful)
+        newest.restore(**self.stateful)
+        newest.restore_random_states()
         save_checkpoint(self.checkpoint, step=step, config=self.config, **self.stateful)
-        return back
+        return newest.step
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are scores."""
+        return self.scores.exists() and self.scores.stat().st_size > 0
 
     def save_scores(self, step: int, scores: Mapping[str, float], *, metric: str) -> int:
-        """Write the scores of the checkpoint that was just saved, and keep it as ``best.pt`` if it is the best.
+        """Write the scores of a step.
 
         Args:
             step: of the checkpoint.
@@ -198,16 +226,18 @@ class RunFolder:
             values = [float(row[metric]) for row in csv.DictReader(file)]
         best = min(range(len(values)), key=lambda place: (values[place], place))
         if best == len(values) - 1:
-            partial = self.path / "best.pt.partial"
-            shutil.copyfile(self.checkpoint, partial)
-            os.replace(partial, self.path / "best.pt")
             content = {"step": step, "metric": metric, "value": scores[metric]}
             (self.path / "best.json").write_text(json.dumps(content) + "\n")
         return len(values) - 1 - best
 
-    def save_samples(self, step: int, photos: Tensor, stages: Sequence[nn.Module]) -> None:
-        """Paint the grid of a step (see :func:`paint_grid`); write it and renew the report in the background."""
-        fetch = fetch_later(paint_grid(photos, stages))
+    def export(self, stages: Mapping[str, nn.Module], card: ModelCard) -> None:
+        """Write the generators as pretrained folders: the first as ``generator/``, others under their own name."""
+        for place, (name, network) in enumerate(stages.items()):
+            save_pretrained(network, self.path / name if place else self.generator, card=card)
+
+    def save_samples(self, step: int, images: Tensor, stages: Sequence[nn.Module]) -> None:
+        """Make the grid of a step (see :func:`paint_grid`); write it and renew the report in the background."""
+        fetch = fetch_later(paint_grid(images, stages))
         self._in_background(lambda: save_grid(self.path / "samples" / f"step_{step:07d}.png", fetch()))
         self.refresh_report(every=0)
 
@@ -234,13 +264,22 @@ class RunFolder:
 
     def _in_background(self, task: Callable[[], object]) -> None:
         self._say_what_failed()
-        self._written.append(self._writer.submit(lambda: (task(), None)[1]))
+        self._written.append(self._writer.submit(task))
 
     def _say_what_failed(self) -> None:
         for future in [future for future in self._written if future.done()]:
             self._written.remove(future)
             if error := future.exception():
                 warnings.warn(f"a sample or the report could not be written: {error}", stacklevel=3)
+
+
+def describe_part(part: object) -> str:
+    """A part in one line: its registered name and options, else what its ``repr`` or class says."""
+    built_from = vars(part).get("built_from") if isinstance(part, nn.Module) else None
+    if built_from is not None:
+        _, name, options = built_from
+        return f"{name}({', '.join(f'{option}={value!r}' for option, value in options.items())})"
+    return type(part).__name__ if isinstance(part, nn.Module) else _in_words(part)
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

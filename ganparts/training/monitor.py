@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,7 +31,7 @@ class Monitor:
 
     Args:
         csv_path: appended to, after rows beyond ``start`` are dropped; begun with a header if it does not exist.
-        steps: of the whole run.
+        steps: of the whole run; None if it is not known yet (see :meth:`set_length`).
         start: steps already done.
         pairs: in a step; a pair is two images.
         every: steps between two logged ones.
@@ -44,7 +46,7 @@ class Monitor:
         self,
         csv_path: Path,
         *,
-        steps: int,
+        steps: int | None,
         start: int,
         pairs: int,
         every: int,
@@ -77,6 +79,11 @@ class Monitor:
         self.live.stop()
         if self.board is not None:
             self.board.close()
+
+    def set_length(self, steps: int) -> None:
+        """Say how many steps the run has."""
+        self.steps = steps
+        self.progress.update(self.task, total=steps)
 
     def timed(self, batches: Iterable[ItemT]) -> Iterator[ItemT]:
         """Pass batches on, and count the time that passes until each is there."""
@@ -122,12 +129,14 @@ class Monitor:
 
     def _show(self, step: int, values: dict[str, float], rate: str) -> None:
         self.progress.update(self.task, rate=rate)
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items() if not name.startswith("grad_norm"))
+        shown = "  ".join(
+            f"{name} {value:.2f}" for name, value in values.items() if not name.startswith(("grad_norm", "loss_scale"))
+        )
         self.losses.plain = shown
         elapsed = time.perf_counter() - self._start
         if not self.console.is_terminal and (step == self.steps or elapsed - self._printed >= 30):
             self._printed = elapsed
-            self.console.print(f"step {step}/{self.steps}  {rate}  {shown}")
+            self.console.print(f"step {step}/{self.steps or '?'}  {rate}  {shown}")
 
 
 def drop_rows_beyond(path: Path, step: int) -> None:
@@ -139,13 +148,32 @@ def drop_rows_beyond(path: Path, step: int) -> None:
 
 
 def append_row(path: Path, row: Mapping[str, float]) -> None:
-    """Append a row to a CSV, after a header if it is the first."""
-    new = not path.exists() or path.stat().st_size == 0
+    """Append a row to a CSV; a name that is new becomes a column, and what a row lacks stays empty."""
+    text = path.read_text() if path.exists() and path.stat().st_size and not row.keys() <= set(_header(path)) else ""
+    if text:  # rare: a new name, such as a penalty's that comes every 16 steps
+        rows = list(csv.DictReader(io.StringIO(text)))
+        columns = list(dict.fromkeys([*_header(path), *row]))
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows([*rows, row])
+        os.replace(partial, path)
+        return
+    columns = _header(path) or list(row)
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
+        writer = csv.DictWriter(file, columns, restval="")
+        if file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
+
+
+def _header(path: Path) -> list[str]:
+    """The columns of a CSV, none if there is none."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def _summary_writer(folder: Path, start: int) -> Any:

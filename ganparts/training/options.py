@@ -1,88 +1,158 @@
-"""The options of any run, as a command line has them, and how a run goes on by its own."""
+"""The options of any run, as a command line has them, and how a run is resumed with its own options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import typing
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ganparts.training.checkpoint import load_checkpoint, newest_checkpoint
+from ganparts.training.checkpoint import newest_checkpoint
 
-__all__ = ["RunOptions", "resumed"]
+__all__ = ["EvaluationOptions", "RunOptions", "parse_options", "setting"]
 
-_FREE = {"workers", "paint", "log_every", "sample_every", "checkpoint_every", "time_limit", "tensorboard", "debug"}
-_MAY_BE_ZERO = {"seed", "workers", "paint", "cycle_weight", "identity_weight"}
+
+def setting(default: Any, *, least: float | None = None, above: float | None = None, on_resume: bool = False) -> Any:
+    """A dataclass field that is an option of a run.
+
+    Args:
+        default: of the option.
+        least: the smallest number that is allowed.
+        above: numbers must be larger than this.
+        on_resume: whether a run that is resumed may change it.
+    """
+    return field(default=default, metadata={"least": least, "above": above, "on_resume": on_resume})
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """Options of a run. None stands for what suits the device."""
 
-    epochs: int | None = None
+    epochs: int | None = setting(None, least=1, on_resume=True)
     """Length of the run; the learning rate's schedule is stretched over it."""
-    steps: int | None = None
+    steps: int | None = setting(None, least=1, on_resume=True)
     """Length of the run in steps, instead of epochs."""
-    time_limit: float | None = None
-    """Minutes after which the run stops as if by Ctrl-C; painting comes on top."""
-    seed: int = 0
+    hours: float | None = setting(None, above=0)
+    """Length of the run in hours, painting included: the first steps are timed, and the number of steps is set."""
+    time_limit: float | None = setting(None, above=0, on_resume=True)
+    """Minutes after which the run stops as if by Ctrl-C, wherever it is; --resume goes on."""
+    seed: int = setting(0, least=0)
     """Decides weights, pairs, crops, flips, replay and dropout."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     deterministic: bool = False
-    """On a GPU, too, the same numbers in every run, at some cost in speed."""
+    """On a GPU, too, compute the same numbers in every run, at some cost in speed."""
+    memory: Literal["auto", "fast", "low", "lowest"] = "auto"
+    """fast, or slower with less memory; auto: the fastest that fits."""
     on_nonfinite: Literal["rollback", "skip", "stop"] = "rollback"
-    """If a loss or gradient is not finite: go back to the last checkpoint's weights, leave the step out, or stop."""
+    """If a loss or gradient is not finite: go back to the last checkpoint's weights, skip the step, or stop."""
+    init: tuple[str, ...] = ()
+    """Trained generators to start from: folders, run folders or Hub names, in the order of the assembly's generators."""
+    imports: tuple[str, ...] = setting((), on_resume=True)
+    """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
     out: Path | None = None
     """The run folder. None: runs/ and the time."""
-    resume: Path | None = None
-    """A run folder to go on with, by its own options (workers, paint, time limit and intervals can be given anew)."""
-    log_every: int = 10
+    resume: Path | None = setting(None, on_resume=True)
+    """A run folder to continue, with the options it was started with; those for which it makes sense can be changed."""
+    workers: int | None = setting(None, least=0, on_resume=True)
+    """Processes that decode images. None: up to 4 for a GPU, 0 for a CPU."""
+    log_every: int = setting(10, least=1, on_resume=True)
     """Steps between two rows of losses.csv, and two looks at what may go wrong."""
-    sample_every: int | None = None
+    sample_every: int | None = setting(None, least=1, on_resume=True)
     """Steps between two grids of samples. None: a tenth of the run."""
-    checkpoint_every: int = 1000
+    checkpoint_every: int = setting(1000, least=1, on_resume=True)
     """Steps between two checkpoints; one is written at the end in any case."""
-    tensorboard: bool = False
+    tensorboard: bool = setting(False, on_resume=True)
     """Write curves for TensorBoard, too (pip install "ganparts[tensorboard]")."""
-    debug: bool = False
+    debug: bool = setting(False, on_resume=True)
     """Show the whole trace of an error."""
-
-    def __post_init__(self) -> None:
-        if self.epochs and self.steps:
-            raise ValueError(f"--epochs {self.epochs} and --steps {self.steps} exclude each other: give one")
-        for name, value in vars(self).items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if number and (value < 0 or (value == 0 and name not in _MAY_BE_ZERO)):
-                raise ValueError(f"--{name.replace('_', '-')} {value} is too small")
 
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return self.resume or self.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+        return self.resume or self.out or _new_folder()
+
+    def __post_init__(self) -> None:
+        lengths = [name for name in ("epochs", "steps", "hours") if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            given = " and ".join(f"--{name} {getattr(self, name)}" for name in lengths)
+            raise ValueError(f"{given} exclude each other: give one")
+        for option in fields(self):
+            value = getattr(self, option.name)
+            least, above = option.metadata.get("least"), option.metadata.get("above")
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                flag = f"--{option.name.replace('_', '-')} {value}"
+                if least is not None and value < least:
+                    raise ValueError(f"{flag} is too small: give {least} or more")
+                if above is not None and value <= above:
+                    raise ValueError(f"{flag} is too small: give more than {above}")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of runs that score what they make while they train."""
+
+    evaluate_every: int | None = setting(None, least=1, on_resume=True)
+    """Steps between two evaluations; the best generator is kept (pip install "ganparts[metrics]")."""
+    evaluate_photos: int = setting(500, least=2)
+    """Images that are translated for an evaluation, always the same; all target images are compared with."""
+    metric: Literal["kid", "fid", "mifid"] = "kid"
+    """Decides which generator is the best."""
+    extractor: str = "auto"
+    """Whose features are compared: inception, efficientnet_lite0, efficientnet_lite1, timm:MODEL."""
+    patience: int | None = setting(None, least=1, on_resume=True)
+    """Stop when this many evaluations in a row were no better."""
 
 
 OptionsT = TypeVar("OptionsT", bound=RunOptions)
 
 
-def resumed(options: OptionsT) -> OptionsT:
-    """The options of the run that ``options.resume`` names, with those that were given anew; or as they are.
+def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str] | None = None) -> OptionsT:
+    """Options from a command line; those of a run that is resumed are its own, unless they are given again.
+
+    Args:
+        kind: a frozen dataclass of options.
+        description: the program's, for ``--help``.
+        arguments: of the command line; None for the program's.
 
     Raises:
-        ValueError: an option was given that a run which goes on cannot change, or no checkpoint can be read.
+        ValueError: an option was given that a resumed run cannot change, or no checkpoint can be read.
         FileNotFoundError: there is no checkpoint.
     """
+    import tyro
+
+    options = tyro.cli(kind, description=description, args=arguments)
     if options.resume is None:
-        return options
-    default = type(options)()
-    given = {name: value for name, value in vars(options).items() if value != getattr(default, name)}
-    if fixed := ", ".join(sorted(given.keys() - _FREE - {"resume"})):
-        raise ValueError(f"--resume {options.resume} goes on by that run's own options: do not give {fixed}")
-    saved = load_checkpoint(newest_checkpoint(options.resume / "checkpoint.pt"))[1]["options"]
-    typed: dict[str, Any] = {}
-    for field in fields(options):
-        value = saved.get(field.name, getattr(default, field.name))
-        typed[field.name] = Path(value) if value is not None and "Path" in str(field.type) else value
-        if isinstance(value, list):
-            typed[field.name] = tuple(value)
-    return replace(options, **typed | given)
+        return options if options.out else replace(options, out=_new_folder())
+    saved = _saved_options(kind, options.resume)
+    # with the run's own options as defaults, an option counts as given even at its usual default
+    options = tyro.cli(kind, description=description, args=arguments, default=replace(saved, resume=options.resume))
+    changed = [each.name for each in fields(options) if getattr(options, each.name) != getattr(saved, each.name)]
+    fixed = [name for name in changed if not _field(kind, name).metadata.get("on_resume")]
+    if fixed:
+        given = ", ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in fixed)
+        raise ValueError(
+            f"--resume {options.resume} continues that run, which began with other options: leave out {given}. "
+            f"To train on with other options, start a new run from its weights (--init {options.resume})"
+        )
+    return options
+
+
+def _new_folder() -> Path:
+    return Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def _field(kind: type, name: str) -> Any:
+    return next(each for each in fields(kind) if each.name == name)
+
+
+def _saved_options(kind: type[OptionsT], folder: Path) -> OptionsT:
+    saved = newest_checkpoint(folder / "checkpoint.pt").config["options"]
+    hints, default, values = typing.get_type_hints(kind), kind(), {}
+    for each in fields(kind):
+        value = saved.get(each.name, getattr(default, each.name))
+        if isinstance(value, str) and Path in (hints[each.name], *typing.get_args(hints[each.name])):
+            value = Path(value)
+        values[each.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)

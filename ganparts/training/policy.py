@@ -10,16 +10,18 @@ import importlib.util
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map
 
-from ganparts.protocols import Pair
 from ganparts.training.capture import CapturedStep, Step
 
 __all__ = ["CompileError", "Policy", "PolicyOptions", "choose_policy"]
@@ -41,7 +43,7 @@ class PolicyOptions:
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     """How images lie in memory."""
     streams: Literal["auto", "1", "2"] = "auto"
-    """2 trains discriminators beside generators on a CUDA device."""
+    """2: train discriminators and generators at the same time on one GPU (two CUDA streams)."""
     capture: Switch = "auto"
     """Replay the whole step as one CUDA graph."""
     compile: Switch = "auto"
@@ -99,28 +101,49 @@ class Policy:
         if self.layout == "channels_last":
             model.to(memory_format=torch.channels_last)
 
-    def wrap(self, step: Step, *, networks: Sequence[nn.Module] = (), **stateful: Any) -> Step:
-        """The step as this policy does it.
+    def wrap(
+        self,
+        step: Step,
+        *,
+        networks: Sequence[nn.Module] = (),
+        phase: Callable[[int], Hashable] = lambda number: None,
+        guarded: nn.Module | None = None,
+        **stateful: Any,
+    ) -> Step:
+        """The step as this policy does it: layout, autocast, compiled forwards and CUDA graphs go around it.
 
         Args:
-            step: trains once.
-            networks: those that may be compiled; outside the step they stay as they are.
-            stateful: what it changes, by name: model, optimizers, averages (see :class:`CapturedStep`).
+            step: ``step(batch, number)`` trains once.
+            networks: those that may be compiled; outside the step they stay unchanged.
+            phase: of a step's number; steps of one phase run the same operations.
+            guarded: a model whose batch norms keep their statistics where a step makes them not finite, as a step that
+                the optimizers skip may do.
+            stateful: what the step changes, by name: model, optimizers, averages (see :class:`CapturedStep`).
         """
         forwards = {network: torch.compile(network.forward, dynamic=False) for network in networks if self.compile}
+        last = partial(torch.Tensor.contiguous, memory_format=torch.channels_last)
 
-        def wrapped(pair: Pair) -> dict[str, Tensor]:
+        def wrapped(batch: Any, number: int) -> dict[str, Tensor]:
             if self.layout == "channels_last":
-                pair = Pair(*(images.contiguous(memory_format=torch.channels_last) for images in pair))
-            with self.autocast(), _replaced(forwards):
-                return step(pair)
+                batch = tree_map(lambda value: last(value) if value.ndim == 4 else value, batch)
+            with self.autocast(), _replaced(forwards), _finite_statistics(guarded):
+                return step(batch, number)
 
-        return CapturedStep(wrapped, **stateful) if self.capture else wrapped
+        return CapturedStep(wrapped, phase=phase, **stateful) if self.capture else wrapped
 
     @property
     def memory_layout(self) -> str:
         """The layout that a step's memory is estimated for: compiled norms keep as little in the other."""
         return "channels_first" if self.compile else self.layout
+
+    def at_level(self, level: str, model: nn.Module) -> Policy:
+        """The policy for a memory level: PyTorch before 2.10 cannot record dropout that is recomputed."""
+        dropout = any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in model.modules())
+        old = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 10)
+        if not (self.capture and level == "lowest" and dropout and old):
+            return self
+        reason = "memory lowest recomputes dropout, which PyTorch before 2.10 cannot record"
+        return replace(self, capture=False, reasons=self.reasons | {"capture": reason})
 
     def describe(self) -> list[tuple[str, str, str]]:
         """Name, choice and reason of each, to be shown."""
@@ -130,6 +153,18 @@ class Policy:
             (name, words[choice] if isinstance(choice, bool) else str(choice), self.reasons[name])
             for name, choice in choices.items()
         ]
+
+
+@contextmanager
+def _finite_statistics(model: nn.Module | None) -> Iterator[None]:
+    """While entered, batch norms may compute statistics that are not finite; at the end they have their old ones."""
+    norms = [] if model is None else [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+    before = [value.clone() for value in statistics]
+    yield
+    with torch.no_grad():
+        for value, old in zip(statistics, before, strict=True):
+            value.copy_(torch.where(value.isfinite().all(), value, old))
 
 
 @contextmanager
@@ -172,6 +207,8 @@ def choose_policy(
         if wish != "auto":
             chosen[name] = ({"on": True, "off": False, "1": 1, "2": 2}.get(wish, wish), "as asked")
     _refuse_impossible({name: value for name, (value, _) in chosen.items()}, capability)
+    if torch.are_deterministic_algorithms_enabled() and options.compile == "auto" and chosen["compile"][0]:
+        chosen["compile"] = (False, "compiled kernels may be chosen by timing, so not where runs must be equal")
     return Policy(
         device.type,
         **{name: value for name, (value, _) in chosen.items()},

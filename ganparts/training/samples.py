@@ -16,9 +16,20 @@ __all__ = ["fetch_later", "paint_grid", "sample_photos", "save_grid"]
 
 
 def sample_photos(images: Images, *, count: int, size: int) -> Tensor:
-    """``count`` images, evenly spread, resized to ``size`` (bicubic): float [count, 3, size, size] in [-1, 1]."""
+    """``count`` images, evenly spread, their middle squares resized to ``size`` (bicubic).
+
+    Returns:
+        float [count, 3, size, size] in [-1, 1].
+    """
     chosen = [images[i * len(images) // count] for i in range(min(count, len(images)))]
-    return to_unit_range(torch.stack([resize(image, size) for image in chosen]))
+    return to_unit_range(torch.stack([resize(_middle_square(image), size) for image in chosen]))
+
+
+def _middle_square(image: Tensor) -> Tensor:
+    from torchvision.transforms.v2 import functional
+
+    side = min(image.shape[-2:])
+    return functional.center_crop(image, [side, side])
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ class StopSignals:
 
     def __init__(self, *, time_limit: float | None = None) -> None:
         self.reason: str | None = None
+        self.by_signal = False
         self._deadline = float("inf") if time_limit is None else time.monotonic() + 60 * time_limit
         self._before: dict[int, object] = {}
 
@@ -38,8 +39,13 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    def request(self, reason: str) -> None:
+        """Ask to stop, for a reason in words."""
+        self.reason = self.reason or reason
+
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
+        self.by_signal = True
         self._restore()
 
     def _restore(self) -> None:

@@ -1,7 +1,7 @@
 """Early warnings: what goes wrong in training, said while there is time to do something about it.
 
-:func:`gradient_norms` and :func:`picture_statistics` compute on the device; a :class:`Watch` is told their values at
-intervals, says what it saw, and appends it to ``warnings.jsonl``.
+A :class:`Watch` is given losses, gradient norms and pictures at intervals. It reports what it sees, and appends it to
+``warnings.jsonl``.
 """
 
 from __future__ import annotations
@@ -11,52 +11,46 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
 
-__all__ = ["Finding", "Watch", "gradient_norms", "picture_statistics"]
+__all__ = ["Finding", "Watch", "picture_statistics"]
 
 _LASTING = 3  # looks at pictures in a row that show it, before it is said
 _WON = 0.01  # of a discriminator's loss at the beginning
 _WON_LOOKS = 20  # rows in a row
 _EXPLODED = 100.0  # times its own moving average
+_STUCK = 20  # rows in a row whose steps were skipped
+_LEAST_SCALE = 1.0  # of losses; below it fp16 is not what is wrong
 
 
 @torch.no_grad()
-def gradient_norms(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """The norm of each network's gradients, scalars on the device: ``grad_norm_<name>``; to be asked after a step."""
-    return {
-        f"grad_norm_{name}": torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-        for name, network in networks.items()
-    }
-
-
-@torch.no_grad()
-def picture_statistics(photos: Tensor, paintings: Tensor) -> dict[str, Tensor]:
-    """What tells a painting from a failure, scalars on the device.
+def picture_statistics(images: Tensor, translated: Tensor) -> dict[str, Tensor]:
+    """What tells a translated image from a failure, scalars on the device.
 
     Args:
-        photos: float [N, 3, H, W] in [-1, 1], at least 2 that differ.
-        paintings: of them, of the same shape.
+        images: float [N, 3, H, W] in [-1, 1], at least 2 that differ.
+        translated: what a generator made of them, of the same shape.
 
     Returns:
-        ``difference``: mean absolute difference of painting and photo; ``correlation``: of a photo's and its painting's
-        values, the mean over pictures (-1: inverted); ``contrast``: standard deviation within a painting, the mean over
-        pictures; ``brightness``: mean value; ``variety``: standard deviation between paintings against that between
-        photos.
+        ``difference``: mean absolute difference of an image and its translation; ``correlation``: of their values, the
+        mean over images (-1: inverted); ``contrast``: standard deviation within a translation, the mean over images;
+        ``brightness``: mean value; ``variety``: standard deviation between translations, relative to that between
+        images.
     """
-    photos, paintings = photos.float(), paintings.float()
-    flat = [images.flatten(1) - images.flatten(1).mean(1, keepdim=True) for images in (photos, paintings)]
+    images, translated = images.float(), translated.float()
+    flat = [values.flatten(1) - values.flatten(1).mean(1, keepdim=True) for values in (images, translated)]
     norms = flat[0].norm(dim=1) * flat[1].norm(dim=1)
     return {
-        "difference": (paintings - photos).abs().mean(),
+        "difference": (translated - images).abs().mean(),
         "correlation": ((flat[0] * flat[1]).sum(1) / norms.clamp_min(1e-9)).mean(),
         "contrast": flat[1].std(1).mean(),
-        "brightness": paintings.mean(),
-        "variety": paintings.std(0).mean() / photos.std(0).mean().clamp_min(1e-9),
+        "brightness": translated.mean(),
+        "variety": translated.std(0).mean() / images.std(0).mean().clamp_min(1e-9),
     }
 
 
@@ -96,25 +90,25 @@ _SIGNS = (
     _Sign(
         "constant picture",
         lambda seen: seen["contrast"] < 0.02,
-        "paintings are of one colour (contrast {contrast:.3f}, mean value {brightness:.2f} of -1 to 1).",
-        "Go on from an earlier checkpoint with a lower learning rate; in half precision try bf16 or fp32.",
+        "translated images have a single color (contrast {contrast:.3f}, mean value {brightness:.2f} of -1 to 1).",
+        "Continue from an earlier checkpoint with a lower learning rate; in half precision try bf16 or fp32.",
     ),
     _Sign(
         "output equals input",
         lambda seen: seen["difference"] < 0.01,
-        "paintings are the photos (mean difference {difference:.4f}).",
-        "Lower the identity and cycle weights, or start with another seed.",
+        "translated images equal their sources (mean difference {difference:.4f}).",
+        "Lower the weights that keep content (identity, cycle), or start with another seed.",
     ),
     _Sign(
         "inverted colours",
         lambda seen: seen["correlation"] < -0.3,
-        "paintings are negatives of the photos (correlation {correlation:.2f}).",
+        "translated images are negatives of their sources (correlation {correlation:.2f}).",
         "Raise the identity weight (half the cycle weight), or start with another seed.",
     ),
     _Sign(
         "collapse",
         lambda seen: seen["variety"] < 0.05 and seen["contrast"] >= 0.02,
-        "all paintings are alike (they vary {variety:.1%} as much as the photos).",
+        "all translated images are alike (they vary {variety:.1%} as much as their sources).",
         "Lower the learning rate, raise the cycle weight, or augment what discriminators see.",
     ),
 )
@@ -124,38 +118,68 @@ class Watch:
     """Looks at losses, gradient norms and pictures, and warns once for as long as a thing lasts.
 
     Args:
-        path: of ``warnings.jsonl``, appended to, a line a warning, after those of steps beyond ``start`` are dropped.
-        start: steps already done.
+        path: of ``warnings.jsonl``, to which a line is appended for each warning.
         say: is given each warning.
     """
 
-    def __init__(self, path: Path, *, start: int = 0, say: Callable[[Finding], object] = print):
+    def __init__(self, path: Path, *, say: Callable[[Finding], object] = print):
         self.path, self.say = path, say
         self._since: dict[str, list[int]] = {}
         self._first: dict[str, float] = {}
         self._usual: dict[str, float] = {}
-        if path.exists():
-            path.write_text("".join(line + "\n" for line in _up_to(path.read_text().splitlines(), start)))
+        self._skipped = 0
 
-    def numbers(self, step: int, values: Mapping[str, float], *, guarded: bool = False) -> bool:
+    def forget_beyond(self, step: int) -> None:
+        """Drop the warnings of steps that a resumed run does again."""
+        if self.path.exists():
+            self.path.write_text("".join(line + "\n" for line in _up_to(self.path.read_text().splitlines(), step)))
+
+    def state_dict(self) -> dict[str, object]:
+        """What it remembers: first losses, usual norms, and since when each thing lasts."""
+        since = {kind: list(steps) for kind, steps in self._since.items()}
+        return {"since": since, "first": dict(self._first), "usual": dict(self._usual), "skipped": self._skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self._since = {kind: list(steps) for kind, steps in state["since"].items()}
+        self._first, self._usual = dict(state["first"]), dict(state["usual"])
+        self._skipped = int(state["skipped"])
+
+    def numbers(self, step: int, values: Mapping[str, float], *, scaled: bool = False, skipping: bool = False) -> bool:
         """Look at a row of losses and gradient norms.
 
         Args:
             step: of the row.
-            values: by name.
-            guarded: a scaler leaves steps out whose gradients are not finite, and meets some by design: gradient norms
-                may be so.
+            values: by name; ``loss_scale`` is the factor on the losses.
+            scaled: losses are scaled for fp16, which meets gradients that are not finite by design: it skips such
+                steps and lowers the scale. Losses must be finite all the same.
+            skipping: the user asked to skip steps that are not finite, whether losses or gradients are not.
 
         Returns:
-            Whether the weights are safe: all is finite, or the optimizers are guarded.
+            Whether training goes well: all is finite, or such steps are skipped and not too many in a row.
         """
-        looked_at = {name: value for name, value in values.items() if not (guarded and name.startswith("grad_norm_"))}
+        looked_at = {
+            name: value
+            for name, value in values.items()
+            if not ((scaled or skipping) and name.startswith("grad_norm_"))
+        }
         broken = [name for name, value in looked_at.items() if not math.isfinite(value)]
+        skipped = any(not math.isfinite(value) for value in values.values())
+        self._skipped = self._skipped + 1 if skipped and (scaled or skipping) else 0
+        lost = values.get("loss_scale", _LEAST_SCALE) < _LEAST_SCALE or self._skipped >= _STUCK
         self._judge(
             step,
             "not finite",
             bool(broken),
             f"{', '.join(broken)} became {', '.join(str(values[name]) for name in broken)}.",
+            "Lower the learning rate; in fp16 try bf16 or fp32.",
+        )
+        self._judge(
+            step,
+            "nothing is learned",
+            lost,
+            f"{self._skipped} logged steps in a row were skipped, since they were not finite"
+            + (f" (loss scale {values['loss_scale']:.2g})." if "loss_scale" in values else "."),
             "Lower the learning rate; in fp16 try bf16 or fp32.",
         )
         for name, value in values.items():
@@ -165,7 +189,7 @@ class Watch:
                     step,
                     f"discriminator won ({name})",
                     value < _WON * first,
-                    f"{name} is {value:.2g} and was {first:.2g} at first: nothing that it says teaches the generator.",
+                    f"{name} is {value:.2g} and was {first:.2g} at first: the generator cannot learn from it.",
                     "Augment what discriminators see, or make them smaller or slower.",
                     looks=_WON_LOOKS,
                 )
@@ -179,13 +203,13 @@ class Watch:
                     "If it comes again, lower the learning rate.",
                 )
                 self._usual[name] = 0.95 * usual + 0.05 * min(value, _EXPLODED * usual)
-        return guarded or not broken
+        return not lost and (skipping or not broken)
 
     @torch.no_grad()
-    def pictures(self, step: int, generator: nn.Module, photos: Tensor) -> None:
-        """Look at what a generator makes of photos, float [N, 3, H, W] in [-1, 1]; fetches five numbers."""
+    def pictures(self, step: int, generator: nn.Module, images: Tensor) -> None:
+        """Look at what a generator makes of images, float [N, 3, H, W] in [-1, 1]; fetches five numbers."""
         with evaluating(generator):
-            statistics = picture_statistics(photos, generator(photos))
+            statistics = picture_statistics(images, generator(images))
         seen = dict(zip(statistics, torch.stack(list(statistics.values())).tolist(), strict=True))
         for sign in _SIGNS:
             what = sign.what.format(**seen)

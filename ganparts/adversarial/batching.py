@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["apply_to_each"]
 
 
 def apply_to_each(network: nn.Module, *batches: Tensor) -> list:
-    """What ``network`` makes of each batch.
+    """Apply ``network`` to each batch and return the list of outputs.
 
-    In one call if the images of a batch do not influence each other; batch norm mixes them, so there each batch is a
-    call of its own, as in the reference implementation. A tuple of outputs is split too.
+    All batches go through in one call if the network says that its images are independent
+    (``network.images_are_independent``) or is in ``eval()`` mode. Otherwise each batch is a call of its own, as in the
+    reference implementations: batch norm, for one, mixes the images of a batch. Tuples of outputs are split too.
     """
-    if len(batches) == 1:
-        return [network(batches[0])]
-    if network.training and any(isinstance(layer, _BatchNorm) for layer in network.modules()):
+    together = getattr(network, "images_are_independent", False) or not network.training
+    if len(batches) == 1 or not together:
         return [network(batch) for batch in batches]
     sizes = [len(batch) for batch in batches]
     outputs = network(torch.cat(batches))

@@ -1,4 +1,4 @@
-"""CycleGAN's losses as pure functions of logits and images: nothing here knows a network.
+"""Losses as pure functions of logits and images: nothing here knows a network.
 
 They are computed in at least fp32, whatever precision the networks work in.
 """

@@ -6,6 +6,7 @@ counted is what a device's libraries take for themselves: CUDA's context, and th
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,24 +16,34 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
+from ganparts.adversarial.assembly import Assembly
+from ganparts.adversarial.optimizers import Optimizers, trained_parameters
 from ganparts.blocks import recompute_blocks
-from ganparts.cyclegan.assembly import CycleGAN
-from ganparts.cyclegan.optimizers import Optimizers
-from ganparts.cyclegan.step import train_step
-from ganparts.protocols import Pair
 
-__all__ = ["MEMORY_LEVELS", "MemoryNeed", "MemoryPlan", "memory_need", "peak_bytes", "plan_memory"]
+__all__ = [
+    "MEMORY_LEVELS",
+    "MemoryEstimateError",
+    "MemoryNeed",
+    "MemoryPlan",
+    "memory_need",
+    "peak_bytes",
+    "plan_memory",
+]
 
 MEMORY_LEVELS = ("fast", "low", "lowest")
 """``low``: ``train_step(low_memory=True)``; ``lowest``: that, and residual blocks recomputed."""
 
 _BLOCK = 512  # bytes; CUDA's allocator gives multiples of it
 _ADAM = 2  # moving averages that Adam keeps of every trained parameter
+
+
+class MemoryEstimateError(RuntimeError):
+    """The memory of a step cannot be estimated; the text says why. The step itself may well work."""
 
 
 class MemoryNeed(NamedTuple):
@@ -54,57 +65,80 @@ class MemoryNeed(NamedTuple):
 
 
 def memory_need(
-    build: Callable[[], CycleGAN],
+    model: Assembly,
+    batch: Callable[[int], Any],
     *,
-    size: int,
     level: str = "fast",
     device_type: str = "cpu",
     averaged: bool = False,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     layout: str = "channels_first",
-    channels: int = 3,
 ) -> MemoryNeed:
-    """The memory that :func:`ganparts.train_step` with Adam needs; takes some seconds and no memory.
+    """The memory that training an assembly with Adam needs; takes some seconds and no memory.
 
     Args:
-        build: makes the model.
-        size: height and width of the images, in pixels.
+        model: the assembly, on any device; it is not changed.
+        batch: makes an example batch of a given size, of any values: ``lambda size: Pair(...)``.
         level: one of ``MEMORY_LEVELS``.
         device_type: ``"cpu"``, or ``"cuda"`` where there is one.
-        averaged: whether the generators' moving average is kept too.
+        averaged: whether moving averages of the generators are kept too.
         context: entered around a step: autocast.
         layout: ``"channels_first"``, or ``"channels_last"``, where norms that are not compiled keep more.
-        channels: of the images.
+
+    Raises:
+        MemoryEstimateError: a part cannot run on tensors without data.
     """
-    with FakeTensorMode(), torch.device(device_type):
-        model = build()
+    try:
+        return _memory_need(model, batch, level, device_type, averaged, context, layout)
+    except Exception as error:  # a part may raise anything on tensors without data
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MemoryEstimateError(f"the memory of a step cannot be estimated ({reason[:200]})") from error
+
+
+def _memory_need(
+    original: Assembly,
+    batch: Callable[[int], Any],
+    level: str,
+    device_type: str,
+    averaged: bool,
+    context: Callable[[], AbstractContextManager[Any]],
+    layout: str,
+) -> MemoryNeed:
+    device = torch.device(device_type)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, device:
+        with FakeCopyMode(mode):
+            model: Any = copy.deepcopy(original)
+        for module in model.modules():
+            _move(module, device, last=layout == "channels_last")
         recompute_blocks(model, level == "lowest")
-        if layout == "channels_last":
-            _lay_out_last(model)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizers = Optimizers(SGD(trained, lr=0.0), SGD(trained[:1], lr=0.0))  # which keep nothing
+        trained = {name: trained_parameters(*networks.values()) for name, networks in model.networks().items()}
+        optimizers = Optimizers(
+            {name: SGD(parameters, lr=0.0) for name, parameters in trained.items() if parameters}  # which keep nothing
+        )
 
         def step(batch_size: int) -> None:
-            pair = Pair(*torch.empty(2, batch_size, channels, size, size))
+            images = tree_map(lambda value: torch.empty_like(value, device=device), batch(batch_size))
             with context():
-                train_step(model, pair, optimizers, low_memory=level != "fast")
+                model.train_step(images, optimizers, low_memory=level != "fast")
 
         step(1)  # replay buffers are allocated
         one, three = (peak_bytes(partial(step, batch_size)) for batch_size in (1, 3))
-        averages = (p for g in (model.generator_ab, model.generator_ba) for p in g.parameters() if averaged)
+        averages = (p for network in model.stages().values() for p in network.parameters() if averaged)
         held = sum(map(_bytes, chain(model.parameters(), model.buffers(), averages)))
-        held += _ADAM * sum(map(_bytes, trained))
+        held += _ADAM * sum(map(_bytes, chain(*trained.values())))
     per_pair = (three - one) / 2
     return MemoryNeed(held + one - per_pair, per_pair)
 
 
-def _lay_out_last(model: nn.Module) -> None:
-    """``model.to(memory_format=torch.channels_last)``, which does not work on parameters that take no memory."""
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim == 4:
-                last = parameter.detach().contiguous(memory_format=torch.channels_last)
-                setattr(module, name, nn.Parameter(last, parameter.requires_grad))
+def _move(module: nn.Module, device: torch.device, *, last: bool) -> None:
+    """``module.to(device, memory_format=...)`` for its own tensors, which does not work on those without data."""
+    for name, parameter in module.named_parameters(recurse=False):
+        moved = parameter.detach().to(device)
+        if last and parameter.ndim == 4:
+            moved = moved.contiguous(memory_format=torch.channels_last)
+        module.register_parameter(name, nn.Parameter(moved, parameter.requires_grad))
+    for name, buffer in module.named_buffers(recurse=False):
+        module._buffers[name] = buffer.to(device)
 
 
 class MemoryPlan(NamedTuple):
@@ -120,37 +154,39 @@ class MemoryPlan(NamedTuple):
 
 
 def plan_memory(
-    build: Callable[[], CycleGAN],
+    model: Assembly,
+    batch: Callable[[int], Any],
     *,
     batch_size: int,
     available: float,
-    size: int,
     level: str = "auto",
     device_type: str = "cpu",
     averaged: bool = False,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     layout: str = "channels_first",
 ) -> MemoryPlan:
-    """The fastest way to train that fits; see :func:`memory_need` for what is not said here.
+    """The fastest way to train that fits in memory.
 
     Args:
-        build: makes the model.
-        batch_size: pairs a step.
+        model: the assembly.
+        batch: makes an example batch of a given size.
+        batch_size: of a step.
         available: bytes that there are.
-        size: height and width of the images, in pixels.
         level: one of ``MEMORY_LEVELS``, or ``"auto"`` for the first that fits.
-        device_type: see there.
-        averaged: see there.
-        context: see there.
-        layout: see there.
+        device_type: as for :func:`memory_need`, like all that follow.
+        averaged: whether moving averages of the generators are kept too.
+        context: entered around a step.
+        layout: of the images in memory.
 
     Raises:
         ValueError: none fits; the message says what would.
+        MemoryEstimateError: the need cannot be estimated.
     """
     plans = []
-    ways: dict[str, Any] = {"device_type": device_type, "averaged": averaged, "context": context, "layout": layout}
     for name in MEMORY_LEVELS if level == "auto" else (level,):
-        need = memory_need(build, size=size, level=name, **ways)
+        need = memory_need(
+            model, batch, level=name, device_type=device_type, averaged=averaged, context=context, layout=layout
+        )
         plans.append(MemoryPlan(name, need))
         if need.at(batch_size) <= available:
             return plans[-1]
@@ -158,7 +194,7 @@ def plan_memory(
     raise ValueError(
         f"a batch of {batch_size} needs about {plans[-1].need.at(batch_size) / 2**30:.1f} GiB, but there are "
         f"{available / 2**30:.1f}. The largest that fits: {fitting}. Take a smaller batch (--batch-size), smaller "
-        "images (--image-size) or narrower networks (--width)"
+        "images (--crop) or narrower networks (--width)"
     )
 
 

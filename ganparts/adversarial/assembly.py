@@ -1,0 +1,248 @@
+"""What an assembly of networks offers, whatever its method, and how its parts are chosen."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.adversarial.critic import Critic, sum_of
+from ganparts.adversarial.optimizers import Optimizers
+from ganparts.protocols import AdversarialLoss, Augment, Discriminator, Penalty, ReplayBuffer
+from ganparts.registry import ADVERSARIAL_LOSSES, DISCRIMINATORS, PENALTIES, REPLAY_BUFFERS, Registry
+
+__all__ = [
+    "Assembly",
+    "AugmentChoice",
+    "Choice",
+    "Choices",
+    "build_critics",
+    "build_part",
+    "constrain",
+    "critic_parts",
+    "losses_of_critics",
+    "pair_of",
+    "refuse_shared",
+    "train_step",
+]
+
+PartT = TypeVar("PartT")
+Choice: TypeAlias = str | Callable[[], PartT] | PartT
+"""A registered name, a builder without arguments, or a ready part."""
+
+Choices: TypeAlias = Choice[PartT] | Sequence[Choice[PartT]]
+"""One choice, or a list of them where several critics judge."""
+
+AugmentChoice: TypeAlias = Augment | None
+
+
+class Assembly(Protocol):
+    """What the training loop, the run folder and exports ask of an assembly. It is also a ``torch.nn.Module``.
+
+    Building one for a new method takes these five methods, with :class:`Critic` and :class:`Optimizers` to write
+    ``train_step``.
+    """
+
+    def networks(self) -> Mapping[str, Mapping[str, nn.Module]]:
+        """The trained networks, by optimizer and by name."""
+        ...
+
+    def stages(self) -> Mapping[str, nn.Module]:
+        """The generators by name, in the order in which a sample grid applies them. The first one is exported."""
+        ...
+
+    def parts(self) -> Mapping[str, object]:
+        """Every part by name, for the record of a run."""
+        ...
+
+    def phase(self, step: int) -> Hashable:
+        """What kind of step comes at ``step``, counted from 0; steps of one kind run the same operations."""
+        ...
+
+    def train_step(
+        self,
+        batch: Any,
+        optimizers: Optimizers,
+        *,
+        step: int | None = None,
+        low_memory: bool = False,
+        side_stream: torch.cuda.Stream | None = None,
+    ) -> dict[str, Tensor]:
+        """Train all networks once; the weighted losses, detached scalars on the device."""
+        ...
+
+
+def train_step(
+    model: Assembly,
+    batch: Any,
+    optimizers: Optimizers,
+    *,
+    step: int | None = None,
+    low_memory: bool = False,
+    side_stream: torch.cuda.Stream | None = None,
+) -> dict[str, Tensor]:
+    """Train all networks of an assembly once.
+
+    Args:
+        model: the assembly; its replay buffers are read and filled.
+        batch: what its method trains on, on the model's device: a :class:`~ganparts.Pair` of images [B, C, H, W].
+        optimizers: from :func:`~ganparts.make_optimizers`.
+        step: the number of this step, from 0, which decides whether a lazy penalty is due. None: penalties apply in
+            every step, with their plain weight.
+        low_memory: use less memory, for more time; the numbers stay the same.
+            (:func:`ganparts.blocks.recompute_blocks` saves more.)
+        side_stream: a CUDA stream on which discriminators are trained, beside the generators, where a replay buffer
+            makes the two independent; None for one after the other.
+
+    Returns:
+        The weighted losses, detached scalars on the device. Which there are, the assembly says.
+    """
+    return model.train_step(batch, optimizers, step=step, low_memory=low_memory, side_stream=side_stream)
+
+
+def constrain(networks: Iterable[nn.Module]) -> None:
+    """After the optimizers' step, let networks with a method ``constrain`` bring their weights back into range."""
+    for network in networks:
+        method = getattr(network, "constrain", None)
+        if method is not None:
+            method()
+
+
+def pair_of(argument: str, choice: Any) -> tuple[Any, Any]:
+    """A choice for both domains as two choices.
+
+    Raises:
+        TypeError: a tuple of another length.
+    """
+    if not isinstance(choice, tuple):
+        return choice, choice
+    if len(choice) != 2:
+        raise TypeError(f"{argument} takes one choice or a pair, but was given {len(choice)}: {choice!r}")
+    return choice
+
+
+def build_part(argument: str, choice: Any, table: Registry[PartT]) -> PartT:
+    """The part that a name, a builder or a ready part stands for.
+
+    Raises:
+        UnknownPartError: a name that is not registered.
+        TypeError: none of the three.
+    """
+    if isinstance(choice, str):
+        return table.create(choice)
+    if isinstance(choice, nn.Module) or (hasattr(choice, "generator") and not isinstance(choice, type)):
+        return choice  # an adversarial loss need not be a module
+    if callable(choice):
+        return choice()
+    raise TypeError(
+        f"{argument} takes a name ({', '.join(table.names())}), a builder without arguments, or a pair of them, "
+        f"but was given {choice!r}"
+    )
+
+
+def _build_penalty(choice: Any) -> Penalty | None:
+    if choice is None or isinstance(choice, str | nn.Module) or not callable(choice):
+        return choice if choice is None else build_part("penalty", choice, PENALTIES)
+    try:
+        inspect.signature(choice).bind()
+    except TypeError:  # it takes a discriminator and images, so it is a penalty and no builder
+        return choice
+    return choice()
+
+
+def build_critics(
+    domain: str,
+    *,
+    discriminator: Choices[Discriminator],
+    adversarial: Choices[AdversarialLoss],
+    replay: Choices[ReplayBuffer],
+    augment: AugmentChoice | Sequence[AugmentChoice] = None,
+    penalty: Choices[Penalty] | Sequence[Choice[Penalty] | None] | None = None,
+    penalty_every: int = 1,
+) -> list[Critic]:
+    """The critics of one domain: one, or as many as ``discriminator`` lists.
+
+    What is not a list belongs to each of them.
+
+    Raises:
+        TypeError: lists of different lengths, or a part of the wrong kind.
+        UnknownPartError: a name that is not registered.
+    """
+    count = len(discriminator) if isinstance(discriminator, list) else 1
+
+    def each(argument: str, choice: Any) -> list[Any]:
+        choices = choice if isinstance(choice, list) else [choice] * count
+        if len(choices) != count:
+            raise TypeError(
+                f"{argument} of domain {domain} lists {len(choices)} choices for {count} discriminator(s): {choices!r}"
+            )
+        return choices
+
+    rows = zip(
+        each("discriminator", discriminator),
+        each("adversarial", adversarial),
+        each("replay", replay),
+        each("augment", augment),
+        each("penalty", penalty),
+        strict=True,
+    )
+    return [
+        Critic(
+            build_part("discriminator", network, DISCRIMINATORS),  # pyright: ignore[reportArgumentType]
+            build_part("adversarial", loss, ADVERSARIAL_LOSSES),
+            replay=build_part("replay", buffer, REPLAY_BUFFERS),  # pyright: ignore[reportArgumentType]
+            augment=augmentation,
+            penalty=_build_penalty(term),
+            penalty_every=penalty_every,
+        )
+        for network, loss, buffer, augmentation, term in rows
+    ]
+
+
+def critic_parts(domain: str, critics: Sequence[Critic]) -> dict[str, object]:
+    """The parts of a domain's critics by name, for the record of a run."""
+    parts: dict[str, object] = {}
+    for number, critic in enumerate(critics):
+        ending = f"_{domain}" * bool(domain) + f"_{number}" * (len(critics) > 1)
+        parts |= {f"discriminator{ending}": critic.discriminator, f"adversarial{ending}": critic.loss}
+        for name in ("replay", "augment", "penalty"):
+            if getattr(critic, name) is not None:
+                parts[f"{name}{ending}"] = getattr(critic, name)
+    return parts
+
+
+def losses_of_critics(name: str, each: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """The sum of a loss over critics under one name, and, if there are several, one by one: ``disc_b_0``.
+
+    A critic without such a loss has None.
+    """
+    given = {number: loss for number, loss in enumerate(each) if loss is not None}
+    if not given:
+        return {}
+    one_by_one = {f"{name}_{number}": loss for number, loss in given.items()} if len(each) > 1 else {}
+    return {name: sum_of(list(given.values()))} | one_by_one
+
+
+def refuse_shared(places: Mapping[str, object]) -> None:
+    """Refuse a part that is trained, or that remembers, in two places; frozen parts may be shared.
+
+    Raises:
+        ValueError: names the two places.
+    """
+    owners: dict[int, str] = {}
+    for place, part in places.items():
+        if not isinstance(part, nn.Module):
+            continue
+        tensors: list[object] = [parameter for parameter in part.parameters() if parameter.requires_grad]
+        if place.startswith("replay"):
+            tensors = [part]
+        for tensor in tensors:
+            if (other := owners.setdefault(id(tensor), place)) != place:
+                raise ValueError(
+                    f"{other} and {place} are the same {type(part).__name__} instance, or share trained weights, so "
+                    "they would share what they learn or remember: give a name, a builder that makes a new one each "
+                    "time, or a pair"
+                )

@@ -1,0 +1,129 @@
+"""What every recipe's command does around its training: options, console, and errors in words."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+
+from ganparts.registry import UnknownPartError
+from ganparts.training.capture import CaptureError
+from ganparts.training.device import DeviceError, explain_out_of_memory, make_deterministic
+from ganparts.training.options import RunOptions, parse_options
+from ganparts.training.policy import CompileError
+
+__all__ = ["explain_error", "import_parts", "run_recipe"]
+
+OptionsT = TypeVar("OptionsT", bound=RunOptions)
+console = Console(highlight=False, markup=False, soft_wrap=True)
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def run_recipe(
+    train: Callable[[OptionsT], None], kind: type[OptionsT], *, description: str, arguments: list[str] | None = None
+) -> int:
+    """Parse a command line and train; the exit code.
+
+    Args:
+        train: the recipe.
+        kind: its options, a frozen dataclass.
+        description: of the program, for ``--help``.
+        arguments: of the command line; None for the program's.
+    """
+    shown: set[str] = set()
+
+    def show(message: object, *_: object, **__: object) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            console.print(f"warning: {message}")
+
+    warnings.showwarning = show
+    options = None
+    try:
+        options = parse_options(kind, description=description, arguments=arguments)
+        import_parts(options.imports)
+        make_deterministic(options.deterministic)
+        train(options)
+    except KeyboardInterrupt:
+        console.print("Interrupted; what the last checkpoint holds is kept.")
+        return 130
+    except Exception as error:
+        if options is not None and options.debug:
+            raise
+        console.print(f"error: {explain_error(error)}")
+        folder = None if options is None else options.resume or options.out
+        if not _is_expected(error):
+            _write_trace(error, folder)
+        return 1
+    return 0
+
+
+def import_parts(modules: tuple[str, ...]) -> None:
+    """Import modules that register parts.
+
+    Raises:
+        ImportError: there is no such module; the message says where Python looks.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module.partition(".")[0]:
+                raise
+            raise ImportError(
+                f"No module named {module!r}: --imports takes modules that Python finds; put its folder on the path "
+                "(PYTHONPATH=FOLDER)"
+            ) from None
+
+
+def explain_error(error: BaseException) -> str:
+    """An error in one or two sentences; one that nobody expected also says where it arose."""
+    if isinstance(error, RuntimeError) and (advice := explain_out_of_memory(error)) is not None:
+        return advice
+    if _is_expected(error):
+        return str(error)
+    frames = _frames(error.__traceback__)
+    # the innermost line that is neither ours nor an installed package's: most likely the user's own
+    own = [frame for frame in frames if "site-packages" not in frame.filename and not _is_ours(frame.filename)]
+    frame = (own or frames)[-1]
+    where = f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+    return f"{type(error).__name__}: {error} ({where})"
+
+
+def _is_expected(error: BaseException) -> bool:
+    """Whether its text is meant for a user: raised by the library, or by the system about a file or a module."""
+    if isinstance(error, UnknownPartError | CaptureError | CompileError | DeviceError | ImportError):
+        return True
+    if isinstance(error, OSError):
+        return True
+    raised_by_us = _is_ours(_frames(error.__traceback__)[-1].filename) if error.__traceback__ else False
+    if isinstance(error, RuntimeError):
+        return raised_by_us or explain_out_of_memory(error) is not None
+    return isinstance(error, ValueError | TypeError) and raised_by_us
+
+
+def _is_ours(filename: str) -> bool:
+    path = Path(filename)
+    return path.is_relative_to(_PACKAGE) or path == Path(sys.argv[0]).absolute()
+
+
+def _frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(trace)) or [traceback.FrameSummary("?", 0, "?")]
+
+
+def _write_trace(error: BaseException, folder: Path | None) -> None:
+    text = "".join(traceback.format_exception(error))
+    if folder is not None and folder.is_dir():
+        path = folder / "error.txt"
+        path.write_text(text)
+        console.print(f"The whole trace is in {path}.")
+    else:
+        console.print("--debug shows the whole trace.")

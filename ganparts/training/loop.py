@@ -1,0 +1,413 @@
+"""The training loop. It knows no GAN: it takes any assembly and any batches.
+
+The order of what happens after a step is its meaning, so it is here, in one place: log, look at pictures, paint
+samples, save a checkpoint, score, keep the best, recover, stop.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from ganparts.adversarial import (
+    Averages,
+    MemoryEstimateError,
+    TrainingSettings,
+    make_optimizers,
+    plan_memory,
+)
+from ganparts.blocks import recompute_blocks
+from ganparts.pretrained import ModelCard, describe_network, from_pretrained
+from ganparts.training.budget import TimeBudget
+from ganparts.training.device import available_memory
+from ganparts.training.folder import RunFolder, describe_part
+from ganparts.training.monitor import Monitor
+from ganparts.training.policy import PolicyOptions, choose_policy
+from ganparts.training.stopping import StopSignals
+from ganparts.training.watch import Watch
+
+__all__ = ["Batches", "Ended", "Loop", "Score"]
+
+LOOK_EVERY = 100  # steps between two looks at pictures for what may go wrong
+
+
+class Batches(Protocol):
+    """Makes the batches of steps ``start`` to ``steps``, on the device; without end if ``steps`` is None."""
+
+    def __call__(self, *, start: int, steps: int | None) -> Iterable[Any]: ...
+
+
+class Score(Protocol):
+    """Scores a generator: values by name, lower ones being better, with a method that tells them in words."""
+
+    def __call__(self, generator: nn.Module) -> Any: ...
+
+
+class Ended(NamedTuple):
+    """How a run ended.
+
+    Args:
+        step: steps done.
+        steps: of the whole run.
+        reason: why it stopped before its end, in words; None if it did not.
+        by_signal: whether a signal stopped it, so that what takes long should be left out.
+    """
+
+    step: int
+    steps: int | None
+    reason: str | None
+    by_signal: bool
+
+
+class Loop:
+    """Trains an assembly, and keeps everything worth keeping in a run folder.
+
+    It chooses how a step is computed on the device (:func:`choose_policy`), plans memory, makes optimizers and moving
+    averages, resumes, logs, looks for what goes wrong, samples, saves, scores, recovers and stops.
+
+    Args:
+        model: the assembly, on the CPU; its generators were built by name, so that they can be exported.
+        options: of the run; also :class:`PolicyOptions`, and :class:`EvaluationOptions` if ``score`` is given.
+        settings: optimizer, schedule and batch size.
+        device: to train on.
+        example: makes a batch of a given size, of any values, for the memory estimate.
+        samples: images for sample grids, float [N, 3, H, W] in [-1, 1].
+        settled: further numbers of the run for its record; a resumed run must have the same.
+        card: facts for the model card: ``preset``, ``data``.
+        after: images that will be translated when training has ended; ``--hours`` leaves time for them.
+        console: where to speak.
+        clock: seconds; for ``--hours``.
+
+    Raises:
+        ValueError: a batch does not fit in memory, the device cannot do what is asked, a generator was not built by
+            name, or a resumed run settled on something else.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        options: Any,
+        *,
+        settings: TrainingSettings,
+        device: torch.device,
+        example: Callable[[int], Any],
+        samples: Tensor,
+        settled: Mapping[str, Any],
+        card: Mapping[str, Any] | None = None,
+        score: Callable[[], Score] | None = None,
+        after: int = 0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.options, self.settings, self.device = options, settings, device
+        self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
+        self.clock, self.after, self.card_facts = clock, after, dict(card or {})
+        self._began = clock()
+        for network in model.stages().values():
+            describe_network(network)  # refuses now, not after training, one that could not be saved
+        self.policy = choose_policy(device, _as(PolicyOptions, options))
+        self.free_memory = available_memory(device)
+        if options.resume is None:
+            _start_from(model, options.init)
+        self.level, self.need = self._plan(model, example)
+        self.policy = self.policy.at_level(self.level, model)
+        self.model = model.to(device)
+        self.policy.prepare(self.model)
+        recompute_blocks(self.model, self.level == "lowest")
+        self.optimizers = make_optimizers(
+            self.model,
+            **settings.optimizer_numbers(),
+            scaling=self.policy.scaling,
+            skip_nonfinite=options.on_nonfinite == "skip",
+        )
+        self.averages = None
+        if settings.ema_decay is not None:
+            self.averages = Averages(self.model.stages(), decay=settings.ema_decay)
+        self.samples = samples.to(device)
+        stateful = {"model": self.model, "optimizers": self.optimizers}
+        if self.averages is not None:
+            stateful["averages"] = self.averages
+        path = options.folder
+        self.watch = Watch(path / "warnings.jsonl", say=lambda finding: self.console.print(f"warning: {finding}"))
+        self._trained = dict(stateful)
+        self.folder = RunFolder(
+            path,
+            options=vars(options),
+            settled={**settings.numbers(), **settled, "device": device.type, "precision": self.policy.precision},
+            parts=self.model.parts(),
+            **stateful,
+            watch=self.watch,
+        )
+        self._side_stream = self.policy.side_stream()
+        self._make_score, self._score = score, None
+        self.scores: Any = None
+
+    def _plan(self, model: Any, example: Callable[[int], Any]) -> tuple[str, Any]:
+        wished = self.options.memory
+        try:
+            plan = plan_memory(
+                model,
+                example,
+                batch_size=self.settings.batch_size,
+                available=self.free_memory,
+                level=wished,
+                device_type=self.device.type,
+                averaged=self.settings.ema_decay is not None,
+                context=self.policy.autocast,
+                layout=self.policy.memory_layout,
+            )
+            return plan.level, plan.need
+        except MemoryEstimateError as error:
+            level = "fast" if wished == "auto" else wished
+            warnings.warn(f"{error}: training with --memory {level}", stacklevel=3)
+            return level, None
+
+    @property
+    def stages(self) -> dict[str, nn.Module]:
+        """The generators by name, averaged if averages are kept."""
+        return dict(self.model.stages()) if self.averages is None else self.averages.networks
+
+    def fits_beside(self, nbytes: int) -> bool:
+        """Whether so many bytes of data fit on a GPU beside training."""
+        if self.device.type != "cuda" or self.need is None:
+            return False
+        return self.need.at(self.settings.batch_size) + nbytes < self.free_memory
+
+    def describe(self) -> list[str]:
+        """How steps are computed, and why, in lines."""
+        lines = [f"{name} {choice}: {reason}" for name, choice, reason in self.policy.describe()]
+        if self.need is None:
+            return [*lines, f"memory {self.level}: the need could not be estimated"]
+        line = (
+            f"memory {self.level}: needs about {self.need.at(self.settings.batch_size) / 2**30:.2f} of "
+            f"{self.free_memory / 2**30:.1f} GiB"
+        )
+        largest = self.need.largest_batch(self.free_memory)
+        if largest < 100 * self.settings.batch_size:
+            line += f"; the largest batch that fits is {largest}"
+        return [*lines, line]
+
+    def run(self, batches: Batches, *, steps: int | None) -> Ended:
+        """Train until the end, or until something asks to stop.
+
+        Args:
+            batches: makes the batches of a range of steps.
+            steps: of the whole run; None if ``options.hours`` decides.
+
+        Raises:
+            NotFiniteError: numbers that are not finite, and going back does not help or is not wanted.
+        """
+        options = self.options
+        if options.patience and not options.evaluate_every:
+            raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
+        found = self.folder.start(resume=options.resume is not None)
+        start = 0 if found is None else found.step
+        steps = self._length(steps, found)
+        self.folder.settle(steps=steps)
+        self._score = self._make_score() if options.evaluate_every and self._make_score else None
+        budget = None if steps is not None else TimeBudget(options.hours, began=self._began, clock=self.clock)
+        self.watch.forget_beyond(start)
+        monitor = Monitor(
+            self.folder.losses,
+            steps=steps,
+            start=start,
+            pairs=self.settings.batch_size,
+            every=options.log_every,
+            console=self.console,
+            tensorboard=self.folder.path / "tensorboard" if options.tensorboard else None,
+        )
+        self.console.print(f"{start} of {steps if steps is not None else '?'} steps are done.")
+        train = self.policy.wrap(
+            self._train_once,
+            networks=tuple(self.model.stages().values()),
+            phase=self.model.phase,
+            guarded=None if self.optimizers.scaler is None else self.model,
+            **self._trained,
+        )
+        iterator = batches(start=start, steps=steps)
+        if found is not None:
+            found.restore_random_states()  # last: whatever was built above may have drawn random numbers
+        step = start
+        with StopSignals(time_limit=options.time_limit) as stop, monitor:
+            try:
+                for step, batch in enumerate(monitor.timed(iterator), start + 1):
+                    factor = 1.0 if steps is None else self.settings.schedule(step - 1, steps)
+                    self.optimizers.scale_rates(factor)
+                    losses = train(batch, step - 1)
+                    if steps is None and budget is not None and (pace := budget.measure(step, self._wait)) is not None:
+                        steps = budget.steps(step, pace, self._cost_of_evaluation(), self._cost_of_painting())
+                        self._settle_length(step, steps, monitor)
+                    last = step == steps or stop.requested
+                    self._after_step(step, steps, losses, factor, monitor, stop, last=last)
+                    if last or stop.requested:
+                        break
+            except ValueError:  # of the data: what was learned so far is kept
+                self.folder.save(step)
+                self._export(step)
+                raise
+        return Ended(step, steps, None if step == steps else stop.reason, stop.by_signal)
+
+    def _train_once(self, batch: Any, number: int) -> dict[str, Tensor]:
+        low_memory = self.level != "fast"
+        losses = self.model.train_step(
+            batch, self.optimizers, step=number, low_memory=low_memory, side_stream=self._side_stream
+        )
+        if self.averages is not None:
+            self.averages.update()
+        return losses
+
+    def _after_step(
+        self,
+        step: int,
+        steps: int | None,
+        losses: dict[str, Tensor],
+        factor: float,
+        monitor: Monitor,
+        stop: StopSignals,
+        *,
+        last: bool,
+    ) -> None:
+        """Everything between two steps, in this order."""
+        options, hurry = self.options, stop.by_signal
+        finite = self._log(step, losses, factor, monitor) if monitor.is_due(step) else True
+        generator, *_ = self.stages.values()
+        if step % LOOK_EVERY == 0:
+            self.watch.pictures(step, generator, self.samples)
+        sample_every = options.sample_every or max(1, (steps or 1000) // 10)
+        if (step % sample_every == 0 or last) and not hurry:
+            self.folder.save_samples(step, self.samples, tuple(self.stages.values()))
+        scored = self._score is not None and not hurry and (step % options.evaluate_every == 0 or last)
+        if finite and (step % options.checkpoint_every == 0 or last or scored):
+            finite = self.folder.save(step)
+            if finite and not self.folder.scored:
+                self._export(step)
+        if finite and scored:
+            self._evaluate(step, generator, stop)
+        if not finite:
+            back = self.folder.recover(step, options.on_nonfinite)
+            self.console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
+
+    def _log(self, step: int, losses: dict[str, Tensor], factor: float, monitor: Monitor) -> bool:
+        scale = self.optimizers.loss_scale if self.policy.scaling else None
+        row = losses | self.optimizers.gradient_norms(self.model.networks())
+        row |= {} if scale is None else {"loss_scale": scale}
+        values = monitor.log(step, row, factor * self.settings.learning_rate)
+        finite = self.watch.numbers(
+            step, values, scaled=self.policy.scaling, skipping=self.options.on_nonfinite == "skip"
+        )
+        self.folder.refresh_report()
+        return finite
+
+    def _evaluate(self, step: int, generator: nn.Module, stop: StopSignals) -> None:
+        options = self.options
+        assert self._score is not None
+        scores = self._score(generator)
+        stale = self.folder.save_scores(step, scores.values(), metric=options.metric)
+        if stale == 0:
+            self.scores = scores
+            self._export(step)
+        if options.patience is not None and stale >= options.patience:
+            stop.request(f"patience: {options.metric} is no better than {stale} evaluations before,")
+
+    def _export(self, step: int) -> None:
+        told = self.scores.told() if self.scores is not None else {}
+        card = ModelCard(**self.card_facts, scores=told, steps=step, picture=self.folder.newest_sample())
+        self.folder.export(self.stages, card)
+
+    def exported(self) -> nn.Module:
+        """The first generator as it was exported last: the best scored one, else the newest; on the device."""
+        return from_pretrained(self.folder.generator).to(self.device)
+
+    def _length(self, steps: int | None, found: Any) -> int | None:
+        """The steps of the run; a resumed run may get longer where its schedule has not begun to differ.
+
+        Raises:
+            ValueError: the learning rates so far would have been others.
+        """
+        before = None if found is None else found.config["settled"].get("steps")
+        if before is None:
+            return steps
+        if self.options.steps is None and self.options.epochs is None:
+            return before
+        if steps is None or steps == before:
+            return before
+        schedule, done = self.settings.schedule, found.step
+        if steps < done or any(schedule(n, steps) != schedule(n, before) for n in _spread(min(done, before))):
+            raise ValueError(
+                f"the run in {self.folder.path} had {before} steps, and its learning rates up to step {done} would "
+                f"have been others in one of {steps}: start a new run from its weights (--init {self.folder.path})"
+            )
+        return steps
+
+    def _settle_length(self, step: int, steps: int, monitor: Monitor) -> None:
+        """Write down how long the run will be, and keep it in a checkpoint."""
+        monitor.set_length(steps)
+        self.folder.settle(steps=steps)
+        self.folder.save(step)
+        self.console.print(f"{self.options.hours:g} hours are enough for {steps} steps.")
+
+    def _cost_of_evaluation(self) -> float:
+        """Seconds that evaluations take, per step."""
+        if self._score is None:
+            return 0.0
+        generator, *_ = self.stages.values()
+        before = self.clock()
+        self._score(generator)
+        return (self.clock() - before) / self.options.evaluate_every
+
+    def _cost_of_painting(self) -> float:
+        """Seconds that it takes to translate the images after training."""
+        if not self.after:
+            return 0.0
+        generator, *_ = self.stages.values()
+        before = self.clock()
+        with torch.no_grad():
+            generator(self.samples)
+        self._wait()
+        return self.after * (self.clock() - before) / len(self.samples)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _start_from(model: Any, sources: tuple[str, ...]) -> None:
+    """Load trained generators; a run folder has all of an assembly's.
+
+    Raises:
+        ValueError: too many sources, or one that holds another network.
+    """
+    stages = dict(model.stages())
+    if len(sources) > len(stages):
+        raise ValueError(f"--init takes at most {len(stages)} models, for {', '.join(stages)}: {' '.join(sources)}")
+    given = dict(zip(stages, sources, strict=False))
+    for name in list(stages)[len(sources) :]:
+        if sources and (Path(sources[0]) / name).is_dir():
+            given[name] = str(Path(sources[0]) / name)
+    for name, source in given.items():
+        trained = from_pretrained(source)
+        try:
+            stages[name].load_state_dict(trained.state_dict())
+        except RuntimeError:
+            raise ValueError(
+                f"--init {source} holds {describe_part(trained)}, but {name} is {describe_part(stages[name])}: build "
+                "it with the same name and options"
+            ) from None
+
+
+def _as(kind: type, options: Any) -> Any:
+    """The options of one kind out of a run's."""
+    return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
+
+
+def _spread(count: int) -> Iterable[int]:
+    """Some numbers below ``count``, the last one among them."""
+    return {*range(0, count, max(1, count // 1000)), *range(max(0, count - 1), count)}
