@@ -124,7 +124,7 @@ def pair_of(argument: str, choice: Any) -> tuple[Any, Any]:
     return choice
 
 
-def build_part(argument: str, choice: Any, table: Registry[PartT]) -> PartT:
+def build_part(argument: str, choice: Any, table: Registry[Any]) -> Any:
     """The part that a name, a builder or a ready part stands for.
 
     Raises:
@@ -143,7 +143,7 @@ def build_part(argument: str, choice: Any, table: Registry[PartT]) -> PartT:
     )
 
 
-def _build_penalty(choice: Any) -> Penalty | None:
+def _build_penalty(choice: Any) -> Any:
     if choice is None or isinstance(choice, str | nn.Module) or not callable(choice):
         return choice if choice is None else build_part("penalty", choice, PENALTIES)
     try:
@@ -191,9 +191,9 @@ def build_critics(
     )
     return [
         Critic(
-            build_part("discriminator", network, DISCRIMINATORS),  # pyright: ignore[reportArgumentType]
+            build_part("discriminator", network, DISCRIMINATORS),
             build_part("adversarial", loss, ADVERSARIAL_LOSSES),
-            replay=build_part("replay", buffer, REPLAY_BUFFERS),  # pyright: ignore[reportArgumentType]
+            replay=build_part("replay", buffer, REPLAY_BUFFERS),
             augment=augmentation,
             penalty=_build_penalty(term),
             penalty_every=penalty_every,

@@ -39,7 +39,7 @@ class Averages(nn.Module):
     @property
     def networks(self) -> dict[str, nn.Module]:
         """The averaged networks by name, in ``eval()`` mode."""
-        return dict(self.average.module.items())  # pyright: ignore[reportCallIssue]
+        return dict(self.average.module.items())
 
     @torch.no_grad()
     def update(self) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import torch
 import tyro
 
+from ganparts.adversarial import MEMORY_LEVELS, memory_need
 from ganparts.cli.app import app, console, print_table
-from ganparts.cyclegan import MEMORY_LEVELS, build_cyclegan, memory_need
+from ganparts.cyclegan import build_cyclegan
 from ganparts.cyclegan.options import PresetOptions
+from ganparts.protocols import Pair
 from ganparts.training import DeviceError, Policy, PolicyOptions, available_memory, choose_policy, pick_device, versions
 
 __all__ = ["DoctorOptions", "doctor"]
@@ -30,7 +31,7 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
     """Tell what this machine can do.
 
     Device, PyTorch's kernels for it, how a training step would be computed and why, memory, and the largest batch
-    that fits. Example: ganparts doctor --preset two_objective --image-size 128
+    that fits. Example: ganparts doctor --preset two_objective --crop 128
     """
     console.print(_software())
     failure, device = None, torch.device("cpu")
@@ -52,12 +53,12 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
 
 
 def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) -> None:
-    preset, free = options.settle(), available_memory(device)
-    rows = []
+    (preset, scaled_down), free = options.settle(small=device.type == "cpu"), available_memory(device)
+    model, rows = build_cyclegan(preset), []
     for level in MEMORY_LEVELS:
         need = memory_need(
-            partial(build_cyclegan, preset),
-            size=preset.crop,
+            model,
+            lambda size: Pair(*torch.empty(2, size, 3, preset.crop, preset.crop)),
             level=level,
             device_type=device.type,
             averaged=preset.ema_decay is not None,
@@ -66,6 +67,8 @@ def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) 
         )
         rows.append((level, f"{need.at(preset.batch_size) / 2**30:.2f} GiB", str(need.largest_batch(free))))
     console.print(f"\n{free / 2**30:.1f} GiB are free. To train the preset {options.preset} at {preset.crop} px needs:")
+    if scaled_down:
+        console.print(f"(Scaled down for a CPU, as the recipe does: {'; '.join(scaled_down)}.)")
     print_table(("--memory", f"batch size {preset.batch_size}", "largest batch that fits"), rows)
 
 

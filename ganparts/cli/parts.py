@@ -16,13 +16,14 @@ import tyro
 from torch import Tensor, nn
 
 from ganparts.cli.app import Imports, app, console, import_parts, print_table
-from ganparts.cyclegan import PRESETS
 from ganparts.metrics import FEATURE_EXTRACTORS
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
     GENERATORS,
+    PENALTIES,
+    PRESETS,
     REPLAY_BUFFERS,
     Registry,
     UnknownPartError,
@@ -31,7 +32,7 @@ from ganparts.registry import (
 __all__ = ["Layer", "Size", "list_parts", "measure", "show"]
 
 NETWORKS: tuple[Registry[Any], ...] = (GENERATORS, DISCRIMINATORS)
-TABLES = (*NETWORKS, ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, REPLAY_BUFFERS, FEATURE_EXTRACTORS, PRESETS)
+TABLES = (*NETWORKS, ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, PENALTIES, REPLAY_BUFFERS, FEATURE_EXTRACTORS, PRESETS)
 SIDE = 256  # pixels of the image that operations are counted for
 
 

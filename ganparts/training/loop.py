@@ -339,6 +339,7 @@ class Loop:
             return before
         if steps is None or steps == before:
             return before
+        assert found is not None
         schedule, done = self.settings.schedule, found.step
         if steps < done or any(schedule(n, steps) != schedule(n, before) for n in _spread(min(done, before))):
             raise ValueError(

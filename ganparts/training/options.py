@@ -48,7 +48,7 @@ class RunOptions:
     on_nonfinite: Literal["rollback", "skip", "stop"] = "rollback"
     """If a loss or gradient is not finite: go back to the last checkpoint's weights, skip the step, or stop."""
     init: tuple[str, ...] = ()
-    """Trained generators to start from: folders, run folders or Hub names, in the order of the assembly's generators."""
+    """Trained generators to start from: folders, run folders or Hub names, photo to painting first."""
     imports: tuple[str, ...] = setting((), on_resume=True)
     """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
     out: Path | None = None
