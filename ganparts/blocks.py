@@ -1,4 +1,4 @@
-"""What generators and discriminators are built from: normalisation, padding, upsampling, initialisation.
+"""What generators and discriminators are built from: normalisation, padding, resizing, initialisation.
 
 Deviations from ``torch.nn``: :class:`InstanceNorm2d` keeps a channels-last layout and copes with a 1x1 map, which
 PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA where that is asked for.
@@ -6,15 +6,19 @@ PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = [
+    "BlurDownsample",
+    "BlurUpsample",
+    "Init",
     "InstanceNorm2d",
     "Norm",
     "Padding",
@@ -38,6 +42,7 @@ Norm = Literal["instance", "instance_affine", "batch", "group", "none"] | Callab
 
 Padding = Literal["reflect", "replicate", "zero"]
 Upsample = Literal["transposed", "resize_conv"]
+Init = Literal["normal", "xavier"]
 
 
 def instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -84,15 +89,16 @@ class ReflectionPad2d(nn.ReflectionPad2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.is_cuda and torch.are_deterministic_algorithms_enabled():
-            return _mirror_margins(_mirror_margins(input, self.padding[0], 3), self.padding[2], 2)
+            left, right, top, bottom = self.padding
+            return _mirror_margins(_mirror_margins(input, left, right, 3), top, bottom, 2)
         return super().forward(input)
 
 
-def _mirror_margins(images: Tensor, margin: int, axis: int) -> Tensor:
+def _mirror_margins(images: Tensor, before: int, after: int, axis: int) -> Tensor:
     size = images.shape[axis]
-    before = images.narrow(axis, 1, margin).flip(axis)
-    after = images.narrow(axis, size - 1 - margin, margin).flip(axis)
-    return torch.cat([before, images, after], axis)
+    first = images.narrow(axis, 1, before).flip(axis)
+    last = images.narrow(axis, size - 1 - after, after).flip(axis)
+    return torch.cat([first, images, last], axis)
 
 
 def _group_norm(channels: int) -> nn.Module:
@@ -121,9 +127,10 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
 def images_are_independent(norm: Norm) -> bool:
     """Whether a network with this norm keeps the images of a batch apart in training.
 
-    Batch norm does not. A norm given as a function is not known, so the answer is False.
+    Batch norm does not. A norm given as a function is not known, so the answer is False; ours for Keras is an
+    exception.
     """
-    return norm in ("instance", "instance_affine", "group", "none")
+    return norm in ("instance", "instance_affine", "group", "none", keras_instance_norm)
 
 
 def normalized(conv: nn.Conv2d | nn.ConvTranspose2d, norm: Norm | None) -> list[nn.Module]:
@@ -178,16 +185,71 @@ def upsampling(
     return normalized(conv, norm)
 
 
-def init_weights(module: nn.Module) -> None:
+class BlurDownsample(nn.Module):
+    """Blurs, then keeps every second pixel (Zhang 2019, arXiv 1904.11486): [B, C, H, W] to half the size, rounded up.
+
+    The filter is [1, 2, 1] x [1, 2, 1] / 16 on reflected borders. It is the buffer ``filt`` [C, 1, 3, 3], as in
+    published checkpoints. Height and width must be at least 2.
+    """
+
+    filt: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.pad = ReflectionPad2d(1)
+        self.register_buffer("filt", _blur_filter((1.0, 2.0, 1.0), channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.conv2d(self.pad(features), self.filt, stride=2, groups=self.filt.shape[0])
+
+
+class BlurUpsample(nn.Module):
+    """Doubles height and width, then blurs (Zhang 2019, arXiv 1904.11486): [B, C, H, W] to [B, C, 2H, 2W].
+
+    The filter is [1, 3, 3, 1] x [1, 3, 3, 1] / 16 on replicated borders, which is bilinear interpolation. It is the
+    buffer ``filt`` [C, 1, 4, 4], as in published checkpoints.
+    """
+
+    filt: Tensor
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.pad = nn.ReplicationPad2d(1)
+        self.register_buffer("filt", 4 * _blur_filter((1.0, 3.0, 3.0, 1.0), channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        # CUT pads its transposed convolution by 2 and cuts off the outermost pixels: the same as padding by 3.
+        return F.conv_transpose2d(self.pad(features), self.filt, stride=2, padding=3, groups=self.filt.shape[0])
+
+
+def _blur_filter(taps: Sequence[float], channels: int) -> Tensor:
+    line = torch.tensor(taps)
+    square = line[:, None] * line
+    return (square / square.sum()).repeat(channels, 1, 1, 1)
+
+
+def init_weights(module: nn.Module, init: Init = "normal") -> None:
     """Initialise one layer as the reference implementation does, for ``network.apply(init_weights)``.
 
-    Convolutions N(0, 0.02) with zero bias; batch norm's scale N(1, 0.02). On the meta device there is nothing to fill.
+    Convolutions have zero bias; batch norm's scale is N(1, 0.02). On the meta device there is nothing to fill.
+
+    Args:
+        module: of any kind; layers without such weights stay as they are.
+        init: of convolutions: ``"normal"`` is CycleGAN's N(0, 0.02), ``"xavier"`` is CUT's Xavier normal
+            (Glorot and Bengio 2010) with gain 0.02.
+
+    Raises:
+        ValueError: an unknown ``init``.
     """
+    _one_of("init", init, ("normal", "xavier"))
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.is_meta:  # for meta PyTorch would import its compiler, to do nothing
         return
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
+        if init == "xavier":
+            nn.init.xavier_normal_(module.weight, 0.02)
+        else:
+            nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):

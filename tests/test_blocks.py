@@ -77,6 +77,34 @@ def test_padding_of_mirrored_slices_is_reflection(margin: int, monkeypatch: pyte
     torch.testing.assert_close(got, wanted)
 
 
+def test_padding_of_mirrored_slices_takes_each_margin(monkeypatch: pytest.MonkeyPatch):
+    images = torch.randn(2, 3, 5, 7)
+    pads = [ReflectionPad2d(margins) for margins in ((1, 2, 3, 4), (0, 1, 0, 0), (2, 0, 0, 3))]
+    expected = [pad(images) for pad in pads]
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(nn.functional, "pad", None)
+    assert all(torch.equal(pad(images), whole) for pad, whole in zip(pads, expected, strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_norms_gradient_is_right_whatever_the_layout_of_what_comes_back(batch: int, affine: bool):
+    """PyTorch's own is wrong on the CPU for one image whose gradient is laid out channels last."""
+    images = torch.randn(batch, 3, 4, 5, dtype=torch.float64)
+    norm = InstanceNorm2d(3, affine=affine).double()
+    upstream = torch.randn(batch, 4, 5, 3, dtype=torch.float64)  # of what permute(0, 2, 3, 1) gives
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = images.contiguous(memory_format=layout).detach().requires_grad_()
+        (norm(x).permute(0, 2, 3, 1) * upstream).sum().backward()
+        mean, variance = images.mean((2, 3), keepdim=True), images.var((2, 3), correction=0, keepdim=True)
+        normalised = (images - mean) / (variance + 1e-5).sqrt()
+        g = upstream.permute(0, 3, 1, 2)
+        along = (g * normalised).mean((2, 3), keepdim=True)
+        expected = (g - g.mean((2, 3), keepdim=True) - normalised * along) / (variance + 1e-5).sqrt()
+        torch.testing.assert_close(x.grad, expected)
+
+
 def test_initialising_leaves_what_is_no_convolution_alone():
     class Scaled(nn.Module):
         weight = 0.5
