@@ -18,7 +18,7 @@ Recording a step raises an error that names what breaks these rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ __all__ = [
     "Augment",
     "ConsistencyLoss",
     "Discriminator",
+    "FeatureGenerator",
     "Generator",
     "Pair",
     "Penalty",
@@ -61,6 +62,35 @@ class Generator(Protocol):
     def forward(self, images: Tensor, /) -> Tensor: ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
+
+
+class FeatureGenerator(Generator, Protocol):
+    """A generator that also gives what its layers compute, for losses between features (PatchNCE, for example).
+
+    Layers have numbers from 0 on; the input of layer 0 is the image. A feature is a layer's output [B, C, H', W'].
+    Nothing that runs later changes it, and gradients flow through it.
+
+    Optional method: ``prepare_features(layers)``. Call it once, before the optimizers are made, if training uses the
+    features of these layers. It makes parameters trainable that matter to the features but not to the output, such
+    as the bias of a convolution before an instance norm.
+    """
+
+    @property
+    def nce_layers(self) -> tuple[int, ...]:
+        """The layers that a contrastive loss compares unless it is told otherwise."""
+        ...
+
+    def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """The outputs of these layers, one for each number given. No layer after the last of them is computed."""
+        ...
+
+    def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """``forward`` and ``features`` in one pass."""
+        ...
+
+    def feature_channels(self, layers: Sequence[int]) -> list[int]:
+        """The number of channels of each of these features, without computing any."""
+        ...
 
 
 class Discriminator(Protocol):

@@ -46,7 +46,9 @@ def test_every_generator_is_exported(tmp_path: Path, name: str):
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
 
 
-@pytest.mark.parametrize(("name", "options"), [("resnet6", {"upsample": "resize_conv"}), ("unet128", {})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("resnet6", {"upsample": "resize_conv"}), ("resnet6_antialias", {}), ("unet128", {})]
+)
 def test_a_program_of_pytorch_needs_no_code_of_ours(tmp_path: Path, name: str, options: dict[str, object]):
     network = generator(name, **options)
     assert export_generator(network, tmp_path / "x.pt2") <= 1e-4

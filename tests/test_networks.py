@@ -10,8 +10,8 @@ from torch import nn
 
 from ganparts import DISCRIMINATORS, GENERATORS
 from ganparts.blocks import InstanceNorm2d
-from ganparts.discriminators import PatchGAN
-from ganparts.generators import AttentionGate, ResNetGenerator, UNetGenerator
+from ganparts.discriminators import PatchGAN, PixelDiscriminator
+from ganparts.generators import AntialiasedResNetGenerator, AttentionGate, ResNetGenerator, UNetGenerator
 
 PARAMETERS = {
     "resnet9": 11_378_179,
@@ -92,7 +92,9 @@ def test_networks_initialise_themselves_as_the_reference(table):
         network = table.create(name, width=16)
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.weight.numel() > 5000:
-                assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1), name
+                fans = (layer.in_channels + layer.out_channels) * layer.weight[0, 0].numel()
+                std = 0.02 * (2 / fans) ** 0.5 if name.endswith("antialias") else 0.02  # CUT's is Xavier's
+                assert layer.weight.std().item() == pytest.approx(std, rel=0.1), name
                 assert layer.bias is None or not layer.bias.any()
 
 
@@ -110,6 +112,33 @@ def test_norm_is_an_option(norm):
         wanted = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm, "none": nn.Identity}.get(norm, InstanceNorm2d)
         assert wanted in kinds
     assert ResNetGenerator(width=4, norm="batch").model[1].bias is None
+
+
+@pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
+def test_networks_that_say_so_keep_the_images_of_a_batch_apart(name: str):
+    table = GENERATORS if name in GENERATORS else DISCRIMINATORS
+    network = table.create(name, width=2)
+    assert isinstance(network.images_are_independent, bool)
+    side = max(64, getattr(network, "size_multiple", 1))
+    images = (torch.rand(2, 3, side, side) * 2 - 1).requires_grad_()
+    outputs = network.train()(images)
+    sum(o[0].square().sum() for o in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
+    assert images.grad[0].any()
+    if network.images_are_independent:
+        assert not images.grad[1].any()
+
+
+def test_keras_networks_keep_the_images_of_a_batch_apart():
+    for name in ("keras_patchgan", "two_objective"):
+        assert DISCRIMINATORS.create(name, width=2).images_are_independent is True
+    assert GENERATORS.create("keras_unet256", width=2).images_are_independent is True
+
+
+def test_networks_of_batch_norm_or_an_unknown_norm_do_not_say_so():
+    for norm in ("batch", nn.BatchNorm2d):
+        for kind in (ResNetGenerator, AntialiasedResNetGenerator, UNetGenerator, PatchGAN, PixelDiscriminator):
+            assert kind(width=2, norm=norm).images_are_independent is False
+            assert kind(width=2, norm="group").images_are_independent is True
 
 
 def test_unknown_options_are_refused_by_name():

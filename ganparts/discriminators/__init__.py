@@ -1,6 +1,14 @@
 """Discriminators: modules that map images to logits [B, objectives, H', W'], or to a tuple of such maps."""
 
-from ganparts.discriminators.patchgan import PatchGAN, keras_patchgan, patchgan, two_objective
+from ganparts.discriminators.patchgan import PatchGAN, keras_patchgan, patchgan, patchgan_antialias, two_objective
 from ganparts.discriminators.pixel import PixelDiscriminator, pixel
 
-__all__ = ["PatchGAN", "PixelDiscriminator", "keras_patchgan", "patchgan", "pixel", "two_objective"]
+__all__ = [
+    "PatchGAN",
+    "PixelDiscriminator",
+    "keras_patchgan",
+    "patchgan",
+    "patchgan_antialias",
+    "pixel",
+    "two_objective",
+]

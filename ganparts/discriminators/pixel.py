@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganparts.blocks import Norm, check_images, init_weights, normalized
+from ganparts.blocks import Norm, check_images, images_are_independent, init_weights, normalized
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
@@ -28,6 +28,7 @@ class PixelDiscriminator(PretrainedModule):
     def __init__(self, in_channels: int = 3, *, width: int = 64, objectives: int = 1, norm: Norm = "instance"):
         super().__init__()
         self.in_channels = in_channels
+        self.images_are_independent = images_are_independent(norm)
         self.net = nn.Sequential(
             nn.Conv2d(in_channels, width, 1),
             nn.LeakyReLU(0.2),

@@ -2,9 +2,11 @@
 
 from ganparts.generators.keras_unet import KerasUNetGenerator, keras_unet256
 from ganparts.generators.resnet import ResidualBlock, ResNetGenerator, resnet6, resnet9
+from ganparts.generators.resnet_antialias import AntialiasedResNetGenerator, resnet6_antialias, resnet9_antialias
 from ganparts.generators.unet import AttentionGate, UNetGenerator, attention_unet256, unet128, unet256
 
 __all__ = [
+    "AntialiasedResNetGenerator",
     "AttentionGate",
     "KerasUNetGenerator",
     "ResNetGenerator",
@@ -13,7 +15,9 @@ __all__ = [
     "attention_unet256",
     "keras_unet256",
     "resnet6",
+    "resnet6_antialias",
     "resnet9",
+    "resnet9_antialias",
     "unet128",
     "unet256",
 ]

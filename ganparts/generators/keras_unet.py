@@ -35,6 +35,7 @@ class KerasUNetGenerator(PretrainedModule):
     def __init__(self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, dropout: float = 0.5):
         super().__init__()
         self.in_channels = in_channels
+        self.images_are_independent = True  # instance norms alone
         widths = [width * min(2**level, 8) for level in range(8)]
 
         def down(level: int) -> nn.Module:

@@ -5,11 +5,24 @@ Layer for layer the reference implementation's, with its state-dict keys, so tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ganparts.blocks import Norm, Padding, Upsample, check_images, init_weights, normalized, padded_conv, upsampling
+from ganparts.blocks import (
+    Norm,
+    Padding,
+    Upsample,
+    check_images,
+    images_are_independent,
+    init_weights,
+    normalized,
+    padded_conv,
+    upsampling,
+)
+from ganparts.generators.features import feature_channels, run_with_features, train_biases
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
@@ -40,6 +53,9 @@ class ResNetGenerator(PretrainedModule):
     """Down by 4, residual blocks, up by 4, tanh: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
     H and W must be multiples of 4, and at least 8.
+
+    It is a :class:`~ganparts.protocols.FeatureGenerator`. ``nce_layers`` are the padded image, the two convolutions of
+    stride 2, and the first and the fifth residual block: 0, 4, 7, 10 and 14.
 
     Args:
         in_channels: channels of the input image.
@@ -74,6 +90,8 @@ class ResNetGenerator(PretrainedModule):
     ):
         super().__init__()
         self.in_channels = in_channels
+        self.images_are_independent = images_are_independent(norm)
+        self.nce_layers = (0, 4, 7, *range(10, 10 + min(blocks, 5), 4))
 
         layers = [*padded_conv(in_channels, width, 7, "reflect", norm), nn.ReLU(inplace=True)]
         for channels in (width, 2 * width):
@@ -88,6 +106,24 @@ class ResNetGenerator(PretrainedModule):
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
         return self.model(images)
+
+    def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """The outputs of these layers of ``model``, each [B, C, H', W'], computed no further than the last of them."""
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        return run_with_features(self.model, images, layers, stop=True)[1]
+
+    def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """``forward`` and ``features`` in one pass."""
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        return run_with_features(self.model, images, layers)
+
+    def feature_channels(self, layers: Sequence[int]) -> list[int]:
+        """The number of channels of each of these features."""
+        return feature_channels(self.model, self.in_channels, layers)
+
+    def prepare_features(self, layers: Sequence[int]) -> None:
+        """Make the biases of these layers trainable; see :class:`~ganparts.protocols.FeatureGenerator`."""
+        train_biases(self.model, layers)
 
 
 @GENERATORS.register("resnet9")

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganparts.blocks import Norm, Upsample, check_images, init_weights, normalized, upsampling
+from ganparts.blocks import (
+    Norm,
+    Upsample,
+    check_images,
+    images_are_independent,
+    init_weights,
+    normalized,
+    upsampling,
+)
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
@@ -111,6 +119,7 @@ class UNetGenerator(PretrainedModule):
     ):
         super().__init__()
         self.in_channels = in_channels
+        self.images_are_independent = images_are_independent(norm)
         if levels < 2:
             raise ValueError(f"levels={levels}: a U-Net has at least 2")
         if levels > 16:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ganparts import ADVERSARIAL_LOSSES, DISCRIMINATORS, GENERATORS, REPLAY_BUFFERS
+from ganparts.generators import AntialiasedResNetGenerator, ResNetGenerator, UNetGenerator
+from ganparts.protocols import FeatureGenerator
 
 
 class Good(nn.Module):
@@ -64,3 +66,8 @@ ADVERSARIAL_LOSSES.register("module")(Good)  # pyright: ignore[reportArgumentTyp
 @GENERATORS.register("number")  # pyright: ignore[reportArgumentType]
 def number() -> int:
     return 1
+
+
+plain: FeatureGenerator = ResNetGenerator()
+antialiased: FeatureGenerator = AntialiasedResNetGenerator()
+unet: FeatureGenerator = UNetGenerator()  # pyright: ignore[reportAssignmentType]
