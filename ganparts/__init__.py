@@ -3,7 +3,9 @@
 from ganparts import adversarial, augment, backbones, data, discriminators, generators, interchange, losses, replay
 from ganparts._version import __version__
 from ganparts.adversarial import make_optimizers, train_step
+from ganparts.cut import CUT, build_cut
 from ganparts.cyclegan import CycleGAN, LossWeights, Translation, build_cyclegan
+from ganparts.pix2pix import Pix2Pix, build_pix2pix
 from ganparts.pretrained import from_pretrained, push_to_hub, save_pretrained
 from ganparts.protocols import Pair
 from ganparts.registry import (
@@ -21,6 +23,7 @@ __all__ = [
     "ADVERSARIAL_LOSSES",
     "BACKBONES",
     "CONSISTENCY_LOSSES",
+    "CUT",
     "DISCRIMINATORS",
     "GENERATORS",
     "PENALTIES",
@@ -29,12 +32,15 @@ __all__ = [
     "CycleGAN",
     "LossWeights",
     "Pair",
+    "Pix2Pix",
     "Translation",
     "__version__",
     "adversarial",
     "augment",
     "backbones",
+    "build_cut",
     "build_cyclegan",
+    "build_pix2pix",
     "data",
     "discriminators",
     "from_pretrained",

@@ -130,24 +130,13 @@ class Registry(Mapping[str, Callable[..., PartT]]):
             vars(part)["built_from"] = (self.kind, name, options)
         return part
 
-    def builder(
-        self, choice: str | Callable[[], PartT], *, wished: Mapping[str, Any], given: Mapping[str, Any]
-    ) -> Callable[[], PartT]:
-        """A builder without arguments, as ``build_cyclegan`` takes them, for a part called by its name.
-
-        Args:
-            choice: the name; a builder is returned as it is, since its options are its own.
-            wished: options that are used if the part has them.
-            given: options that the part must have; they come before those wished.
-
-        Raises:
-            UnknownPartError: there is no such name.
-        """
-        if not isinstance(choice, str):
-            return choice
-        known = self.options(choice)
-        taken = {option: value for option, value in wished.items() if option in known}
-        return partial(self.create, choice, **(taken | dict(given)))
+    def named(self, choice: object) -> tuple[str, dict[str, Any]] | None:
+        """Name and options of a choice: a registered name, or ``partial(table.create, name, ...)``; else None."""
+        if isinstance(choice, str):
+            return choice, {}
+        if isinstance(choice, partial) and choice.func == self.create and len(choice.args) == 1:
+            return choice.args[0], dict(choice.keywords)
+        return None
 
     def _known(self, name: str) -> str:
         if name not in self._builders:

@@ -54,9 +54,8 @@ def train(config: Config) -> None:
         domains.a, domains.b, seed=config.seed, resize=preset.resize, crop=preset.crop, flip=preset.flip
     )
     photos = domains.photos()
-    painted = min(
-        len(photos), config.paint if config.paint is not None else len(photos) if device.type == "cuda" else 256
-    )
+    most = len(photos) if device.type == "cuda" else 256
+    painted = min(len(photos), most if config.paint is None else config.paint)
 
     torch.manual_seed(config.seed)
     loop = training.Loop(

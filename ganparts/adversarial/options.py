@@ -3,26 +3,74 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import tyro
 
 from ganparts.adversarial.presets import TrainingSettings
 from ganparts.augment import DiffAugment
-from ganparts.registry import Registry
+from ganparts.registry import (
+    ADVERSARIAL_LOSSES,
+    CONSISTENCY_LOSSES,
+    DISCRIMINATORS,
+    GENERATORS,
+    PENALTIES,
+    PRESETS,
+    REPLAY_BUFFERS,
+    Registry,
+)
 
-__all__ = ["TrainingOptions", "chosen", "parse_augment", "parse_choice"]
+__all__ = ["Settled", "TrainingOptions", "chosen", "named", "named_preset", "parse_augment", "parse_choice"]
 
 
 def _number(default: Any, *, least: float | None = None, above: float | None = None) -> Any:
     return field(default=default, metadata={"least": least, "above": above})
 
 
+class Settled(NamedTuple):
+    """A preset with a user's choices in it.
+
+    Args:
+        preset: complete.
+        notes: what was scaled down for a CPU, in words.
+    """
+
+    preset: Any
+    notes: list[str]
+
+
+def named(table: Registry[Any], what: str) -> Any:
+    """The help of an option that names parts of a table."""
+    return tyro.conf.arg(help=f"{what}: {', '.join(table)}.", metavar="NAME")
+
+
+def named_preset(kind: type[TrainingSettings]) -> Any:
+    """The help of an option that names presets of a kind."""
+    names = ", ".join(name for name in PRESETS if isinstance(PRESETS.create(name), kind))
+    return tyro.conf.arg(help=f"Complete settings: {names}.", metavar="NAME")
+
+
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of networks and their training that every method has. None stands for the preset's value."""
+    """Options of networks and their training that every method has. None stands for the preset's value.
 
+    A comma gives the two domains different parts, a plus gives one domain several discriminators, and parentheses set
+    options: ``--discriminator "pixel,patchgan(layers=2)+pixel"``.
+    """
+
+    generator: Annotated[str | None, named(GENERATORS, "Generator")] = None
+    discriminator: Annotated[str | None, named(DISCRIMINATORS, "Discriminator")] = None
+    adversarial: Annotated[str | None, named(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
+    replay: Annotated[str | None, named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
+    penalty: Annotated[str | None, named(PENALTIES, "Penalty on discriminators, or none")] = None
+    penalty_every: int | None = _number(None, least=1)
+    """Steps between two penalties, each of which counts that many times."""
+    augment: str | None = None
+    """What is done to images before a discriminator sees them: none, diffaugment, or a pair of them."""
     width: int | None = _number(None, least=1)
     """Channels after the first convolution of each network."""
     upsample: Literal["transposed", "resize_conv"] | None = None
@@ -40,20 +88,78 @@ class TrainingOptions:
     ema_decay: float | None = _number(None, above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
 
-    def numbers(self, preset: TrainingSettings) -> dict[str, Any]:
+    def apply(
+        self,
+        preset: TrainingSettings,
+        *,
+        small: bool,
+        notes: Sequence[str] = (),
+        losses: Sequence[str] = (),
+        **changes: Any,
+    ) -> Settled:
+        """A preset with these choices in it.
+
+        Args:
+            preset: of the method.
+            small: scale down what no option chose, for a CPU: batch 1, at most 32 channels, 128 pixels where the
+                generator takes them.
+            notes: what was scaled down already.
+            losses: options of the method that name consistency losses.
+            changes: of the method's own numbers.
+
+        Raises:
+            UnknownPartError: a name that is not registered.
+            TypeError: a part without an option that was given.
+            ValueError: a text that names no parts.
+        """
+        told = list(notes)
+        if small:
+            preset = self._scaled_down(preset, told)
+        wished = {"width": 32} if small and not self.width else {}
+        given = chosen({"width": self.width})
+        tables: dict[str, tuple[Registry[Any], dict[str, Any], dict[str, Any]]] = {
+            "generator": (GENERATORS, given | chosen({"upsample": self.upsample}), wished),
+            "discriminator": (DISCRIMINATORS, given, wished),
+            "adversarial": (ADVERSARIAL_LOSSES, {}, {}),
+            "replay": (REPLAY_BUFFERS, {}, {}),
+            "penalty": (PENALTIES, {}, {}),
+            **{name: (CONSISTENCY_LOSSES, {}, {}) for name in losses},
+        }
+        parts = {
+            name: _with_options(getattr(self, name) or getattr(preset, name), table, must, may, told)
+            for name, (table, must, may) in tables.items()
+            if hasattr(preset, name)
+        }
+        if self.augment is not None:
+            parts["augment"] = parse_augment(self.augment)
+        every = chosen({"penalty_every": self.penalty_every})
+        return Settled(replace(preset, **parts, **self._numbers(preset), **every, **changes), list(dict.fromkeys(told)))
+
+    def _scaled_down(self, preset: TrainingSettings, notes: list[str]) -> TrainingSettings:
+        if self.batch_size is None and preset.batch_size > 1:
+            notes.append("batch size 1")
+        preset = replace(preset, batch_size=1)
+        if self.crop is None and self.resize is None:
+            crop = _small_crop(self.generator or getattr(preset, "generator", None))
+            if crop < preset.crop:
+                notes.append(f"{crop} pixels")
+                resize = None if preset.resize is None else round(crop * preset.resize / preset.crop)
+                preset = replace(preset, crop=crop, resize=resize)
+        return preset
+
+    def _numbers(self, preset: TrainingSettings) -> dict[str, Any]:
         """The training settings that these options change.
 
-        ``crop`` without ``resize`` cuts from images at the preset's size; the preset's size is raised to the crop
-        if it is smaller.
+        ``crop`` alone cuts from images of the preset's size, which is raised to the crop if it is smaller; ``resize``
+        alone lowers the preset's crop to it if need be.
         """
         names = ("learning_rate", "discriminator_learning_rate", "ema_decay", "batch_size", "crop")
         numbers = chosen({name: getattr(self, name) for name in names})
         resize = preset.resize if self.resize is None else None if self.resize == "none" else self.resize
-        crop = numbers.get("crop", preset.crop)
         if self.crop is None and isinstance(self.resize, int):
-            numbers["crop"] = crop = min(crop, self.resize)
+            numbers["crop"] = min(preset.crop, self.resize)
         if self.resize is None and resize is not None:
-            resize = max(resize, crop)
+            resize = max(resize, numbers.get("crop", preset.crop))
         return numbers | {"resize": resize}
 
 
@@ -63,7 +169,12 @@ def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_choice(
-    text: str, table: Registry[Any], *, given: Mapping[str, Any] = {}, wished: Mapping[str, Any] = {}
+    text: str,
+    table: Registry[Any],
+    *,
+    given: Mapping[str, Any] = {},
+    wished: Mapping[str, Any] = {},
+    notes: list[str] | None = None,
 ) -> Any:
     """Parts as a command line names them.
 
@@ -76,6 +187,7 @@ def parse_choice(
         table: of the parts.
         given: options that every part must take; those in parentheses come before them.
         wished: upper limits of numbers, for parts that have such options and larger defaults.
+        notes: is told of each limit that was applied.
 
     Raises:
         UnknownPartError: a name that is not registered.
@@ -88,13 +200,7 @@ def parse_choice(
         if word == "none" and word not in table:
             return None
         name, options = _split_options(word, table.kind)
-        known = table.options(name)
-        taken = {option: value for option, value in wished.items() if option in known and known[option].default > value}
-        builder = partial(table.create, name, **(taken | dict(given) | options))
-        unknown = [option for option in options | dict(given) if option not in known]
-        if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-            table.create(name, **{unknown[0]: None})  # raises, and names what there is
-        return builder if taken or given or options else name
+        return _builder(name, options, table, given, wished, [] if notes is None else notes)
 
     def domain(words: str) -> Any:
         parts = [one(word) for word in _split(words, "+")]
@@ -140,3 +246,46 @@ def _split_options(word: str, kind: str) -> tuple[str, dict[str, Any]]:
         return name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
         raise ValueError(f"{word!r} is no {kind} with options: write it as name(option=value, option='text')") from None
+
+
+def _builder(
+    name: str,
+    options: dict[str, Any],
+    table: Registry[Any],
+    given: Mapping[str, Any],
+    wished: Mapping[str, Any],
+    notes: list[str],
+) -> Any:
+    """The name, or a builder of it with the options that it must take, and those wished that lower a default."""
+    known = table.options(name)
+    lowered = {o: v for o, v in wished.items() if o in known and o not in {**given, **options} and known[o].default > v}
+    notes.extend(f"{option} {value} of {name}" for option, value in lowered.items())
+    unknown = [option for option in {**options, **given} if option not in known]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        table.create(name, **{unknown[0]: None})  # raises, and names what there is
+    whole = {**lowered, **given, **options}
+    return partial(table.create, name, **whole) if whole else name
+
+
+def _with_options(
+    choice: Any, table: Registry[Any], given: dict[str, Any], wished: dict[str, Any], notes: list[str]
+) -> Any:
+    """A preset's or a user's choice with options in it; other builders and modules have their own."""
+    if isinstance(choice, tuple):
+        return tuple(_with_options(each, table, given, wished, notes) for each in choice)
+    if isinstance(choice, list):
+        return [_with_options(each, table, given, wished, notes) for each in choice]
+    if isinstance(choice, str):
+        return parse_choice(choice, table, given=given, wished=wished, notes=notes)
+    named = table.named(choice)
+    return choice if named is None else _builder(*named, table, given, wished, notes)
+
+
+def _small_crop(generator: Any) -> int:
+    """128 pixels, or the least that a generator takes."""
+    first = parse_choice(generator, GENERATORS) if isinstance(generator, str) else generator
+    first = first[0] if isinstance(first, tuple) else first
+    with torch.device("meta"):
+        network = GENERATORS.create(first) if isinstance(first, str) else first()
+    multiple = getattr(network, "size_multiple", 1)
+    return 128 if 128 % multiple == 0 else multiple

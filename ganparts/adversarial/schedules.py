@@ -36,6 +36,10 @@ class ConstantThenLinear:
     def epochs(self) -> int:
         return self.constant + self.decay
 
+    def decay_begins(self, total_steps: int) -> int:
+        """The first step whose factor is below 1."""
+        return -(-self.constant * total_steps // self.epochs)
+
     def __call__(self, step: int, total_steps: int) -> float:
         epoch = _epoch(step, total_steps, self.epochs)
         return 1.0 - max(0, epoch - self.constant) / (self.decay + 1)

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
-from ganparts.data import Images, resize, to_bytes, to_unit_range
+from ganparts.data import resize, to_bytes, to_unit_range
 
 __all__ = ["fetch_later", "paint_grid", "sample_photos", "save_grid"]
 
 
-def sample_photos(images: Images, *, count: int, size: int) -> Tensor:
+def sample_photos(images: Sequence[Tensor], *, count: int, size: int) -> Tensor:
     """``count`` images, evenly spread, their middle squares resized to ``size`` (bicubic).
 
     Returns:

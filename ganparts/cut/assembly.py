@@ -1,0 +1,230 @@
+"""CUT and FastCUT (Park et al. 2020, arXiv 2007.15651): one direction, whose content a contrastive loss keeps.
+
+:func:`build_cut` assembles one from a preset and overrides; :class:`CUT` holds the parts. The parts, the losses and the
+order of the updates are the published implementation's; a replay buffer, a penalty or several critics are options that
+it does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.adversarial import (
+    Critic,
+    Optimizers,
+    build_critics,
+    build_part,
+    critic_parts,
+    preset_named,
+    refuse_shared,
+)
+from ganparts.cut.presets import CUTPreset
+from ganparts.cut.step import train_cut
+from ganparts.losses import PatchProjector, draw_positions
+from ganparts.protocols import Pair
+from ganparts.registry import GENERATORS
+
+__all__ = ["CUT", "build_cut"]
+
+
+class CUT(nn.Module):
+    """The parts of a CUT: a generator from source to target, critics of the target domain, and a projector of patches.
+
+    Args:
+        generator: gives features (:class:`~ganparts.protocols.FeatureGenerator`).
+        critics: of the target domain, one or more.
+        nce_weight: factor on the contrastive loss.
+        nce_identity: whether target images are compared with their translations too; both terms then count half.
+        flip_equivariance: mirror the source with probability 1/2, and its features back.
+        layers: whose features are compared; None for the generator's ``nce_layers``.
+        patches: to compare in each layer.
+        projector_width: channels of the projected patches.
+        temperature: similarities are divided by it.
+
+    Raises:
+        TypeError: a generator that gives no features.
+        ValueError: the same trained module in two places.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        critics: Sequence[Critic],
+        nce_weight: float = 1.0,
+        nce_identity: bool = True,
+        flip_equivariance: bool = False,
+        layers: Sequence[int] | None = None,
+        patches: int = 256,
+        projector_width: int = 256,
+        temperature: float = 0.07,
+    ):
+        super().__init__()
+        if not (hasattr(generator, "features") and hasattr(generator, "feature_channels")):
+            giving = ", ".join(GENERATORS.names("resnet*"))
+            raise TypeError(
+                f"CUT compares features of its generator, and a {type(generator).__name__} gives none (it has no "
+                f"methods features and feature_channels): take one that does, such as {giving}"
+            )
+        self.generator: Any = generator
+        self.critics = nn.ModuleList(critics)
+        self.layers = tuple(self.generator.nce_layers if layers is None else layers)
+        if hasattr(generator, "prepare_features"):
+            self.generator.prepare_features(self.layers)
+        self.projector = PatchProjector(self.generator.feature_channels(self.layers), width=projector_width)
+        self.nce_weight, self.nce_identity, self.flip_equivariance = nce_weight, nce_identity, flip_equivariance
+        self.patches, self.temperature = patches, temperature
+        refuse_shared(self.parts())
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """The discriminator of the target domain; the list of them if there are several (see ``critics``)."""
+        networks = [critic.discriminator for critic in self.all_critics()]
+        return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+
+    def all_critics(self) -> list[Critic]:
+        """The critics of the target domain."""
+        return [critic for critic in self.critics if isinstance(critic, Critic)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate images of the source domain."""
+        return self.generator(images)
+
+    def draw_flip(self, images: Tensor) -> Tensor:
+        """Whether this step's images are mirrored, a boolean scalar on their device."""
+        return torch.rand((), device=images.device) < 0.5
+
+    def draw_positions(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Random positions of the patches that are compared, for each layer."""
+        return draw_positions(features, patches=self.patches)
+
+    def networks(self) -> dict[str, dict[str, nn.Module]]:
+        """The trained networks: ``generators``, ``discriminators``, ``projectors``."""
+        discriminators = {
+            name: part
+            for name, part in critic_parts("", self.all_critics()).items()
+            if name.startswith("discriminator") and isinstance(part, nn.Module)
+        }
+        return {
+            "generators": self.stages(),
+            "discriminators": discriminators,
+            "projectors": {"projector": self.projector},
+        }
+
+    def stages(self) -> dict[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.generator}
+
+    def parts(self) -> dict[str, object]:
+        """Every part by name."""
+        return self.stages() | critic_parts("", self.all_critics()) | {"projector": self.projector}
+
+    def phase(self, step: int) -> Hashable:
+        """Which penalties are due at a step, counted from 0."""
+        return tuple(critic.penalty_factor(step) for critic in self.all_critics())
+
+    def train_step(
+        self,
+        batch: Pair,
+        optimizers: Optimizers,
+        *,
+        step: int | None = None,
+        low_memory: bool = False,
+        side_stream: torch.cuda.Stream | None = None,
+    ) -> dict[str, Tensor]:
+        """See :func:`ganparts.train_step`; ``side_stream`` has no effect, since the discriminators come first.
+
+        Returns:
+            ``gan`` (the generator's adversarial loss), ``nce``, ``nce_identity`` (if that term is used; each counts
+            half then), ``disc`` (the mean of the real and the fake term), and ``penalty`` where one is due. Of several
+            critics there is the sum, and each one: ``disc``, ``disc_0``, ``disc_1``.
+        """
+        return train_cut(self, batch, optimizers, step=step, low_memory=low_memory)
+
+
+class _Unset:
+    """The preset's choice stands."""
+
+    def __repr__(self) -> str:
+        return "the preset's"
+
+
+_UNSET: Final[Any] = _Unset()
+
+
+def build_cut(
+    preset: str | CUTPreset = "cut",
+    *,
+    generator: Any = _UNSET,
+    discriminator: Any = _UNSET,
+    adversarial: Any = _UNSET,
+    replay: Any = _UNSET,
+    augment: Any = _UNSET,
+    penalty: Any = _UNSET,
+    penalty_every: int = _UNSET,
+    nce_weight: float = _UNSET,
+    nce_identity: bool = _UNSET,
+    flip_equivariance: bool = _UNSET,
+    layers: Sequence[int] | None = _UNSET,
+    patches: int = _UNSET,
+    projector_width: int = _UNSET,
+    temperature: float = _UNSET,
+) -> CUT:
+    """Assemble a :class:`CUT` from a preset, with any part or number chosen anew.
+
+    A part is a registered name, a builder without arguments, or a ready module. A list of discriminators makes
+    several critics; what belongs to a discriminator may be a list of the same length.
+
+    Args:
+        preset: ``"cut"``, ``"fastcut"``, or a :class:`CUTPreset`.
+        generator: of ``GENERATORS``; it must give features, as the ResNets do.
+        discriminator: of ``DISCRIMINATORS``.
+        adversarial: of ``ADVERSARIAL_LOSSES``.
+        replay: of ``REPLAY_BUFFERS``.
+        augment: a function of images, or None.
+        penalty: of ``PENALTIES``, or None.
+        penalty_every: steps between two penalties.
+        nce_weight: as for :class:`CUT`, like all that follow.
+        nce_identity: whether the identity term is used.
+        flip_equivariance: whether the source is mirrored at random.
+        layers: whose features are compared.
+        patches: to compare in each layer.
+        projector_width: channels of the projected patches.
+        temperature: similarities are divided by it.
+
+    Raises:
+        UnknownPartError: a name that is not registered; it is a KeyError.
+        TypeError: a part of the wrong kind, or a preset of another method.
+        ValueError: the same trained module in two places.
+    """
+    parts = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "adversarial": adversarial,
+        "replay": replay,
+        "augment": augment,
+        "penalty": penalty,
+        "penalty_every": penalty_every,
+    }
+    numbers = {
+        "nce_weight": nce_weight,
+        "nce_identity": nce_identity,
+        "flip_equivariance": flip_equivariance,
+        "layers": layers,
+        "patches": patches,
+        "projector_width": projector_width,
+        "temperature": temperature,
+    }
+    overrides = {name: value for name, value in (parts | numbers).items() if value is not _UNSET}
+    chosen = replace(preset_named(preset, CUTPreset, "build_cut"), **overrides)
+    of_critics = {name: getattr(chosen, name) for name in parts if name != "generator"}
+    return CUT(
+        generator=build_part("generator", chosen.generator, GENERATORS),
+        critics=build_critics("", **of_critics),
+        **{name: getattr(chosen, name) for name in numbers},
+    )

@@ -1,0 +1,72 @@
+"""Presets of CUT: ``cut`` and ``fastcut`` as published (Park et al. 2020, arXiv 2007.15651)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ganparts.adversarial import ConstantThenLinear, TrainingSettings
+from ganparts.registry import PRESETS
+
+__all__ = ["CUTPreset", "cut", "fastcut"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CUTPreset(TrainingSettings):
+    """Everything that defines a way of training a CUT: parts, weights, optimizer, schedule, data.
+
+    The parts are chosen as in :func:`ganparts.build_cut`; all numbers are keyword arguments of
+    :class:`~ganparts.adversarial.TrainingSettings`.
+
+    Args:
+        generator: translates the source domain to the target domain; it must give features.
+        discriminator: judges images of the target domain; a list for several.
+        adversarial: how each discriminator is trained.
+        replay: what a discriminator sees of the generated images.
+        augment: acts on what a discriminator sees.
+        penalty: added to a discriminator's loss.
+        penalty_every: steps between two penalties.
+        nce_weight: factor on the contrastive loss; the mean over layers and patches.
+        nce_identity: also compare target images with what the generator makes of them; both terms then count half.
+        flip_equivariance: mirror the source with probability 1/2, and its features back.
+        layers: whose features are compared; None for the generator's ``nce_layers``.
+        patches: to compare in each layer.
+        projector_width: channels of the projected patches.
+        temperature: similarities are divided by it.
+        jitter: whether images are cropped at random from a larger size; ``"constant"``: only while the learning rate
+            is constant, as published. In the decay they are resized to the crop.
+    """
+
+    generator: Any = "resnet9_antialias"
+    discriminator: Any = "patchgan_antialias"
+    adversarial: Any = "lsgan"
+    replay: Any = "none"
+    augment: Any = None
+    penalty: Any = None
+    penalty_every: int = 1
+    nce_weight: float = 1.0
+    nce_identity: bool = True
+    flip_equivariance: bool = False
+    layers: tuple[int, ...] | None = None
+    patches: int = 256
+    projector_width: int = 256
+    temperature: float = 0.07
+    jitter: str = "constant"
+
+
+@PRESETS.register("cut")
+def cut() -> CUTPreset:
+    """CUT: contrastive weight 1 with the identity term, 200 + 200 epochs."""
+    return CUTPreset(schedule=ConstantThenLinear(200, 200), epochs=400)
+
+
+@PRESETS.register("fastcut")
+def fastcut() -> CUTPreset:
+    """FastCUT: contrastive weight 10, no identity term, flip equivariance, 150 + 50 epochs."""
+    return CUTPreset(
+        nce_weight=10.0,
+        nce_identity=False,
+        flip_equivariance=True,
+        schedule=ConstantThenLinear(150, 50),
+        epochs=200,
+    )

@@ -1,0 +1,204 @@
+"""pix2pix (Isola et al. 2017, arXiv 1611.07004): translation learned from aligned pairs.
+
+:func:`build_pix2pix` assembles one from a preset and overrides; :class:`Pix2Pix` holds the parts. Settings and the
+order of the updates are the reference implementation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from ganparts.adversarial import (
+    Critic,
+    Optimizers,
+    build_critics,
+    build_part,
+    critic_parts,
+    preset_named,
+    refuse_shared,
+)
+from ganparts.pix2pix.presets import Pix2PixPreset
+from ganparts.pix2pix.step import train_pix2pix
+from ganparts.protocols import ConsistencyLoss, Pair
+from ganparts.registry import CONSISTENCY_LOSSES, DISCRIMINATORS, GENERATORS
+
+__all__ = ["Pix2Pix", "build_pix2pix"]
+
+
+class Pix2Pix(nn.Module):
+    """The parts of a pix2pix: a generator, conditional critics, and a loss that compares with the target.
+
+    Args:
+        generator: from source to target.
+        critics: judge source and target together [B, 2 * C, H, W], the source first; one or more.
+        reconstruction: compares a translated image with its target.
+        reconstruction_weight: factor on that loss.
+
+    Raises:
+        TypeError: a generator that is no module.
+        ValueError: the same trained module in two places.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: nn.Module,
+        critics: Sequence[Critic],
+        reconstruction: ConsistencyLoss,
+        reconstruction_weight: float = 100.0,
+    ):
+        super().__init__()
+        if not isinstance(generator, nn.Module):
+            raise TypeError(f"generator must be a torch.nn.Module, but is {generator!r}")
+        self.generator = generator
+        self.critics = nn.ModuleList(critics)
+        self.reconstruction = reconstruction
+        self.reconstruction_weight = reconstruction_weight
+        refuse_shared(self.parts())
+
+    @property
+    def discriminator(self) -> nn.Module:
+        """The discriminator; the list of them if there are several (see ``critics``)."""
+        networks = [critic.discriminator for critic in self.all_critics()]
+        return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
+
+    def all_critics(self) -> list[Critic]:
+        """The critics."""
+        return [critic for critic in self.critics if isinstance(critic, Critic)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Translate source images."""
+        return self.generator(images)
+
+    def networks(self) -> dict[str, dict[str, nn.Module]]:
+        """The trained networks: ``generators`` and ``discriminators``."""
+        discriminators = {
+            name: part
+            for name, part in critic_parts("", self.all_critics()).items()
+            if name.startswith("discriminator") and isinstance(part, nn.Module)
+        }
+        return {"generators": self.stages(), "discriminators": discriminators}
+
+    def stages(self) -> dict[str, nn.Module]:
+        """The generator."""
+        return {"generator": self.generator}
+
+    def parts(self) -> dict[str, object]:
+        """Every part by name."""
+        return self.stages() | critic_parts("", self.all_critics()) | {"reconstruction": self.reconstruction}
+
+    def phase(self, step: int) -> Hashable:
+        """Which penalties are due at a step, counted from 0."""
+        return tuple(critic.penalty_factor(step) for critic in self.all_critics())
+
+    def train_step(
+        self,
+        batch: Pair,
+        optimizers: Optimizers,
+        *,
+        step: int | None = None,
+        low_memory: bool = False,
+        side_stream: torch.cuda.Stream | None = None,
+    ) -> dict[str, Tensor]:
+        """See :func:`ganparts.train_step`; ``a`` is the source, ``b`` its target.
+
+        One generator pass leaves nothing to save for ``low_memory``, and the discriminators come first, so
+        ``side_stream`` has no effect.
+
+        Returns:
+            ``gan`` (the generator's adversarial loss), ``reconstruction``, ``disc`` (the mean of the real and the fake
+            term), and ``penalty`` where one is due. Of several critics there is the sum, and each one: ``disc``,
+            ``disc_0``, ``disc_1``.
+        """
+        return train_pix2pix(self, batch, optimizers, step=step)
+
+
+class _Unset:
+    """The preset's choice stands."""
+
+    def __repr__(self) -> str:
+        return "the preset's"
+
+
+_UNSET: Final[Any] = _Unset()
+
+
+def build_pix2pix(
+    preset: str | Pix2PixPreset = "pix2pix",
+    *,
+    generator: Any = _UNSET,
+    discriminator: Any = _UNSET,
+    adversarial: Any = _UNSET,
+    replay: Any = _UNSET,
+    augment: Any = _UNSET,
+    penalty: Any = _UNSET,
+    penalty_every: int = _UNSET,
+    reconstruction: Any = _UNSET,
+    reconstruction_weight: float = _UNSET,
+) -> Pix2Pix:
+    """Assemble a :class:`Pix2Pix` from a preset, with any part chosen anew.
+
+    A part is a registered name, a builder without arguments, or a ready module. A discriminator sees source and target
+    together; one that is given by name is built for 6 channels, a builder must see to that itself
+    (``partial(DISCRIMINATORS.create, "patchgan", in_channels=6)``).
+
+    Args:
+        preset: ``"pix2pix"``, or a :class:`Pix2PixPreset`.
+        generator: of ``GENERATORS``.
+        discriminator: of ``DISCRIMINATORS``; a list for several critics.
+        adversarial: of ``ADVERSARIAL_LOSSES``.
+        replay: of ``REPLAY_BUFFERS``.
+        augment: a function of images, or None.
+        penalty: of ``PENALTIES``, or None.
+        penalty_every: steps between two penalties.
+        reconstruction: of ``CONSISTENCY_LOSSES``.
+        reconstruction_weight: factor on that loss.
+
+    Raises:
+        UnknownPartError: a name that is not registered; it is a KeyError.
+        TypeError: a part of the wrong kind, or a preset of another method.
+        ValueError: the same trained module in two places.
+    """
+    given = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "adversarial": adversarial,
+        "replay": replay,
+        "augment": augment,
+        "penalty": penalty,
+        "penalty_every": penalty_every,
+        "reconstruction": reconstruction,
+        "reconstruction_weight": reconstruction_weight,
+    }
+    overrides = {name: value for name, value in given.items() if value is not _UNSET}
+    chosen = replace(preset_named(preset, Pix2PixPreset, "build_pix2pix"), **overrides)
+    names = ("adversarial", "replay", "augment", "penalty", "penalty_every")
+    several = chosen.discriminator if isinstance(chosen.discriminator, list) else [chosen.discriminator]
+    return Pix2Pix(
+        generator=build_part("generator", chosen.generator, GENERATORS),
+        critics=build_critics(
+            "",
+            discriminator=[_conditional(choice, chosen.norm) for choice in several],
+            **{name: getattr(chosen, name) for name in names},
+        ),
+        reconstruction=build_part("reconstruction", chosen.reconstruction, CONSISTENCY_LOSSES),
+        reconstruction_weight=chosen.reconstruction_weight,
+    )
+
+
+def _conditional(choice: Any, norm: str) -> Any:
+    """A discriminator that is chosen by name, with or without options, as a builder of one that sees two images."""
+    named = DISCRIMINATORS.named(choice)
+    if named is None:
+        return choice
+    name, options = named
+    wanted = {
+        option: v for option, v in {"in_channels": 6, "norm": norm}.items() if option in DISCRIMINATORS.options(name)
+    }
+    return partial(DISCRIMINATORS.create, name, **(wanted | options))

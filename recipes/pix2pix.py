@@ -1,0 +1,111 @@
+"""Train a pix2pix on aligned pairs, then translate the source images that were kept out of training.
+
+A data set has both images of a pair in one file, side by side (folders train, val, test), or in two folders by name
+(trainA, trainB, testA, testB). On a GPU it trains the whole preset; on a CPU it uses smaller defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import ganparts
+from ganparts import training
+from ganparts.data import AlignedPairs, load_pairs, open_aligned
+from ganparts.metrics import Evaluator
+from ganparts.pix2pix.options import PresetOptions
+from ganparts.training.app import console
+from ganparts.translate import translate_to_zip
+
+
+@dataclass(frozen=True)
+class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOptions, PresetOptions):
+    """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
+
+    data: Path | None = training.setting(None, on_resume=True)
+    """A folder with train, or with trainA and trainB; and perhaps test, or testA and testB."""
+    a: Path | None = training.setting(None, on_resume=True)
+    """A folder of first images instead, or of files with both images side by side."""
+    b: Path | None = training.setting(None, on_resume=True)
+    """A folder of second images with the same names."""
+    direction: Literal["ab", "ba"] = "ab"
+    """ab: translate first (left) images to second ones; ba: the other way round."""
+    skip_unreadable: bool = training.setting(False, on_resume=True)
+    """Warn of images that cannot be read or have no partner, and go on without them."""
+    hold_data: Literal["auto", "on", "off"] = training.setting("auto", on_resume=True)
+    """Keep all images, decoded, on the device; auto: on a GPU, if they fit."""
+    translate: int | None = training.setting(None, least=0, on_resume=True)
+    """Source images to translate into images.zip. None: all on a GPU, at most 256 on a CPU."""
+
+
+def train(config: Config) -> None:
+    """Train, translate, and leave everything in the run folder."""
+    device = training.pick_device(config.device)
+    preset, scaled_down = config.settle(small=device.type == "cpu")
+    domains = open_aligned(
+        config.data, a=config.a, b=config.b, direction=config.direction, skip_unreadable=config.skip_unreadable
+    )
+    console.print(f"Data: {len(domains.train)} pairs ({domains.origin}).")
+    dataset = AlignedPairs(domains.train, seed=config.seed, resize=preset.resize, crop=preset.crop, flip=preset.flip)
+    pairs = domains.test or domains.val or domains.train
+    held_out = [pair for _, pair in pairs.readable(config.evaluate_photos if config.evaluate_every else 6)]
+    most = len(pairs) if device.type == "cuda" else 256
+    translated = min(len(pairs), most if config.translate is None else config.translate)
+
+    torch.manual_seed(config.seed)
+    loop = training.Loop(
+        ganparts.build_pix2pix(preset),
+        config,
+        settings=preset,
+        device=device,
+        example=lambda size: ganparts.Pair(*torch.empty(2, size, 3, preset.crop, preset.crop)),
+        samples=training.sample_photos([source for source, _ in held_out], count=6, size=preset.crop),
+        settled={"data": domains.digest(), "origin": domains.origin, "pairs": len(dataset)},
+        card={"preset": config.preset, "data": domains.origin},
+        score=lambda: Evaluator(
+            [target for _, target in held_out],
+            photos=[source for source, _ in held_out],
+            extractor=config.extractor,
+            device=device,
+        ),
+        after=translated,
+        console=console,
+    )
+    console.print(
+        f"Preset {config.preset} on {device}: {loop.folder.parts['generator']}, {preset.crop} px, batch size "
+        f"{preset.batch_size}; everything goes to {config.folder}"
+    )
+    if scaled_down:
+        console.print(f"Scaled down for a CPU, which no option chose: {'; '.join(scaled_down)}.")
+    for line in loop.describe():
+        console.print(f"  {line}")
+
+    whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
+    few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
+    steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
+    workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
+    if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes)):
+        dataset = dataset.on_device(device, workers=workers)
+    batches = partial(load_pairs, dataset, batch_size=preset.batch_size, workers=workers, device=device)
+    with loop.folder as folder:
+        ended = loop.run(batches, steps=None if config.hours else steps)
+        if ended.reason is not None:
+            console.print(
+                f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."
+            )
+        if not ended.by_signal:
+            sources = ((name, source) for name, (source, _) in pairs.readable(translated))
+            written = translate_to_zip(loop.exported(), sources, folder.images, size=preset.crop)
+            console.print(f"{written} translated images are in {folder.images}")
+        folder.state = "stopped" if ended.reason else "finished"
+    console.print(f"The record of the run is {folder.path / 'report.html'}")
+
+
+if __name__ == "__main__":
+    sys.exit(training.run_recipe(train, Config, description=__doc__ or ""))
