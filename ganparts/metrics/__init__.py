@@ -16,6 +16,7 @@ from ganparts.metrics.extractors import (
     UnavailableError,
     create_extractor,
     efficientnet_lite0,
+    efficientnet_lite1,
     inception,
     timm_model,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "create_extractor",
     "diversity",
     "efficientnet_lite0",
+    "efficientnet_lite1",
     "evaluate",
     "fid",
     "inception",

