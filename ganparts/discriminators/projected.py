@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ganparts.backbones import Backbone, create_backbone
 from ganparts.blocks import check_images
-from ganparts.discriminators.spectral import SpectralConv2d
+from ganparts.discriminators.spectral import SpectralLayer
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
@@ -183,7 +183,7 @@ class _Head(nn.Module):
             out_channels = _WIDTHS[start] * width
             layers.append(_Down(channels, out_channels, separable))
             channels = out_channels
-        self.main = nn.Sequential(*layers, SpectralConv2d(channels, 1, 4, bias=False))
+        self.main = nn.Sequential(*layers, SpectralLayer(nn.Conv2d(channels, 1, 4, bias=False)))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.main(features)
@@ -197,7 +197,7 @@ class _Down(nn.Module):
         conv = (
             _SeparableConv(in_channels, out_channels)
             if separable
-            else SpectralConv2d(in_channels, out_channels, 4, stride=2, padding=1)
+            else SpectralLayer(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1))
         )
         pool = [nn.AvgPool2d(2)] if separable else []
         self.main = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.LeakyReLU(0.2), *pool)
@@ -209,12 +209,12 @@ class _Down(nn.Module):
 class _SeparableConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.depthwise = SpectralConv2d(1, in_channels, 3, bias=False)  # the weight of a depthwise convolution
-        self.pointwise = SpectralConv2d(in_channels, out_channels, 1, bias=False)
+        depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.depthwise = SpectralLayer(depthwise)
+        self.pointwise = SpectralLayer(nn.Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, features: Tensor) -> Tensor:
-        weight = self.depthwise.normalised_weight()
-        return self.pointwise(F.conv2d(features, weight, padding=1, groups=features.shape[1]))
+        return self.pointwise(self.depthwise(features))
 
 
 def _check_scales(features: Sequence[Tensor], scales: int) -> None:

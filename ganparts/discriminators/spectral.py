@@ -63,14 +63,15 @@ def _first_vectors(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _operation(layer: nn.Conv2d | nn.Linear) -> Callable[..., Tensor]:
     if isinstance(layer, nn.Linear):
         return F.linear
-    return partial(F.conv2d, stride=layer.stride, padding=layer.padding)  # pyright: ignore[reportCallIssue]
+    options: Any = {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
+    return partial(F.conv2d, **options)
 
 
 class SpectralLayer(nn.Module):
     """A convolution or a linear layer that computes as the one given, with a spectrally normalised weight.
 
     Args:
-        layer: gives its weight and bias, as they were initialised, its stride and its padding.
+        layer: gives its weight and bias, as they were initialised, its stride, padding and groups.
     """
 
     bias: nn.Parameter | None
