@@ -309,7 +309,7 @@ def test_channels_double_up_to_8_times_the_width():
     assert sorted(conv.out_channels for conv in convs) == [2, 4, 8, 16, 16, 16]
 
 
-@pytest.mark.parametrize("name", [*GENERATORS, *PLAIN])
+@pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
 def test_images_of_a_wrong_kind_are_refused(name):
     network = (GENERATORS if name in GENERATORS else DISCRIMINATORS).create(name, width=2)
     with pytest.raises(ValueError, match=r"C=3 for this network, .*\[1, 1, 256, 256\].*in_channels=1"):

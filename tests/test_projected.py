@@ -10,7 +10,17 @@ import torch
 from golden_files import golden_names, part_of, read, relative_error
 from torch import Tensor, nn
 
-from ganparts import BACKBONES, DISCRIMINATORS
+from ganparts import (
+    BACKBONES,
+    DISCRIMINATORS,
+    GENERATORS,
+    CycleGAN,
+    Pair,
+    build_cyclegan,
+    make_optimizers,
+    train_step,
+)
+from ganparts.cyclegan import memory_need
 from ganparts.discriminators import FeatureDiscriminator
 from ganparts.losses import Hinge
 
@@ -122,6 +132,13 @@ def test_logits_of_each_size(image_size: int, size: int, places: int):
     assert discriminator(torch.zeros(1, 3, size, size)).shape == (1, 1, 1, places)
 
 
+def test_grey_images_are_seen_as_colours():
+    discriminator = build(image_size=128, width=2, projection_width=2, in_channels=1).eval()
+    images = torch.rand(2, 1, 128, 128) * 2 - 1
+    expected = discriminator.judge(discriminator.backbone(images.repeat(1, 3, 1, 1)))
+    torch.testing.assert_close(discriminator(images), expected)
+
+
 def test_heads_halve_down_to_8():
     blocks = {}
     for image_size in (96, 128, 224, 256, 512):
@@ -139,6 +156,8 @@ def test_sizes_that_cannot_be_are_refused():
         discriminator(torch.zeros(1, 3, 96, 96))
     with pytest.raises(ValueError, match=r"200x256, .* multiples of 32: .* to 192x256"):
         discriminator(torch.zeros(1, 3, 200, 256))
+    with pytest.raises(ValueError, match="in_channels=4: the backbone sees images of 3 channels, or of 1"):
+        build(in_channels=4)
     for image_size in (64, 1024):
         with pytest.raises(ValueError, match="take an image_size from 96 to 512"):
             build(image_size=image_size, width=2)
@@ -165,6 +184,30 @@ def test_only_the_heads_learn_and_the_mixing_is_saved():
     assert copied.backbone is discriminator.backbone
     assert torch.equal(discriminator(images), copied(images))
     assert not hasattr(discriminator, "images_are_independent")
+
+
+def test_it_trains_in_a_model_whose_memory_is_planned():
+    def model() -> CycleGAN:
+        discriminator = partial(build, image_size=128, width=2, projection_width=2)
+        return build_cyclegan(generator=partial(GENERATORS.create, "resnet6", width=2), discriminator=discriminator)
+
+    state = torch.get_rng_state()
+    assert memory_need(model, size=128).per_pair > 0
+    assert torch.equal(torch.get_rng_state(), state)
+    trained = model()
+    assert trained.discriminator_a.backbone is trained.discriminator_b.backbone
+    optimizers = make_optimizers(trained)
+    before = copy.deepcopy(trained)
+    losses = train_step(trained, Pair(*torch.rand(2, 1, 3, 128, 128)), optimizers)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    for domain in ("a", "b"):
+        new, old = (getattr(part, f"discriminator_{domain}").judge for part in (trained, before))
+        assert not torch.equal(
+            new.discriminator.mini_discs[0].main[0].main[0].weight_orig,
+            old.discriminator.mini_discs[0].main[0].main[0].weight_orig,
+        )
+        for fixed, was in zip(new.projector.buffers(), old.projector.buffers(), strict=True):
+            assert torch.equal(fixed, was)
 
 
 def test_the_default_is_lite0_with_the_wheels_weights():

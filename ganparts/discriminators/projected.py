@@ -32,7 +32,7 @@ _WIDTHS = {8: 8, 16: 4, 32: 2, 64: 1, 128: 1}  # channels of maps of that height
 
 
 class ProjectedDiscriminator(PretrainedModule):
-    """Judges features of a frozen network: images [B, 3, H, W] to logits [B, 1, 1, places].
+    """Judges features of a frozen network: images [B, in_channels, H, W] to logits [B, 1, 1, places].
 
     The logits of all heads stand in one row, so that every logit has the same weight in a loss. 256x256 images give
     4 heads of 5x5. The random mixing is saved with the heads; the backbone is neither saved nor copied.
@@ -40,6 +40,7 @@ class ProjectedDiscriminator(PretrainedModule):
     Args:
         backbone: a registered name (``timm:resnet18`` for short), or a builder without arguments. The strides of its
             feature maps must double from one to the next.
+        in_channels: channels of the images, 3, or 1 for grey ones, which the backbone then sees as colours.
         image_size: height and width, in pixels, of the images that the heads are made for: 96 to 512. Others may
             come, as long as they are at least ``min_size``.
         width: channels of the heads at 64x64; 8 times as many at 8x8.
@@ -47,8 +48,8 @@ class ProjectedDiscriminator(PretrainedModule):
         separable: whether the heads have depthwise-separable convolutions, with a tenth of the parameters.
 
     Raises:
-        ValueError: an ``image_size`` or a backbone that the heads cannot be made for; in ``forward`` images that
-            are too small, or not of a size that all feature maps divide.
+        ValueError: ``in_channels``, an ``image_size`` or a backbone that the heads cannot be made for; in
+            ``forward`` images that are too small, or not of a size that all feature maps divide.
         UnavailableError: the backbone's package or weights are not here.
     """
 
@@ -56,12 +57,16 @@ class ProjectedDiscriminator(PretrainedModule):
         self,
         backbone: str | Callable[[], Backbone] = "efficientnet_lite0",
         *,
+        in_channels: int = 3,
         image_size: int = 256,
         width: int = 64,
         projection_width: int = 64,
         separable: bool = False,
     ):
         super().__init__()
+        if in_channels not in (1, 3):
+            raise ValueError(f"in_channels={in_channels}: the backbone sees images of 3 channels, or of 1, made grey")
+        self.in_channels = in_channels
         self.backbone = create_backbone(backbone)
         strides = self.backbone.strides
         if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
@@ -78,8 +83,8 @@ class ProjectedDiscriminator(PretrainedModule):
         self.min_size = math.ceil(smallest / self.size_multiple) * self.size_multiple
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=3, multiple=self.size_multiple, minimum=self.min_size)
-        return self.judge(self.backbone(images))
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        return self.judge(self.backbone(images.expand(-1, 3, -1, -1)))
 
 
 class FeatureDiscriminator(nn.Module):
@@ -234,10 +239,16 @@ def projected(
     backbone: str | Callable[[], Backbone] = "efficientnet_lite0",
     image_size: int = 256,
     width: int = 64,
+    in_channels: int = 3,
     projection_width: int = 64,
     separable: bool = False,
 ) -> ProjectedDiscriminator:
     """Projected GAN's discriminator: 10,331,328 parameters, 696,512 with ``separable``; 3,335,616 fixed weights."""
     return ProjectedDiscriminator(
-        backbone, image_size=image_size, width=width, projection_width=projection_width, separable=separable
+        backbone,
+        in_channels=in_channels,
+        image_size=image_size,
+        width=width,
+        projection_width=projection_width,
+        separable=separable,
     )
