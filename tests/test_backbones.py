@@ -160,7 +160,9 @@ def test_a_step_can_be_planned_without_data():
     with FakeTensorMode():
         built = Holder()
         assert built.backbone is not holder.backbone
+        assert holder.backbone(torch.empty(2, 3, 64, 64, dtype=torch.float64))[0].dtype == torch.float64
         assert built(torch.empty(2, 3, 64, 64)).shape == (2, 1, 2, 2)
+    assert not holder.backbone._copies
     assert torch.equal(holder(images), plain)
 
 
