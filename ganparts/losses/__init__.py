@@ -3,6 +3,7 @@
 from ganparts.losses.adversarial import BCE, LSGAN, Hinge, MultiObjective, bce, hinge, lsgan, two_objective
 from ganparts.losses.consistency import l1
 from ganparts.losses.contrastive import PatchProjector, draw_positions, patch_nce, sample_patches
+from ganparts.losses.perceptual import LPIPS, FeatureLoss, feature_distance, features, lpips, lpips_distance
 
 __all__ = [
     "BCE",
