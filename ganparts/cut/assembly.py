@@ -1,8 +1,8 @@
 """CUT and FastCUT (Park et al. 2020, arXiv 2007.15651): one direction, whose content a contrastive loss keeps.
 
 :func:`build_cut` assembles one from a preset and overrides; :class:`CUT` holds the parts. The parts, the losses and the
-order of the updates are the published implementation's; a replay buffer, a penalty or several critics are options that
-it does not have.
+order of the updates are the published implementation's. Options that it does not have are a replay buffer, penalties,
+several critics, and consistency losses (``content``, ``identity``) beside the contrastive loss or in its place.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ganparts.adversarial import (
 from ganparts.cut.presets import CUTPreset
 from ganparts.cut.step import train_cut
 from ganparts.losses import PatchProjector, draw_positions
-from ganparts.protocols import Pair
-from ganparts.registry import GENERATORS
+from ganparts.protocols import ConsistencyLoss, Pair
+from ganparts.registry import CONSISTENCY_LOSSES, GENERATORS
 
 __all__ = ["CUT", "build_cut"]
 
@@ -45,9 +45,14 @@ class CUT(nn.Module):
         patches: to compare in each layer.
         projector_width: channels of the projected patches.
         temperature: similarities are divided by it.
+        content: compares a translation with its source, beside the contrastive loss or, with ``nce_weight=0``, in its
+            place; None for none.
+        content_weight: factor on that loss.
+        identity: compares a target image with its translation; None for none.
+        identity_weight: factor on that loss.
 
     Raises:
-        TypeError: a generator that gives no features.
+        TypeError: a generator that gives no features, which the contrastive loss needs.
         ValueError: the same trained module in two places.
     """
 
@@ -63,20 +68,29 @@ class CUT(nn.Module):
         patches: int = 256,
         projector_width: int = 256,
         temperature: float = 0.07,
+        content: ConsistencyLoss | None = None,
+        content_weight: float = 0.0,
+        identity: ConsistencyLoss | None = None,
+        identity_weight: float = 0.0,
     ):
         super().__init__()
-        if not (hasattr(generator, "features") and hasattr(generator, "feature_channels")):
+        if nce_weight and not (hasattr(generator, "features") and hasattr(generator, "feature_channels")):
             giving = ", ".join(GENERATORS.names("resnet*"))
             raise TypeError(
                 f"CUT compares features of its generator, and a {type(generator).__name__} gives none (it has no "
-                f"methods features and feature_channels): take one that does, such as {giving}"
+                f"methods features and feature_channels): take one that does, such as {giving}, or nce_weight=0 with a "
+                "content loss"
             )
         self.generator: Any = generator
         self.critics = nn.ModuleList(critics)
-        self.layers = tuple(self.generator.nce_layers if layers is None else layers)
-        if hasattr(generator, "prepare_features"):
-            self.generator.prepare_features(self.layers)
-        self.projector = PatchProjector(self.generator.feature_channels(self.layers), width=projector_width)
+        self.layers, self.projector = (), None
+        if nce_weight:
+            self.layers = tuple(self.generator.nce_layers if layers is None else layers)
+            if hasattr(generator, "prepare_features"):
+                self.generator.prepare_features(self.layers)
+            self.projector = PatchProjector(self.generator.feature_channels(self.layers), width=projector_width)
+        self.content, self.content_weight = content, content_weight
+        self.identity, self.identity_weight = identity, identity_weight
         self.nce_weight, self.nce_identity, self.flip_equivariance = nce_weight, nce_identity, flip_equivariance
         self.patches, self.temperature = patches, temperature
         refuse_shared(self.parts())
@@ -90,6 +104,11 @@ class CUT(nn.Module):
     def all_critics(self) -> list[Critic]:
         """The critics of the target domain."""
         return [critic for critic in self.critics if isinstance(critic, Critic)]
+
+    @property
+    def translates_targets(self) -> bool:
+        """Whether a loss needs the translations of target images."""
+        return bool(self.nce_weight and self.nce_identity) or bool(self.identity is not None and self.identity_weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """Translate images of the source domain."""
@@ -110,11 +129,11 @@ class CUT(nn.Module):
             for name, part in critic_parts("", self.all_critics()).items()
             if name.startswith("discriminator") and isinstance(part, nn.Module)
         }
-        return {
-            "generators": self.stages(),
-            "discriminators": discriminators,
-            "projectors": {"projector": self.projector},
-        }
+        return {"generators": self.stages(), "discriminators": discriminators, "projectors": self.projectors()}
+
+    def projectors(self) -> dict[str, nn.Module]:
+        """The projector of patches, if the contrastive loss is used."""
+        return {} if self.projector is None else {"projector": self.projector}
 
     def stages(self) -> dict[str, nn.Module]:
         """The generator."""
@@ -122,7 +141,8 @@ class CUT(nn.Module):
 
     def parts(self) -> dict[str, object]:
         """Every part by name."""
-        return self.stages() | critic_parts("", self.all_critics()) | {"projector": self.projector}
+        losses = {name: getattr(self, name) for name in ("content", "identity") if getattr(self, name) is not None}
+        return self.stages() | critic_parts("", self.all_critics()) | self.projectors() | losses
 
     def phase(self, step: int) -> Hashable:
         """Which penalties are due at a step, counted from 0."""
@@ -141,8 +161,9 @@ class CUT(nn.Module):
 
         Returns:
             ``gan`` (the generator's adversarial loss), ``nce``, ``nce_identity`` (if that term is used; each counts
-            half then), ``disc`` (the mean of the real and the fake term), and ``penalty`` where one is due. Of several
-            critics there is the sum, and each one: ``disc``, ``disc_0``, ``disc_1``.
+            half then), ``content`` and ``identity`` if there are such losses, ``disc`` (the mean of the real and the
+            fake term), and ``penalty`` where one is due. Of several critics there is the sum, and each one: ``disc``,
+            ``disc_0``, ``disc_1``.
         """
         return train_cut(self, batch, optimizers, step=step, low_memory=low_memory)
 
@@ -174,6 +195,10 @@ def build_cut(
     patches: int = _UNSET,
     projector_width: int = _UNSET,
     temperature: float = _UNSET,
+    content: Any = _UNSET,
+    content_weight: float = _UNSET,
+    identity: Any = _UNSET,
+    identity_weight: float = _UNSET,
 ) -> CUT:
     """Assemble a :class:`CUT` from a preset, with any part or number chosen anew.
 
@@ -196,6 +221,10 @@ def build_cut(
         patches: to compare in each layer.
         projector_width: channels of the projected patches.
         temperature: similarities are divided by it.
+        content: of ``CONSISTENCY_LOSSES``, or None.
+        content_weight: factor on that loss.
+        identity: of ``CONSISTENCY_LOSSES``, or None.
+        identity_weight: factor on that loss.
 
     Raises:
         UnknownPartError: a name that is not registered; it is a KeyError.
@@ -219,12 +248,20 @@ def build_cut(
         "patches": patches,
         "projector_width": projector_width,
         "temperature": temperature,
+        "content_weight": content_weight,
+        "identity_weight": identity_weight,
     }
-    overrides = {name: value for name, value in (parts | numbers).items() if value is not _UNSET}
+    losses = {"content": content, "identity": identity}
+    overrides = {name: value for name, value in (parts | numbers | losses).items() if value is not _UNSET}
     chosen = replace(preset_named(preset, CUTPreset, "build_cut"), **overrides)
     of_critics = {name: getattr(chosen, name) for name in parts if name != "generator"}
     return CUT(
         generator=build_part("generator", chosen.generator, GENERATORS),
         critics=build_critics("", **of_critics),
         **{name: getattr(chosen, name) for name in numbers},
+        **{name: _built(name, getattr(chosen, name)) for name in losses},
     )
+
+
+def _built(argument: str, choice: Any) -> ConsistencyLoss | None:
+    return None if choice is None else build_part(argument, choice, CONSISTENCY_LOSSES)

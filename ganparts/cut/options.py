@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named_preset
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset
 from ganparts.adversarial.presets import preset_named
 from ganparts.cut.presets import CUTPreset
+from ganparts.registry import CONSISTENCY_LOSSES
 
 __all__ = ["PresetOptions"]
 
@@ -26,6 +27,15 @@ class PresetOptions(TrainingOptions):
     patches: int | None = field(default=None, metadata={"least": 2})
     """Patches to compare in each layer."""
 
+    content: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and source, or none")] = None
+    content_weight: float | None = field(default=None, metadata={"least": 0})
+    """Factor on that loss."""
+    identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between target and its translation, or none")] = (
+        None
+    )
+    identity_weight: float | None = field(default=None, metadata={"least": 0})
+    """Factor on that loss."""
+
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it; ``small`` scales down what no option chose, for a CPU.
 
@@ -34,6 +44,7 @@ class PresetOptions(TrainingOptions):
             TypeError: a part without an option that was given, or a preset of another method.
             ValueError: a text that names no parts.
         """
-        names = ("nce_weight", "nce_identity", "flip_equivariance", "patches")
+        names = ("nce_weight", "nce_identity", "flip_equivariance", "patches", "content_weight", "identity_weight")
         changes = chosen({name: getattr(self, name) for name in names})
-        return self.apply(preset_named(self.preset, CUTPreset, "CUT"), small=small, **changes)
+        preset = preset_named(self.preset, CUTPreset, "CUT")
+        return self.apply(preset, small=small, losses=("content", "identity"), **changes)

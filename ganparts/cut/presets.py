@@ -33,6 +33,10 @@ class CUTPreset(TrainingSettings):
         patches: to compare in each layer.
         projector_width: channels of the projected patches.
         temperature: similarities are divided by it.
+        content: compares a translation with its source; None for none, as published, like the rest.
+        content_weight: factor on that loss.
+        identity: compares a target image with its translation.
+        identity_weight: factor on that loss.
         jitter: whether images are cropped at random from a larger size; ``"constant"``: only while the learning rate
             is constant, as published. In the decay they are resized to the crop.
     """
@@ -51,6 +55,10 @@ class CUTPreset(TrainingSettings):
     patches: int = 256
     projector_width: int = 256
     temperature: float = 0.07
+    content: Any = None
+    content_weight: float = 0.0
+    identity: Any = None
+    identity_weight: float = 0.0
     jitter: str = "constant"
 
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ganparts.adversarial import Optimizers, constrain, losses_of_critics, sum_of, trained_parameters
+from ganparts.adversarial import (
+    Optimizers,
+    apply_to_each,
+    consistency_loss,
+    constrain,
+    losses_of_critics,
+    sum_of,
+    trained_parameters,
+)
 from ganparts.losses import patch_nce
 from ganparts.protocols import Pair
 
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train_cut"]
 
+Keys = Sequence[Tensor] | None
+
 
 def train_cut(
     model: CUT, pair: Pair, optimizers: Optimizers, *, step: int | None = None, low_memory: bool = False
@@ -29,41 +39,61 @@ def train_cut(
     """Train generator, projector and discriminators once; see :meth:`ganparts.CUT.train_step`."""
     optimizers.zero_grad()
     source, target = pair
-    trained = trained_parameters(model.generator, model.projector)
+    trained = trained_parameters(*model.stages().values(), *model.projectors().values())
     flip = model.draw_flip(source) if model.flip_equivariance else None
 
-    identity = None
-    if model.nce_identity and low_memory:
-        same, keys = _translate(model, target, flip)
-        identity = 0.5 * _contrast(model, target, same, keys, flip)
-        optimizers.backward(identity, trained)
-    if model.nce_identity and not low_memory:
+    kept: dict[str, Tensor] = {}
+    same, keys_of_target = None, None
+    if model.translates_targets and low_memory:
+        same, keys_of_target = _translate(model, target, flip)
+        kept = _identity_losses(model, target, same, keys_of_target, flip)
+        optimizers.backward(sum_of(list(kept.values())), trained)
+        same = None
+    if model.translates_targets and not low_memory:
         (fake, same), (keys, keys_of_target) = _translate_both(model, source, target, flip)
     else:
-        (fake, keys), same, keys_of_target = _translate(model, source, flip), None, None
+        fake, keys = _translate(model, source, flip)
 
     each = [critic.discriminate(target, fake.detach(), optimizers, step=step) for critic in model.all_critics()]
     _step(optimizers, "discriminators")
     judged = [critic.gradient(fake, optimizers, real=target) for critic in model.all_critics()]
 
-    nce = _contrast(model, source, fake, keys, flip)
-    if model.nce_identity:
-        nce = 0.5 * nce
-    contrast = nce
+    content = _content_losses(model, source, fake, keys, flip)
     if same is not None:
-        identity = 0.5 * _contrast(model, target, same, keys_of_target, flip)
-        contrast = nce + identity
-    optimizers.backward(contrast, trained, onward=(fake, sum_of([one.gradient for one in judged])))
+        kept = _identity_losses(model, target, same, keys_of_target, flip)
+    total = sum_of([*content.values(), *(kept.values() if same is not None else ())])
+    optimizers.backward(total, trained, onward=(fake, sum_of([one.gradient for one in judged])))
     _step(optimizers, "generators", "projectors")
     constrain([model.generator])
     losses = (
         losses_of_critics("gan", [one.generator for one in judged])
-        | {"nce": nce}
-        | ({} if identity is None else {"nce_identity": identity})
+        | content
+        | kept
         | losses_of_critics("disc", [loss for loss, _ in each])
         | losses_of_critics("penalty", [penalty for _, penalty in each])
     )
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+def _content_losses(model: CUT, source: Tensor, fake: Tensor, keys: Keys, flip: Tensor | None) -> dict[str, Tensor]:
+    """The weighted losses that keep the content of source images."""
+    losses = {}
+    if model.nce_weight:
+        half = 0.5 if model.nce_identity else 1.0
+        losses["nce"] = half * _contrast(model, source, fake, keys, flip)
+    if model.content_weight and model.content is not None:
+        losses["content"] = model.content_weight * consistency_loss(model.content, fake, _flipped(source, flip))
+    return losses or {"content": fake.new_zeros(())}
+
+
+def _identity_losses(model: CUT, target: Tensor, same: Tensor, keys: Keys, flip: Tensor | None) -> dict[str, Tensor]:
+    """The weighted losses that keep target images."""
+    losses = {}
+    if model.nce_weight and model.nce_identity:
+        losses["nce_identity"] = 0.5 * _contrast(model, target, same, keys, flip)
+    if model.identity_weight and model.identity is not None:
+        losses["identity"] = model.identity_weight * consistency_loss(model.identity, same, _flipped(target, flip))
+    return losses
 
 
 def _step(optimizers: Optimizers, *names: str) -> None:
@@ -77,7 +107,7 @@ def _flipped(values: Tensor, flip: Tensor | None) -> Tensor:
 
 def _translate(model: CUT, images: Tensor, flip: Tensor | None) -> tuple[Tensor, list[Tensor] | None]:
     """The images, mirrored where ``flip`` says so, translated; and their features as keys if they come for free."""
-    if flip is not None:
+    if flip is not None or not model.nce_weight:
         return model.generator(_flipped(images, flip)), None
     fake, features = model.generator.forward_with_features(images, model.layers)
     return fake, [feature.detach() for feature in features]
@@ -86,9 +116,12 @@ def _translate(model: CUT, images: Tensor, flip: Tensor | None) -> tuple[Tensor,
 def _translate_both(
     model: CUT, source: Tensor, target: Tensor, flip: Tensor | None
 ) -> tuple[tuple[Tensor, Tensor], tuple[list[Tensor] | None, list[Tensor] | None]]:
-    """Source and target translated in one call, as published, and their keys if they come for free."""
+    """Source and target translated, and their keys if they come for free."""
     sizes = [len(source), len(target)]
-    together, features = _translate(model, torch.cat([source, target]), flip)
+    if not model.nce_weight:
+        fake, same = apply_to_each(model.generator, _flipped(source, flip), _flipped(target, flip))
+        return (fake, same), (None, None)
+    together, features = _translate(model, torch.cat([source, target]), flip)  # in one call, as published
     fake, same = together.split(sizes)
     if features is None or not getattr(model.generator, "images_are_independent", False):
         return (fake, same), (None, None)
@@ -96,19 +129,17 @@ def _translate_both(
     return (fake, same), ([part[0] for part in parts], [part[1] for part in parts])
 
 
-def _contrast(
-    model: CUT, images: Tensor, translated: Tensor, keys: Sequence[Tensor] | None, flip: Tensor | None
-) -> Tensor:
+def _contrast(model: CUT, images: Tensor, translated: Tensor, keys: Keys, flip: Tensor | None) -> Tensor:
     """The weighted contrastive loss of images and their translations."""
+    projector = model.projector
+    assert projector is not None
     queries = [_flipped(feature, flip) for feature in model.generator.features(translated, model.layers)]
     with torch.no_grad():
-        if keys is None:
-            keys = model.generator.features(images, model.layers)
-        positions = model.draw_positions(keys)
-        key_vectors = model.projector(keys, positions)
-    query_vectors = model.projector(queries, positions)
+        known: Sequence[Tensor] = model.generator.features(images, model.layers) if keys is None else keys
+        positions = model.draw_positions(known)
+        key_vectors = projector(known, positions)
     losses = [
         patch_nce(query, key, images=len(images), temperature=model.temperature)
-        for query, key in zip(query_vectors, key_vectors, strict=True)
+        for query, key in zip(projector(queries, positions), key_vectors, strict=True)
     ]
     return model.nce_weight * torch.stack(losses).mean()
