@@ -259,7 +259,8 @@ def build_cut(
         generator=build_part("generator", chosen.generator, GENERATORS),
         critics=build_critics("", **of_critics),
         **{name: getattr(chosen, name) for name in numbers},
-        **{name: _built(name, getattr(chosen, name)) for name in losses},
+        content=_built("content", chosen.content),
+        identity=_built("identity", chosen.identity),
     )
 
 
