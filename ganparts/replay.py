@@ -1,6 +1,10 @@
 """Replay buffers: discriminators also see images that the generator made earlier.
 
-Shrivastava et al. 2017, arXiv 1612.07828; with 50 images, as CycleGAN has it (arXiv 1703.10593).
+History: Shrivastava et al. 2017, arXiv 1612.07828; with 50 images, as CycleGAN has it (arXiv 1703.10593). Queue: images
+of a fixed age.
+
+No buffer stores an image that has a value which is not finite: it would spoil a later step. Such an image is returned,
+so that the step that made it shows it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from torch import Tensor, nn
 
 from ganparts.registry import REPLAY_BUFFERS
 
-__all__ = ["HistoryBuffer", "history", "none"]
+__all__ = ["HistoryBuffer", "QueueBuffer", "history", "none", "queue"]
 
 
 class HistoryBuffer(nn.Module):
@@ -49,42 +53,101 @@ class HistoryBuffer(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        history = self._allocated(images)
+        history, new = _storage(self, images)
+        sound = new.isfinite().flatten(1).all(1)
         swaps, places = self.draw(len(images), images.device)
         returned = []
-        for image, swap, place in zip(images.split(1), swaps.split(1), places.split(1), strict=True):
+        each = (values.split(1) for values in (images, new, sound, swaps, places))
+        for image, candidate, finite, swap, place in zip(*each, strict=True):
             full = self.count >= self.size
             place = torch.where(full, place, self.count)
             stored = history.index_select(0, place)
-            swap = swap & full
+            swap = swap & full & finite
             returned.append(torch.where(swap, stored.to(image.dtype), image))
-            history.index_copy_(0, place, torch.where(swap | ~full, image.to(stored.dtype), stored))
-            self.count.add_(~full)
+            fill = ~full & finite
+            history.index_copy_(0, place, torch.where(swap | fill, candidate, stored))
+            self.count.add_(fill.squeeze(0))
         return torch.cat(returned)
-
-    def _allocated(self, images: Tensor) -> Tensor:
-        if self.images is None:
-            self.images = images.new_zeros((self.size, *images.shape[1:]))
-            self.count = self.count.to(images.device)
-        if self.images.shape[1:] != images.shape[1:]:
-            raise ValueError(
-                f"this history holds images of shape {tuple(self.images.shape[1:])}, but was given "
-                f"{tuple(images.shape[1:])}: use a new one for another size"
-            )
-        return self.images
 
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        saved = state_dict.get(prefix + "images")
-        if saved is not None and (self.images is None or self.images.shape != saved.shape):
-            self.size, self.images = len(saved), torch.empty_like(saved, device=self.count.device)
-        elif saved is None and self.images is not None:  # of a history not used yet; kept for captured graphs
-            state_dict[prefix + "images"] = torch.zeros_like(self.images)
+        _take_over_shape(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
+
+
+class QueueBuffer(nn.Module):
+    """Keeps the last images, first in, first out: [B, C, H, W] to [B, C, H, W], without gradient.
+
+    Until it is full it stores each image and returns it. Then for each image, in order, it returns the oldest one and
+    puts the new one in its place: what comes out was made ``size`` images earlier. It draws no random numbers. Memory
+    and ``state_dict`` are as in :class:`HistoryBuffer`.
+
+    Args:
+        size: images to keep, at least 1.
+
+    Raises:
+        ValueError: ``size`` below 1; in ``forward``, images of another shape than those stored.
+    """
+
+    images: Tensor | None
+    count: Tensor
+
+    def __init__(self, size: int = 50):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size={size}: a queue holds at least 1 image; for no queue take 'none'")
+        self.size = size
+        self.register_buffer("images", None)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # images stored so far, also those that left
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        queue, new = _storage(self, images)
+        sound = new.isfinite().flatten(1).all(1)
+        returned = []
+        for image, candidate, finite in zip(images.split(1), new.split(1), sound.split(1), strict=True):
+            place = (self.count % self.size).view(1)
+            stored = queue.index_select(0, place)
+            returned.append(torch.where(finite & (self.count >= self.size), stored.to(image.dtype), image))
+            queue.index_copy_(0, place, torch.where(finite, candidate, stored))
+            self.count.add_(finite.squeeze(0))
+        return torch.cat(returned)
+
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        _take_over_shape(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+def _storage(buffer: HistoryBuffer | QueueBuffer, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The stored images, allocated if there are none yet, and the new ones in their type."""
+    if buffer.images is None:
+        buffer.images = images.new_zeros((buffer.size, *images.shape[1:]))
+        buffer.count = buffer.count.to(images.device)
+    if buffer.images.shape[1:] != images.shape[1:]:
+        kind = "queue" if isinstance(buffer, QueueBuffer) else "history"
+        raise ValueError(
+            f"this {kind} holds images of shape {tuple(buffer.images.shape[1:])}, but was given "
+            f"{tuple(images.shape[1:])}: use a new one for another size"
+        )
+    return buffer.images, images.to(buffer.images.dtype)
+
+
+def _take_over_shape(buffer: HistoryBuffer | QueueBuffer, state_dict: dict[str, Any], prefix: str) -> None:
+    """Make room for the images of a saved state."""
+    saved = state_dict.get(prefix + "images")
+    if saved is not None and (buffer.images is None or buffer.images.shape != saved.shape):
+        buffer.size, buffer.images = len(saved), torch.empty_like(saved, device=buffer.count.device)
+    elif saved is None and buffer.images is not None:  # of a buffer not used yet; kept for captured graphs
+        state_dict[prefix + "images"] = torch.zeros_like(buffer.images)
 
 
 @REPLAY_BUFFERS.register("history")
@@ -97,3 +160,9 @@ def history(*, size: int = 50) -> HistoryBuffer:
 def none() -> nn.Identity:
     """No memory: the discriminator sees what the generator just made."""
     return nn.Identity()
+
+
+@REPLAY_BUFFERS.register("queue")
+def queue(*, size: int = 50) -> QueueBuffer:
+    """First in, first out: each image is seen once, ``size`` images after it was made."""
+    return QueueBuffer(size)
