@@ -1,28 +1,103 @@
-"""Losses: adversarial ones of logits, consistency ones of images, contrastive ones of features."""
+"""Losses: adversarial ones of logits, penalties, consistency ones of images, contrastive ones of features."""
 
-from ganparts.losses.adversarial import BCE, LSGAN, Hinge, MultiObjective, bce, hinge, lsgan, two_objective
-from ganparts.losses.consistency import l1
+from ganparts.losses.adversarial import (
+    BCE,
+    LSGAN,
+    WGAN,
+    Hinge,
+    Logistic,
+    MultiObjective,
+    bce,
+    hinge,
+    logistic,
+    lsgan,
+    two_objective,
+    wgan,
+)
+from ganparts.losses.consistency import Charbonnier, charbonnier, l1, l2, total_variation
 from ganparts.losses.contrastive import PatchProjector, draw_positions, patch_nce, sample_patches
+from ganparts.losses.logit_penalties import BalancedConsistency, LeCam, Moves, balanced_consistency, lecam
+from ganparts.losses.penalties import (
+    GradientNorm,
+    GradientPenalty,
+    ZeroCentered,
+    gradient_penalty,
+    image_gradients,
+    logit_maps,
+    r1,
+    r1_r2,
+    r2,
+    zero_centered,
+)
 from ganparts.losses.perceptual import LPIPS, FeatureLoss, feature_distance, features, lpips, lpips_distance
+from ganparts.losses.precision import at_least_fp32, without_autocast
+from ganparts.losses.relativistic import Relativistic, RelativisticAverage, rahinge, ralsgan, rasgan, rsgan
+from ganparts.losses.similarity import (
+    MSSSIM,
+    SSIM,
+    gaussian_window,
+    ms_ssim,
+    multi_scale_similarity,
+    ssim,
+    structural_similarity,
+)
 
 __all__ = [
     "BCE",
     "LPIPS",
     "LSGAN",
+    "MSSSIM",
+    "SSIM",
+    "WGAN",
+    "BalancedConsistency",
+    "Charbonnier",
     "FeatureLoss",
+    "GradientNorm",
+    "GradientPenalty",
     "Hinge",
+    "LeCam",
+    "Logistic",
+    "Moves",
     "MultiObjective",
     "PatchProjector",
+    "Relativistic",
+    "RelativisticAverage",
+    "ZeroCentered",
+    "at_least_fp32",
+    "balanced_consistency",
     "bce",
+    "charbonnier",
     "draw_positions",
     "feature_distance",
     "features",
+    "gaussian_window",
+    "gradient_penalty",
     "hinge",
+    "image_gradients",
     "l1",
+    "l2",
+    "lecam",
+    "logistic",
+    "logit_maps",
     "lpips",
     "lpips_distance",
     "lsgan",
+    "ms_ssim",
+    "multi_scale_similarity",
     "patch_nce",
+    "r1",
+    "r1_r2",
+    "r2",
+    "rahinge",
+    "ralsgan",
+    "rasgan",
+    "rsgan",
     "sample_patches",
+    "ssim",
+    "structural_similarity",
+    "total_variation",
     "two_objective",
+    "wgan",
+    "without_autocast",
+    "zero_centered",
 ]

@@ -4,23 +4,39 @@ Each is a small object with two methods, ``discriminator(real, fake)`` and ``gen
 [B, objectives, H', W'] of any shape. The discriminator's loss is the mean of its real and its fake term. ``weight``
 is the factor on the generator's loss: the adversarial weight belongs here, beside the loss whose scale it sets.
 
-LSGAN: Mao et al. 2017, arXiv 1611.04076. Hinge: Lim and Ye 2017, arXiv 1705.02894. BCE: Goodfellow et al. 2014,
-arXiv 1406.2661, in its non-saturating form. Two objectives: the Kaggle notebook "Two-objective discriminator".
+LSGAN: Mao et al. 2017, arXiv 1611.04076. Hinge: Lim and Ye 2017, arXiv 1705.02894. BCE and logistic: Goodfellow et al.
+2014, arXiv 1406.2661, in the non-saturating form. WGAN: Arjovsky et al. 2017, arXiv 1701.07875. Two objectives: the
+Kaggle notebook "Two-objective discriminator". Losses that compare real with fake logits are in ``relativistic.py``.
+
+Deviation: hinge, logistic and WGAN are published as the sum of the real and the fake term, twice the mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ganparts.protocols import AdversarialLoss
 from ganparts.registry import ADVERSARIAL_LOSSES
 
-__all__ = ["BCE", "LSGAN", "Hinge", "MultiObjective", "bce", "hinge", "lsgan", "two_objective"]
+__all__ = [
+    "BCE",
+    "LSGAN",
+    "WGAN",
+    "Hinge",
+    "Logistic",
+    "MultiObjective",
+    "bce",
+    "hinge",
+    "logistic",
+    "lsgan",
+    "two_objective",
+    "wgan",
+]
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,39 @@ class Hinge:
 
 
 @dataclass(frozen=True)
+class Logistic:
+    """D = (mean softplus(-real) + mean softplus(fake)) / 2, G = weight * mean softplus(-fake).
+
+    The non-saturating loss of StyleGAN. It equals :class:`BCE` with labels 1 and 0.
+    """
+
+    weight: float = 1.0
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return self.weight * F.softplus(-fake).mean()
+
+
+@dataclass(frozen=True)
+class WGAN:
+    """D = (mean fake - mean real) / 2, G = -weight * mean fake.
+
+    The discriminator must be kept Lipschitz: add a penalty such as ``gradient_penalty``. Since this loss is half the
+    published one, a published penalty weight of 10 corresponds to 5 here.
+    """
+
+    weight: float = 1.0
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return 0.5 * (fake.mean() - real.mean())
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -self.weight * fake.mean()
+
+
+@dataclass(frozen=True)
 class MultiObjective:
     """Gives each channel of the logits a loss of its own and adds them up.
 
@@ -104,12 +153,6 @@ class MultiObjective:
     def needs_real(self) -> bool:
         return any(getattr(loss, "needs_real", False) for loss in self.losses)
 
-    @property
-    def penalty(self) -> Callable[[nn.Module, Tensor, Tensor], Tensor] | None:
-        """The sum of the losses' penalties, if any has one."""
-        penalties = [loss.penalty for loss in self.losses if getattr(loss, "penalty", None)]  # pyright: ignore
-        return (lambda *images: torch.stack([penalty(*images) for penalty in penalties]).sum()) if penalties else None
-
     def _channels(self, logits: Tensor) -> list[Tensor]:
         if logits.shape[1] != len(self.losses):
             raise ValueError(
@@ -135,6 +178,18 @@ def bce(*, weight: float = 1.0, real_label: float = 1.0, fake_label: float = 0.0
 def hinge(*, weight: float = 1.0) -> Hinge:
     """Hinge."""
     return Hinge(weight)
+
+
+@ADVERSARIAL_LOSSES.register("logistic")
+def logistic(*, weight: float = 1.0) -> Logistic:
+    """Non-saturating logistic, StyleGAN's."""
+    return Logistic(weight)
+
+
+@ADVERSARIAL_LOSSES.register("wgan")
+def wgan(*, weight: float = 1.0) -> WGAN:
+    """Wasserstein; needs a penalty such as ``gradient_penalty``."""
+    return WGAN(weight)
 
 
 @ADVERSARIAL_LOSSES.register("two_objective")
