@@ -61,7 +61,7 @@ def multi_scale_similarity(
     for scale, weight in enumerate(weights):
         whole, structure = _similarity(first, second, window, data_range)
         last = scale == len(weights) - 1
-        term = _positive_power(whole if last else structure, weight)
+        term = F.relu(whole if last else structure) ** weight  # relu also stops the infinite gradient at 0
         product = term if product is None else product * term
         if not last:
             padding = [side % 2 for side in first.shape[2:]]
@@ -92,11 +92,6 @@ def _blur(maps: Tensor, window: Tensor) -> Tensor:
     flat = F.conv2d(flat, filters[:, None, :, None], groups=len(filters))
     flat = F.conv2d(flat, filters[:, None, None, :], groups=len(filters))
     return flat.view(*maps.shape[:-2], *flat.shape[-2:])
-
-
-def _positive_power(values: Tensor, exponent: float) -> Tensor:
-    positive = values > 0  # at 0 the power's gradient is infinite, and would become NaN
-    return torch.where(positive, torch.where(positive, values, 1) ** exponent, 0)
 
 
 class SSIM(nn.Module):
