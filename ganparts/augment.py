@@ -281,7 +281,7 @@ class AdaptiveAugment(nn.Module):
 
         Args:
             real_logits: a map [B, objectives, H', W'], of which the first objective counts, or several, one a scale.
-                Logits that are not finite count neither way.
+                NaN counts neither way.
         """
         maps = (real_logits,) if isinstance(real_logits, Tensor) else tuple(real_logits)
         logits = torch.cat([(m[:, 0] if m.ndim == 4 else m).flatten() for m in maps]).to(self.observed)
