@@ -272,7 +272,7 @@ def test_ada_follows_the_signs_of_real_logits():
     assert augment.probability.item() == pytest.approx(0.4)
     # least squares: the middle of 0 and 1
     augment = AdaptiveAugment(interval=1, images_to_full=10, probability=0.5, threshold=0.5)
-    augment.observe(0.4 * logits)
+    augment.observe(0.4 * logits.abs())
     assert augment.probability.item() == pytest.approx(0.4)
     augment.observe(logits.abs())
     assert augment.probability.item() == pytest.approx(0.5)
