@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ganparts.data import Images
 from ganparts.data.images import ignore_pillow_warnings
 from ganparts.translate import translate_to_zip
+from ganparts.translate.encoding import Subsampling
 
 __all__ = ["SubmissionError", "check_submission", "mirrored", "paint_submission", "write_submission"]
 
@@ -32,7 +33,14 @@ class SubmissionError(ValueError):
 
 
 def write_submission(
-    generator: nn.Module, photos: Iterable[tuple[str, Tensor]], path: Path | str, *, mirror: bool = False
+    generator: nn.Module,
+    photos: Iterable[tuple[str, Tensor]],
+    path: Path | str,
+    *,
+    mirror: bool = False,
+    quality: int = 95,
+    subsampling: Subsampling = "4:2:0",
+    squash: bool = False,
 ) -> int:
     """Paint photos into ``images.zip``, and check it.
 
@@ -41,6 +49,9 @@ def write_submission(
         photos: names and images, uint8 [3, H, W].
         path: of the archive; it is written under another name and renamed.
         mirror: if the photos are fewer than the competition wants, paint them mirrored, too, until they are enough.
+        quality: of the JPEGs, from 1 to 100; the competition's own have 75.
+        subsampling: of the JPEGs' colours, "4:2:0" (half the height and width, as the competition's) or "4:4:4" (none).
+        squash: distort photos that are not square, instead of taking their middle square.
 
     Returns:
         How many images it has.
@@ -49,7 +60,8 @@ def write_submission(
         SubmissionError: the competition would refuse it; the archive is there to be looked at.
         UnreadableImageError: a photo cannot be read.
     """
-    translate_to_zip(generator, mirrored(photos, _LEAST) if mirror else photos, path)
+    wanted = mirrored(photos, _LEAST) if mirror else photos
+    translate_to_zip(generator, wanted, path, size=_SIZE, quality=quality, subsampling=subsampling, squash=squash)
     return check_submission(path)
 
 

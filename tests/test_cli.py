@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ganparts import DISCRIMINATORS, GENERATORS, cli
 from ganparts.cli import doctor, parts
@@ -102,12 +104,17 @@ def test_a_submission_is_written_and_checked(monkeypatch, capsys, tmp_path):
     save_pretrained(GENERATORS.create("unet128", width=2), tmp_path / "model")
     out = tmp_path / "images.zip"
     code, said = run(
-        monkeypatch, capsys, "submission", str(tmp_path / "model"), str(sample() / "testA"), "-o", str(out), "--mirror"
+        *(monkeypatch, capsys, "submission", str(tmp_path / "model"), str(sample() / "testA"), "-o", str(out)),
+        *("--mirror", "--quality", "75", "--subsampling", "4:4:4", "--squash"),
     )
     assert code == 1
     assert "42 images, where 7,000 to 10,000 are taken, 6,958 too few (ganparts submission --mirror" in said
     with zipfile.ZipFile(out) as archive:
         names = archive.namelist()
+        with Image.open(archive.open(names[0])) as image:
+            assert isinstance(image, JpegImageFile)
+            assert image.layer[0][1] == 1
+            assert image.quantization[0][0] == 8  # 16 at quality 50, 2 at 95
     assert len(names) == 42
     assert sum(name.endswith("_mirrored.jpg") for name in names) == 21
     code, said = run(monkeypatch, capsys, "submission", str(out))

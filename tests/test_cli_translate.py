@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
 import sys
+import threading
 import time
 import weakref
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from PIL.JpegImagePlugin import JpegImageFile
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,7 +25,8 @@ from ganparts import DISCRIMINATORS, GENERATORS, cli
 from ganparts.cli.app import load_generator
 from ganparts.data import ImageEntry, sample
 from ganparts.interchange import export_generator, from_pretrained, save_pretrained
-from ganparts.translate import TilingError, files, sinks, translate, translate_files
+from ganparts.translate import TilingError, files, sinks, translate, translate_files, translate_to_zip
+from ganparts.translate.encoding import Encoding
 
 
 class Negative(nn.Module):
@@ -121,6 +127,82 @@ def test_a_second_run_goes_on(tmp_path: Path):
     third = translate_files(Negative(), [tmp_path / "photos"], out, overwrite=True)
     assert (third.written, third.skipped) == (first.written, 0)
     assert all((out / name).stat().st_mtime_ns > before for name, before in written.items())
+
+
+def test_a_result_from_a_clock_that_is_ahead_is_done(tmp_path: Path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
+    translate_files(Negative(), [tmp_path / "photo.png"], tmp_path / "out")
+    ahead = time.time() + 3600
+    os.utime(tmp_path / "out" / "photo.jpg", (ahead, ahead))  # as copied from another machine
+    report = translate_files(Negative(), [tmp_path / "photo.png"], tmp_path / "out")
+    assert (report.written, report.skipped, report.problems) == (0, 1, [])
+    report = translate_files(Negative(), [tmp_path / "photo.png"] * 2, tmp_path / "out", overwrite=True)
+    assert (report.written, report.failed) == (1, 1)
+
+
+def test_photos_are_cropped_or_squashed_to_a_size(tmp_path: Path):
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "cut", size=16, format="png")
+    assert np.array_equal(pixels_of(tmp_path / "cut" / "wide.png"), np.full((16, 16, 3), 55))
+    translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "all", size=16, squash=True, format="png")
+    assert pixels_of(tmp_path / "all" / "wide.png")[:, 0].min() > 240
+    with pytest.raises(ValueError, match=r"squash=True needs the size .*--size"):
+        translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "out", squash=True)
+
+
+@pytest.mark.parametrize(("options", "layers"), [({}, 2), ({"subsampling": "4:2:0"}, 2), ({"subsampling": "4:4:4"}, 1)])
+def test_quality_and_subsampling_of_jpegs(tmp_path: Path, options, layers: int):
+    picture = torch.from_numpy(gradient(20, 30)).permute(2, 0, 1)
+    default = io.BytesIO()
+    Image.fromarray(gradient(20, 30)).save(default, "JPEG", quality=75)
+    encoded = Encoding(quality=75, **options).encode(picture)
+    assert (encoded == default.getvalue()) == (layers == 2)  # Pillow's own is 4:2:0
+    with Image.open(io.BytesIO(encoded)) as image:
+        assert isinstance(image, JpegImageFile)
+        assert [layer[1:3] for layer in image.layer] == [(layers, layers), (1, 1), (1, 1)]
+        expected = image.quantization
+    Image.fromarray(255 - gradient(20, 30)).save(tmp_path / "photo.png")
+    translate_files(Negative(), [tmp_path / "photo.png"], tmp_path / "out", quality=75, **options)
+    translate_to_zip(
+        Negative(), [("photo", 255 - picture)], tmp_path / "x.zip", size=20, quality=75, squash=True, **options
+    )
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        inside = io.BytesIO(archive.read("photo.jpg"))
+    assert (tmp_path / "out" / "photo.jpg").read_bytes() == encoded
+    with Image.open(inside) as image:
+        assert isinstance(image, JpegImageFile)
+        assert image.layer[0][1] == layers
+        assert image.quantization == expected
+    for wrong in ({"quality": 0}, {"quality": 101}, {"subsampling": "4:1:1"}, {"format": "gif"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Encoding(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_run_begins_before_the_photos_are_counted(tmp_path: Path, monkeypatch, capsys):
+    """However many they are: the count comes when it comes."""
+    for number in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    model, translated = tmp_path / "model", threading.Event()
+    save_pretrained(GENERATORS.create("resnet6", width=2), model)
+    real = translate_files
+
+    def count(inputs: object) -> Iterator[int]:
+        assert translated.wait(30)
+        yield from range(3)
+
+    def run_first(*arguments, **options):
+        report = real(*arguments, **options)
+        translated.set()
+        return report
+
+    command = importlib.import_module("ganparts.cli.translate")
+    monkeypatch.setattr(command, "find_photos", count)
+    monkeypatch.setattr(command, "translate_files", run_first)
+    code, said = run(monkeypatch, capsys, model, tmp_path, "-o", tmp_path / "out", "--device", "cpu")
+    assert code == 0
+    assert "3/3" in said
 
 
 def test_archives_in_and_out(tmp_path: Path):
@@ -299,7 +381,22 @@ def test_the_command(tmp_path: Path, monkeypatch, capsys):
     assert code == 1
     assert f"{out}: 0 written, 11 there already, 1 failed" in said
     assert f"failed: cannot read the image {tmp_path}/photos/bad.jpg: it is no image that Pillow knows" in said
-    square = ("--size", 64, "--tile", 16, "--quality", 30, "--batch-size", 3, "--overwrite", "--device", "cpu")
+    square = (
+        "--size",
+        64,
+        "--squash",
+        "--subsampling",
+        "4:4:4",
+        "--tile",
+        16,
+        "--quality",
+        30,
+        "--batch-size",
+        3,
+        "--overwrite",
+        "--device",
+        "cpu",
+    )
     code, said = run(monkeypatch, capsys, model, tmp_path / "photos" / "*.png", "-o", out, *square)
     assert code == 0
     assert pixels_of(out / "large.jpg").shape == (64, 64, 3)

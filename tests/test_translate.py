@@ -137,6 +137,15 @@ def test_an_archive_is_flat_square_rgb_jpegs_with_unique_names(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["images.zip"]
 
 
+def test_an_archive_holds_the_middles_of_photos_unless_they_are_to_be_squashed(tmp_path: Path):
+    photo = torch.zeros(3, 30, 10, dtype=torch.uint8)
+    photo[:, 10:20] = 255
+    for squash, corner in ((False, 0), (True, 255)):
+        translate_to_zip(Negative(), [("a", photo)], tmp_path / "images.zip", size=32, squash=squash)
+        with zipfile.ZipFile(tmp_path / "images.zip") as archive, Image.open(archive.open("a.jpg")) as image:
+            assert np.abs(np.array(image)[0, 0].astype(int) - corner).max() <= 3
+
+
 def test_an_archive_that_breaks_off_leaves_the_old_one(tmp_path: Path):
     (tmp_path / "images.zip").write_bytes(b"old")
 

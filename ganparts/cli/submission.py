@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.progress import Progress
@@ -20,6 +20,9 @@ def submission(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("images.zip"),
     mirror: bool = False,
+    quality: int = 95,
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0",
+    squash: bool = False,
     device: str = "auto",
     imports: Imports = (),
 ) -> int:
@@ -28,10 +31,14 @@ def submission(
     Examples: ganparts submission runs/first/generator photo_jpg -o images.zip; ganparts submission images.zip
 
     Args:
-        model: A pretrained folder, .onnx file or name on the Hugging Face Hub; or, alone, an archive to check.
+        model: A run folder, pretrained folder, .onnx file or name on the Hugging Face Hub; or, alone, an archive to
+            check.
         photos: A folder of photos (image files or TFRecords).
         out: The archive to write.
         mirror: Fill up with mirrored photos if there are fewer than 7,000.
+        quality: JPEG quality, 1 to 100. The competition's own images have 75.
+        subsampling: JPEG colours: 4:2:0 at half the height and width, as the competition's own images; 4:4:4 whole.
+        squash: Distort photos that are not square, instead of painting their middle square.
         device: auto, cpu, cuda ...
         imports: Modules to import first, which register parts of your own (PYTHONPATH).
     """
@@ -48,6 +55,8 @@ def submission(
     generator, images = load_generator(model, device=pick_device(device)), open_images(photos)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tracked = progress.track(images.readable(), total=len(images), description="painting")
-        count = write_submission(generator, tracked, out, mirror=mirror)
+        count = write_submission(
+            generator, tracked, out, mirror=mirror, quality=quality, subsampling=subsampling, squash=squash
+        )
     console.print(f"{out} is right: {count:,} images")
     return 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,25 +30,29 @@ def translate(
     device: str = "auto",
     batch_size: int | None = None,
     size: int | None = None,
+    squash: bool = False,
     format: Literal["jpg", "png"] = "jpg",
     quality: int = 95,
+    subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0",
     tile: int | None = None,
     overwrite: bool = False,
     imports: Imports = (),
 ) -> int:
-    """Translate photos of any size: ganparts translate runs/first/generator photos/ -o paintings/.
+    """Translate photos of any size: ganparts translate runs/first photos/ -o paintings/.
 
     What is in OUT already is skipped; inputs that cannot be read are listed at the end, and the exit code is 1.
 
     Args:
-        model: A pretrained folder, as a run's generator/; an .onnx file; a name on the Hugging Face Hub.
+        model: A run folder; a pretrained folder; an .onnx file; a name on the Hugging Face Hub.
         inputs: Files, folders, patterns (quoted), zip archives.
         out: A folder, or an archive if it ends in .zip.
         device: auto, cpu, cuda, cuda:1 ...
         batch_size: Photos of one size at a time, at most. None: 16 on a GPU, 1 on a CPU, where more is not faster.
-        size: Resize photos to this height and width first, in pixels. None: keep theirs.
-        format: Of the results.
-        quality: Of JPEGs, 1 to 100.
+        size: Height and width to which photos are resized first, in pixels. None: their own.
+        squash: With --size, distort photos that are not square, instead of painting their middle square.
+        format: File format of the results.
+        quality: JPEG quality, 1 to 100.
+        subsampling: JPEG colours: 4:2:0 at half the height and width, as most programs write them; 4:4:4 whole.
         tile: Compute about as many pixels at a time as a square of this side has; the result is the same. None: for
             photos of more than a million pixels (four million on a GPU). 0: never.
         overwrite: Translate again what is in OUT already.
@@ -58,24 +65,54 @@ def translate(
     generator = load_generator(model, device=chosen)
     columns = (MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*Progress.get_default_columns()[1:2], *columns, console=console) as bar:
-        task = bar.add_task("photos", total=sum(1 for _ in find_photos(inputs)))
+        task = bar.add_task("photos", total=None)
 
         def show(report: Report) -> None:
             bar.update(task, completed=report.written + report.skipped + report.failed)
 
-        report = translate_files(
-            generator,
-            inputs,
-            out,
-            size=size,
-            batch_size=batch_size or (1 if chosen.type == "cpu" else 16),
-            tile=tile,
-            format=format,
-            quality=quality,
-            overwrite=overwrite,
-            progress=show,
-        )
+        with _counting(inputs, lambda total: bar.update(task, total=total)):
+            report = translate_files(
+                generator,
+                inputs,
+                out,
+                size=size,
+                squash=squash,
+                batch_size=batch_size or (1 if chosen.type == "cpu" else 16),
+                tile=tile,
+                format=format,
+                quality=quality,
+                subsampling=subsampling,
+                overwrite=overwrite,
+                progress=show,
+            )
+        done = report.written + report.skipped + report.failed
+        bar.update(task, total=done, completed=done)
     return _tell(report, out)
+
+
+@contextmanager
+def _counting(inputs: Sequence[str], tell: Callable[[int], object]) -> Iterator[None]:
+    """Count the photos in a thread, since a million take a while to list, and nobody should wait for that."""
+    ended = threading.Event()
+
+    def count() -> None:
+        found = 0
+        try:
+            for _ in find_photos(inputs):
+                found += 1
+                if ended.is_set():
+                    return
+        except OSError:
+            return  # the run meets it too, and says so
+        tell(found)
+
+    thread = threading.Thread(target=count, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _tell(report: Report, out: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganparts.data import resize
+from ganparts.data import resize_square
+from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import translate_pixels
 
 __all__ = ["translate_to_zip"]
@@ -26,6 +26,8 @@ def translate_to_zip(
     size: int = 256,
     batch_size: int = 16,
     quality: int = 95,
+    subsampling: Subsampling = "4:2:0",
+    squash: bool = False,
 ) -> int:
     """Translate photos into a flat archive of JPEGs, ``name.jpg``, as the Kaggle competition wants ``images.zip``.
 
@@ -38,23 +40,24 @@ def translate_to_zip(
         size: photos are resized to this height and width (bicubic), in pixels; the competition wants 256.
         batch_size: photos at a time.
         quality: of the JPEGs, from 1 to 100.
+        subsampling: of the JPEGs' colours, "4:2:0" (half the height and width) or "4:4:4" (none).
+        squash: distort photos that are not square, instead of taking their middle square.
 
     Returns:
         How many were written.
-    """
-    from torchvision.transforms.v2.functional import to_pil_image
 
-    path = Path(path)
+    Raises:
+        ValueError: an option that is out of range.
+    """
+    path, encoding = Path(path), Encoding("jpg", quality, subsampling)
     partial = path.with_name(path.name + ".partial")
     names: set[str] = set()
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for batch in _batches(photos, batch_size):
-                paintings = translate_pixels(generator, torch.stack([resize(image, size) for _, image in batch]))
-                for (name, _), painting in zip(batch, paintings, strict=True):
-                    encoded = io.BytesIO()
-                    to_pil_image(painting).save(encoded, "JPEG", quality=quality)
-                    archive.writestr(f"{_unused(name, names)}.jpg", encoded.getvalue())
+                squares = torch.stack([resize_square(image, size, squash=squash) for _, image in batch])
+                for (name, _), painting in zip(batch, translate_pixels(generator, squares), strict=True):
+                    archive.writestr(f"{_unused(name, names)}.jpg", encoding.encode(painting))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

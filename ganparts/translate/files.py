@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ganparts.data import UnreadableImageError, resize
+from ganparts.data import UnreadableImageError, resize_square
+from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import device_of, pixels_at_once, translate_pixels
 from ganparts.translate.sinks import Sink, open_sink
 from ganparts.translate.sources import Photo, find_photos
@@ -62,10 +62,12 @@ def translate_files(
     out: Path | str,
     *,
     size: int | None = None,
+    squash: bool = False,
     batch_size: int = 16,
     tile: int | None = None,
     format: Literal["jpg", "png"] = "jpg",
     quality: int = 95,
+    subsampling: Subsampling = "4:2:0",
     overwrite: bool = False,
     workers: int | None = None,
     progress: Callable[[Report], None] = lambda report: None,
@@ -81,10 +83,12 @@ def translate_files(
         inputs: files, folders (not the folders below them), patterns (``photos/**/*.jpg``), zip archives.
         out: a folder, or an archive if it ends in .zip.
         size: photos are resized to this height and width (bicubic), in pixels; None to keep theirs.
+        squash: distort photos that are not square to ``size``, instead of taking their middle square.
         batch_size: photos of one size that go through the generator together, at most.
         tile: as :func:`translate` has it.
         format: of the results.
         quality: of JPEGs, from 1 to 100.
+        subsampling: of JPEGs' colours, "4:2:0" (half the height and width) or "4:4:4" (none).
         overwrite: translate again what is there already.
         workers: threads that decode, and as many that encode; None for one a core, at most 8.
         progress: called after each photo.
@@ -96,11 +100,12 @@ def translate_files(
         ValueError: an option that is out of range, or ``out`` is among the inputs.
         OSError: a result cannot be written.
     """
-    for name, value in (("size", size), ("batch_size", batch_size), ("quality", quality), ("workers", workers)):
+    for name, value in (("size", size), ("batch_size", batch_size), ("workers", workers)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it is at least 1")
-    if quality > 100:
-        raise ValueError(f"quality={quality}: it is at most 100")
+    if squash and size is None:
+        raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
+    encoding = Encoding(format, quality, subsampling)
     if tile is not None and tile < 0:
         raise ValueError(f"tile={tile} pixels: give the side of a tile, 0 for none, or leave it out")
     given = [str(path) for path in inputs]
@@ -108,9 +113,14 @@ def translate_files(
     workers = workers or min(8, os.cpu_count() or 1)
     report, sink, whole = Report(), open_sink(out, overwrite=overwrite), False
     try:
-        with ThreadPoolExecutor(workers) as decoders, _Writer(sink, workers, format, quality, report) as writer:
+        with ThreadPoolExecutor(workers) as decoders, _Writer(sink, workers, encoding, report) as writer:
             wanted = _wanted(find_photos(given), sink, format, report, progress)
-            loaded = _load_ahead(wanted, decoders, workers + 1, size, sink, report, progress)
+
+            def load(photo: Photo) -> Tensor:
+                pixels = photo.load()
+                return pixels if size is None else resize_square(pixels, size, squash=squash)
+
+            loaded = _load_ahead(wanted, load, decoders, workers + 1, sink, report, progress)
             for batch in _by_size(loaded, batch_size, pixels_at_once(device_of(generator))):
                 try:
                     paintings = translate_pixels(generator, torch.stack([each.pixels for each in batch]), tile=tile)
@@ -157,19 +167,14 @@ def _wanted(
 
 def _load_ahead(
     wanted: Iterator[tuple[str, Photo]],
+    load: Callable[[Photo], Tensor],
     pool: ThreadPoolExecutor,
     ahead: int,
-    size: int | None,
     sink: Sink,
     report: Report,
     progress: Callable[[Report], None],
 ) -> Iterator[_Loaded]:
     """The photos that can be read, in order, decoded by threads; at most ``ahead`` wait."""
-
-    def load(photo: Photo) -> Tensor:
-        pixels = photo.load()
-        return pixels if size is None else resize(pixels, size)
-
     waiting: deque[tuple[str, Photo, Future[Tensor]]] = deque()
     more = True
     while more or waiting:
@@ -212,10 +217,8 @@ def _by_size(loaded: Iterator[_Loaded], batch_size: int, pixels: int) -> Iterato
 class _Writer:
     """Encodes and writes in threads; at most two pictures a thread wait."""
 
-    def __init__(self, sink: Sink, workers: int, format: str, quality: int, report: Report):
-        self.sink, self.report = sink, report
-        self.options = {"quality": quality} if format == "jpg" else {}
-        self.format = "JPEG" if format == "jpg" else "PNG"
+    def __init__(self, sink: Sink, workers: int, encoding: Encoding, report: Report):
+        self.sink, self.encoding, self.report = sink, encoding, report
         self.pool = ThreadPoolExecutor(workers)
         self.limit = 2 * workers
         self.pending: deque[Future[None]] = deque()
@@ -226,11 +229,7 @@ class _Writer:
         self.pending.append(self.pool.submit(self._encode, target, painting))
 
     def _encode(self, target: str, painting: Tensor) -> None:
-        from torchvision.transforms.v2.functional import to_pil_image
-
-        encoded = io.BytesIO()
-        to_pil_image(painting).save(encoded, self.format, **self.options)
-        self.sink.write(target, encoded.getvalue())
+        self.sink.write(target, self.encoding.encode(painting))
 
     def _finish_one(self) -> None:
         self.pending.popleft().result()

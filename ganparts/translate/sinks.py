@@ -65,7 +65,9 @@ class FolderSink:
         if name in self.claimed:
             return "taken"
         try:
-            if os.stat(self.path / name).st_mtime_ns >= self.began:
+            status = os.stat(self.path / name)
+            # a copy keeps the time of its writing, perhaps by a clock that is ahead; when it was copied is ctime
+            if min(status.st_mtime_ns, status.st_ctime_ns) >= self.began:
                 return "taken"
             if not self.overwrite:
                 return "done"

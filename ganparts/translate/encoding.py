@@ -1,0 +1,51 @@
+"""Translated pictures as files: JPEG or PNG."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+__all__ = ["Encoding", "Subsampling"]
+
+Subsampling = Literal["4:4:4", "4:2:0"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are written.
+
+    Args:
+        format: "jpg" or "png".
+        quality: of JPEGs, from 1 to 100.
+        subsampling: of JPEGs' colours. "4:2:0" keeps them at half the height and width, as most programs do; "4:4:4"
+            keeps them whole, in a larger file.
+
+    Raises:
+        ValueError: an option that is out of range.
+    """
+
+    format: Literal["jpg", "png"] = "jpg"
+    quality: int = 95
+    subsampling: Subsampling = "4:2:0"
+
+    def __post_init__(self) -> None:
+        if self.format not in ("jpg", "png"):
+            raise ValueError(f"format={self.format!r}: it is 'jpg' or 'png'")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality={self.quality}: it is at {'least 1' if self.quality < 1 else 'most 100'}")
+        if self.subsampling not in ("4:4:4", "4:2:0"):
+            raise ValueError(f"subsampling={self.subsampling!r}: it is '4:4:4' or '4:2:0'")
+
+    def encode(self, picture: Tensor) -> bytes:
+        """The file of a picture, uint8 [3, H, W]."""
+        from torchvision.transforms.v2.functional import to_pil_image
+
+        encoded, image = io.BytesIO(), to_pil_image(picture)
+        if self.format == "jpg":
+            image.save(encoded, "JPEG", quality=self.quality, subsampling=self.subsampling)
+        else:
+            image.save(encoded, "PNG")
+        return encoded.getvalue()
