@@ -94,7 +94,13 @@ def test_images_are_scored_and_the_scores_written(monkeypatch, capsys, tmp_path)
     save_pretrained(GENERATORS.create("unet128", width=2), tmp_path / "model")
     code, said = run(monkeypatch, capsys, "evaluate", folders[0], str(tmp_path / "model"), *arguments)
     assert code == 0
-    assert Scores.read_json(out).content_ssim < 0.99
+    scores = Scores.read_json(out)
+    assert scores.content_ssim < 0.99
+    (tmp_path / "run").mkdir()
+    (tmp_path / "model").rename(tmp_path / "run" / "generator")
+    code, said = run(monkeypatch, capsys, "evaluate", folders[0], str(tmp_path / "run"), *arguments)
+    assert code == 0
+    assert Scores.read_json(out).content_ssim == scores.content_ssim
     code, said = run(monkeypatch, capsys, "evaluate", str(tmp_path / "absent"), folders[0])
     assert code == 1
     assert "absent" in said
@@ -183,6 +189,25 @@ def test_a_part_of_ones_own_is_listed(monkeypatch, capsys, tmp_path: Path):
         assert (code, said.splitlines()[-1].split()) == (0, ["odd", "generator", "Flips."])
     finally:
         GENERATORS.remove("odd")
+
+
+def test_the_doctor_knows_parts_of_ones_own(monkeypatch, capsys, tmp_path: Path):
+    lines = ("from ganparts import GENERATORS", "from ganparts.generators import resnet6")
+    (tmp_path / "own_parts.py").write_text("\n".join((*lines, 'GENERATORS.register("own")(resnet6)\n')))
+    (tmp_path / "lacking_parts.py").write_text("import no_such_package\n")
+    command = ("doctor", "--device", "cpu", "--image-size", "32", "--generator", "own", "--width", "2", "--imports")
+    code, said = run(monkeypatch, capsys, *command, "own_parts")
+    assert code == 1
+    assert "error: --imports own_parts: Python finds no module of this name." in said
+    assert "PYTHONPATH=. ganparts" in said
+    monkeypatch.syspath_prepend(tmp_path)
+    code, said = run(monkeypatch, capsys, *command, "lacking_parts")
+    assert (code, said) == (1, "error: No module named 'no_such_package'\n")
+    try:
+        code, said = run(monkeypatch, capsys, *command, "own_parts")
+        assert code == 0, said
+    finally:
+        GENERATORS.remove("own")
 
 
 def test_a_published_file_becomes_a_folder_and_an_export(monkeypatch, capsys, tmp_path: Path):

@@ -413,7 +413,13 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, capsys):
     out = ("-o", tmp_path / "out", "--device", "cpu")
     photo = tmp_path / "photo.png"
     for arguments, message in (
-        ((tmp_path / "nothing", photo, *out), "is no pretrained folder: it has no config.json"),
+        ((tmp_path / "nothing", photo, *out), "nothing: give a pretrained folder (config.json and model.safetensors)"),
+        ((tmp_path / "file", photo, *out), "file is a file: give a pretrained folder"),
+        (
+            (model, photo, *out, "--imports", "no_parts"),
+            "Python finds no module of this name. Put the folder that holds",
+        ),
+        ((model, photo, *out, "--imports", "./parts/no_parts.py"), "not its file: --imports parts.no_parts. Put"),
         ((judge, photo, *out), "judge holds a discriminator, and this takes a generator"),
         ((model, *out), "no inputs: give files, folders, patterns or zip archives after the model"),
         ((model, photo, *out, "--quality", 0), "quality=0: it is at least 1"),
@@ -465,7 +471,8 @@ def test_a_part_of_ones_own_is_imported_first(tmp_path: Path, monkeypatch, capsy
     command = (model, photo, "-o", tmp_path, "--format", "png", "--device", "cpu")
     code, said = run(monkeypatch, capsys, *command)
     assert code == 1
-    assert "import the module that registers it first, inverting" in said
+    assert "It was not imported, because that runs its code" in said
+    assert "import inverting first (in a command: --imports inverting)" in said
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
         code, said = run(monkeypatch, capsys, *command, "--imports", "inverting")

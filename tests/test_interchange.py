@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +26,7 @@ from ganparts.interchange import (
     push_to_hub,
     save_pretrained,
 )
-from ganparts.pretrained import PretrainedModule
+from ganparts.pretrained import PretrainedModule, find_pretrained, is_pretrained
 from ganparts.registry import UnknownPartError
 
 affine = partial(InstanceNorm2d, affine=True)
@@ -136,15 +140,12 @@ def test_a_pretrained_folder_rebuilds_the_network(tmp_path: Path, name: str):
 
 def test_wrong_pretrained_folders_are_refused_by_name(tmp_path: Path):
     folder = tmp_path / "folder"
-    with pytest.raises(FileNotFoundError, match=r"folder is no pretrained folder: it has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*folder: give a pretrained folder .*owner/model"):
         from_pretrained(folder)
     with pytest.raises(ValueError, match=r"PatchGAN was not built by name.*GENERATORS\.create"):
         save_pretrained(PatchGAN(width=2), folder)
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         save_pretrained(DISCRIMINATORS.create("patchgan", width=2, norm=affine), folder)
-    save_pretrained(DISCRIMINATORS.create("patchgan", width=2), folder / "generator")
-    with pytest.raises(FileNotFoundError, match=r"it has no config\.json; .*generator may be one"):
-        from_pretrained(folder)
     save_pretrained(DISCRIMINATORS.create("patchgan", width=2), folder)
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"width": 2', '"width": 3'))
@@ -299,8 +300,98 @@ def test_a_part_of_ones_own_says_what_to_import(tmp_path: Path):
         GENERATORS.remove("mine")
     assert json.loads((tmp_path / "config.json").read_text())["module"] == __name__
     assert f"import {__name__}  # registers 'mine'" in (tmp_path / "README.md").read_text()
-    with pytest.raises(UnknownPartError, match=f"'mine'.*; import the module that registers it first, {__name__}$"):
+    with pytest.raises(UnknownPartError, match=rf"'mine'.*; the module {__name__} registers it\. It was not imported"):
         from_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: config[name] for name in ("kind", "name", "options")}))
+    with pytest.raises(
+        UnknownPartError, match=r"'mine'.*; import the module that registers it first .*--imports MODULE"
+    ):
+        from_pretrained(tmp_path)
+
+
+def test_a_run_folder_stands_for_its_generator(tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text('{"options": {}}')  # the run's own
+    assert not is_pretrained(run)
+    with pytest.raises(
+        FileNotFoundError, match=r"run is no pretrained folder: it has no model\.safetensors; .*run holds "
+    ):
+        from_pretrained(run)
+    (run / "checkpoint.pt").touch()
+    (run / "generator").mkdir()
+    (run / "generator" / "model.safetensors").touch()
+    expected = (
+        r"generator is no pretrained folder: it has no config\.json; .*run holds checkpoint\.pt, config\.json, gen"
+    )
+    with pytest.raises(
+        FileNotFoundError, match=rf"{expected}.*A run that was killed writes its generator/ when it is res"
+    ):
+        from_pretrained(run)
+    network = GENERATORS.create("resnet6", width=2)
+    save_pretrained(network, run / "generator")
+    assert is_pretrained(run)
+    assert find_pretrained(run) == run / "generator" == find_pretrained(run / "generator")
+    images = torch.randn(1, 3, 16, 16)
+    assert torch.equal(from_pretrained(run)(images), network.eval()(images))
+    save_pretrained(DISCRIMINATORS.create("pixel", width=2), run)
+    assert find_pretrained(run) == run  # a pretrained folder that has others in it
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt is a file: give a pretrained folder"):
+        from_pretrained(run / "checkpoint.pt")
+
+
+def test_a_program_that_is_killed_while_it_saves_leaves_a_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Killed before each of the files takes its place, and in the middle of the weights."""
+    card = ModelCard(picture=tmp_path / "x.png", text="Second.")
+    (tmp_path / "x.png").write_bytes(b"picture")
+    images, folder = torch.randn(1, 3, 16, 16), tmp_path / "generator"
+    first, second = (GENERATORS.create("resnet6", width=2).eval() for _ in range(2))
+    outputs = [network(images) for network in (first, second)]
+    assert not torch.equal(*outputs)
+    replace, write, seen = os.replace, safetensors.torch.save_model, set()
+    for moment in range(-1, 5):
+        if folder.exists():
+            shutil.rmtree(folder)
+        save_pretrained(first, folder)
+        (folder / "notes.txt").write_text("not ours")
+        left = [moment]
+
+        def place(old: Path, new: Path, left: list[int] = left) -> None:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            replace(old, new)
+
+        def break_off(network: nn.Module, file: str) -> None:
+            Path(file).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "replace", place)
+        monkeypatch.setattr(safetensors.torch, "save_model", break_off if moment < 0 else write)
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # nor does it clean up
+        with contextlib.suppress(KeyboardInterrupt):
+            save_pretrained(second, folder, card=card)
+        monkeypatch.undo()
+        output = from_pretrained(folder)(images)
+        seen.add(next(i for i in (0, 1) if torch.equal(output, outputs[i])))
+        save_pretrained(second, folder, card=card)  # the next program puts it right
+        assert torch.equal(from_pretrained(folder)(images), outputs[1])
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"README.md", "config.json", "model.safetensors", "notes.txt", "sample.png"}
+    assert seen == {0, 1}
+
+
+def test_a_new_folder_that_was_not_finished_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def break_off(network: nn.Module, file: str) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(safetensors.torch, "save_model", break_off)
+    with pytest.raises(OSError, match="no space left"):
+        save_pretrained(GENERATORS.create("resnet6", width=2), tmp_path / "generator")
+    assert list((tmp_path / "generator").iterdir()) == []
+    assert not is_pretrained(tmp_path / "generator")
 
 
 def test_the_hub_is_asked_for_what_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -316,8 +407,16 @@ def test_the_hub_is_asked_for_what_is_no_folder(tmp_path: Path, monkeypatch: pyt
     assert type(from_pretrained("someone/monet", revision="v1")) is ResNetGenerator
     assert asked == [("someone/monet", {"revision": "v1", "allow_patterns": ["config.json", "model.safetensors"]})]
     (tmp_path / "runs").mkdir()
-    with pytest.raises(FileNotFoundError, match="is no pretrained folder"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no folder runs/first \(and the Hub was not asked, since there is a folder runs\)"
+    ):
         from_pretrained("runs/first")
+    assert [is_pretrained(name) for name in ("someone/monet", "runs/first", "monet", "kept")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
     assert len(asked) == 1
 
     def fail(name: str, **options: object) -> str:

@@ -23,9 +23,23 @@ console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def import_parts(modules: Iterable[str]) -> None:
-    """Import modules, which register parts of their own."""
+    """Import modules, which register parts of their own.
+
+    Raises:
+        ImportError: there is no such module (says where Python looks), or what it imports is missing.
+    """
     for module in modules:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module.lstrip("./"))
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module.lstrip('./')}.".startswith(f"{error.name}."):
+                raise  # the module is there, and imports another that is not
+            name = module.lstrip("./").removesuffix(".py").replace("/", ".")
+            spelled = f" Give the module's name, not its file: --imports {name}." if name != module else ""
+            raise ImportError(
+                f"--imports {module}: Python finds no module of this name.{spelled} Put the folder that holds it on "
+                "PYTHONPATH (for the current folder: PYTHONPATH=. ganparts ...), or install it"
+            ) from None
 
 
 def load_generator(model: str, *, device: torch.device) -> nn.Module:
@@ -34,7 +48,9 @@ def load_generator(model: str, *, device: torch.device) -> nn.Module:
     It has ``size_multiple`` and ``min_size``, as a network may.
 
     Args:
-        model: a pretrained folder, an ``.onnx`` file of ``ganparts export``, or a name on the Hugging Face Hub.
+        model: an ``.onnx`` file of ``ganparts export``, or what
+            :func:`~ganparts.pretrained.find_pretrained` takes: a pretrained folder, a run folder, a name on the Hugging
+            Face Hub.
         device: on which it computes; an ONNX file does so where onnxruntime does.
 
     Raises:

@@ -33,24 +33,24 @@ def demo(
 ) -> int:
     """Try models on a page in the browser: a photo and its paintings side by side (pip install 'ganparts[demo]').
 
-    Examples: ganparts demo runs/first/generator; ganparts demo monet.onnx runs/first/generator owner/model --open
+    Examples: ganparts demo runs/first; ganparts demo monet.onnx runs/first owner/model --open
 
     Args:
-        models: Pretrained folders, .onnx files, names on the Hugging Face Hub.
-        device: auto, cpu, cuda, cuda:1 ...
-        host: Who may see the page: 127.0.0.1 is this machine alone, 0.0.0.0 everybody who can reach it.
-        port: None: the first that is free from 7860.
-        megapixels: Photos of more are made smaller.
-        megabytes: Files of more are refused.
-        waiting: Photos that may wait for their turn.
+        models: Run folders, pretrained folders, .onnx files, names on the Hugging Face Hub.
+        device: Device to compute on: auto, cpu, cuda, cuda:1 ...
+        host: Address to serve at: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody who can reach it.
+        port: Port to serve at. None: the first free one from 7860.
+        megapixels: Largest photo; larger ones are made smaller first.
+        megabytes: Largest file; larger ones are refused.
+        waiting: Number of photos that may wait for their turn.
         open: Open it in the browser.
-        imports: Modules to import first, which register parts of your own (PYTHONPATH).
+        imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     from ganparts.training import pick_device
 
     import_parts(imports)
     if not models:
-        raise ValueError("no models: give pretrained folders, .onnx files or names on the Hub")
+        raise ValueError("no models: give run folders, pretrained folders, .onnx files or names on the Hub")
     if megabytes < 1:
         raise ValueError(f"--megabytes {megabytes}: it is at least 1")
     _check_address(host, port)

@@ -9,7 +9,7 @@ import torch
 import tyro
 
 from ganparts.adversarial import MEMORY_LEVELS, memory_need
-from ganparts.cli.app import app, console, print_table
+from ganparts.cli.app import Imports, app, console, import_parts, print_table
 from ganparts.cyclegan import build_cyclegan
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.protocols import Pair
@@ -23,7 +23,9 @@ class DoctorOptions(PolicyOptions, PresetOptions):
     """The options of the recipe that matter for how a step is computed."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ..."""
+    """Device to look at: auto, cpu, cuda, cuda:1 ..."""
+    imports: Imports = ()
+    """Modules with parts of your own, to import first. Python looks for them on PYTHONPATH."""
 
 
 @app.command
@@ -33,6 +35,7 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
     Device, PyTorch's kernels for it, how a training step would be computed and why, memory, and the largest batch
     that fits. Example: ganparts doctor --preset two_objective --crop 128
     """
+    import_parts(options.imports)
     console.print(_software())
     failure, device = None, torch.device("cpu")
     try:

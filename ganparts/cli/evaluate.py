@@ -28,28 +28,27 @@ def evaluate(
     """Score generated images against real ones: KID, FID, the competition's MiFID, diversity, content kept.
 
     Examples: ganparts evaluate monet_jpg images.zip --photos photo_jpg;
-    ganparts evaluate monet_jpg runs/first/generator --photos photo_jpg --limit 1500 -o scores.json
+    ganparts evaluate monet_jpg runs/first --photos photo_jpg --limit 1500 -o scores.json
 
     Args:
         real: A folder of images or TFRecords, or a zip of images.
-        fake: Likewise; or a pretrained folder, .onnx file or name on the Hugging Face Hub, whose generator then paints
-            the photos.
-        photos: Of which the generated images are paintings: content kept is scored, too.
+        fake: Likewise; or a run folder, pretrained folder, .onnx file or name on the Hugging Face Hub, whose generator
+            then paints the photos.
+        photos: Photos that the generated images are paintings of: content kept is scored, too.
         extractor: inception, efficientnet_lite0, timm:MODEL, or auto: the first of these whose weights are here.
-        limit: Score the first so many generated images.
-        device: auto, cpu, cuda ...
+        limit: Number of generated images to score, the first ones. None: all.
+        device: Device to compute on: auto, cpu, cuda ...
         workers: Processes that decode images.
         out: A JSON file for the scores.
-        imports: Modules to import first, which register parts of your own (PYTHONPATH).
+        imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     from ganparts.metrics import evaluate as score
-    from ganparts.pretrained.hub import is_hub_name
+    from ganparts.pretrained import is_pretrained
     from ganparts.training import pick_device
 
     import_parts(imports)
     chosen = pick_device(device)
-    published = is_hub_name(fake) and not Path(fake).exists()
-    is_model = published or fake.endswith(".onnx") or (Path(fake) / "config.json").is_file()
+    is_model = fake.endswith(".onnx") or is_pretrained(fake)
     scores = score(
         real,
         load_generator(fake, device=chosen) if is_model else Path(fake),

@@ -9,7 +9,7 @@ import tyro
 from torch import nn
 
 from ganparts.cli.app import Imports, app, console, import_parts
-from ganparts.data import open_images, resize, to_unit_range
+from ganparts.data import open_images, resize_square, to_unit_range
 from ganparts.interchange import export_generator, from_pretrained, quantize_generator
 
 __all__ = ["export"]
@@ -28,15 +28,15 @@ def export(
     """Write a generator as ONNX (.onnx) or for PyTorch without ganparts (.pt2).
 
     Batch, height and width stay free. What is written is run on several sizes first, and discarded if it differs from
-    PyTorch. Example: ganparts export runs/first/generator monet.onnx
+    PyTorch. Example: ganparts export runs/first monet.onnx
 
     Args:
-        model: pretrained folder, or owner/model on the Hugging Face Hub.
-        out: file to write, ending in .onnx or .pt2.
-        fp16: weights and computations in 16 bits, for GPUs: half the size; ONNX only.
-        int8: a folder of photos, 8 or more: convolutions in 8 bits (transposed ones aside), for CPUs, if these photos'
+        model: Run folder, pretrained folder, or owner/model on the Hugging Face Hub.
+        out: File to write, ending in .onnx or .pt2.
+        fp16: Weights and computations in 16 bits, for GPUs: half the size; ONNX only.
+        int8: Folder of photos, 8 or more: convolutions in 8 bits (transposed ones aside), for CPUs, if these photos'
             paintings stay the same; ONNX only.
-        imports: modules to import first, which register parts of your own (PYTHONPATH).
+        imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
     generator = from_pretrained(model)
@@ -57,7 +57,7 @@ def _quantize(generator: nn.Module, out: Path, photos: Path, fp16: bool) -> int:
     images = open_images(photos)
     multiple = getattr(generator, "size_multiple", 1)
     side = -(-_SIDE // multiple) * multiple
-    chosen = [to_unit_range(resize(image, side)) for _, image in images.readable(_MOST_PHOTOS)]
+    chosen = [to_unit_range(resize_square(image, side)) for _, image in images.readable(_MOST_PHOTOS)]
     psnr, speedup = quantize_generator(generator, out, chosen)
     console.print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {speedup:.2f} times as fast here as in 32 bits")
     console.print(f"The paintings' PSNR to those in 32 bits is {psnr:.1f} dB.")

@@ -26,9 +26,9 @@ def import_junyanz(
     Example: ganparts import-junyanz latest_net_G_A.pth monet
 
     Args:
-        file: what torch.save wrote.
-        out: folder to write; it must be empty or new.
-        key: which network of a file that holds several, as netG_A.
+        file: Checkpoint file, as torch.save writes it.
+        out: Folder to write; it must be empty or new.
+        key: Name of one network, as netG_A, in a file that holds several.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise FileExistsError(f"{out} is there already, and not empty: choose another folder")

@@ -65,8 +65,8 @@ def list_parts(
     Example: ganparts list "*unet*"
 
     Args:
-        pattern: of the names to list, as the shell's.
-        imports: modules to import first, which register parts of your own (PYTHONPATH).
+        pattern: Pattern of the names to list, as the shell's.
+        imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
     rows = []
@@ -91,8 +91,8 @@ def show(
     Example: ganparts show resnet9
 
     Args:
-        part: its name; a name of several kinds shows them all.
-        imports: modules to import first, which register parts of your own (PYTHONPATH).
+        part: Name of a part; if parts of several kinds have it, all are shown.
+        imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
     tables = [table for table in TABLES if part in table]

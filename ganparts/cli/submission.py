@@ -28,7 +28,7 @@ def submission(
 ) -> int:
     """Paint photos into images.zip and check it as the competition does; or only check an archive.
 
-    Examples: ganparts submission runs/first/generator photo_jpg -o images.zip; ganparts submission images.zip
+    Examples: ganparts submission runs/first photo_jpg -o images.zip; ganparts submission images.zip
 
     Args:
         model: A run folder, pretrained folder, .onnx file or name on the Hugging Face Hub; or, alone, an archive to
@@ -39,8 +39,8 @@ def submission(
         quality: JPEG quality, 1 to 100. The competition's own images have 75.
         subsampling: JPEG colours: 4:2:0 at half the height and width, as the competition's own images; 4:4:4 whole.
         squash: Distort photos that are not square, instead of painting their middle square.
-        device: auto, cpu, cuda ...
-        imports: Modules to import first, which register parts of your own (PYTHONPATH).
+        device: Device to compute on: auto, cpu, cuda ...
+        imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     from ganparts.data import open_images
     from ganparts.submission import check_submission, write_submission

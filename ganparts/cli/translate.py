@@ -46,7 +46,7 @@ def translate(
         model: A run folder; a pretrained folder; an .onnx file; a name on the Hugging Face Hub.
         inputs: Files, folders, patterns (quoted), zip archives.
         out: A folder, or an archive if it ends in .zip.
-        device: auto, cpu, cuda, cuda:1 ...
+        device: Device to compute on: auto, cpu, cuda, cuda:1 ...
         batch_size: Photos of one size at a time, at most. None: 16 on a GPU, 1 on a CPU, where more is not faster.
         size: Height and width to which photos are resized first, in pixels. None: their own.
         squash: With --size, distort photos that are not square, instead of painting their middle square.
@@ -56,7 +56,7 @@ def translate(
         tile: Compute about as many pixels at a time as a square of this side has; the result is the same. None: for
             photos of more than a million pixels (four million on a GPU). 0: never.
         overwrite: Translate again what is in OUT already.
-        imports: Modules to import first, which register parts of your own (PYTHONPATH).
+        imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
     if not inputs:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import tempfile
 import textwrap
 from pathlib import Path
@@ -14,13 +16,15 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ganparts.pretrained.card import ModelCard
-from ganparts.pretrained.hub import download, is_hub_name, upload
+from ganparts.pretrained.finding import CONFIG, WEIGHTS, find_pretrained
+from ganparts.pretrained.hub import is_hub_name, upload
 from ganparts.registry import DISCRIMINATORS, GENERATORS, Registry, UnknownPartError
 
 __all__ = ["PretrainedModule", "describe_network", "from_pretrained", "push_to_hub", "save_pretrained"]
 
 _TABLES: dict[str, Registry[Any]] = {table.kind: table for table in (GENERATORS, DISCRIMINATORS)}
-_CONFIG, _WEIGHTS, _CARD = "config.json", "model.safetensors", "README.md"
+_CARD = "README.md"
+_PARTIAL = ".partial"  # a folder in the folder that is being written
 _LONGEST_CONFIG = 2**20  # bytes
 
 
@@ -52,7 +56,9 @@ def describe_network(network: nn.Module) -> str:
 def save_pretrained(network: nn.Module, folder: Path | str, *, card: ModelCard | None = None) -> None:
     """Write ``config.json`` and ``model.safetensors``, from which :func:`from_pretrained` makes the network again.
 
-    Beside them goes ``README.md``, the model card.
+    Beside them goes ``README.md``, the model card. Each file is written in full before it takes the place of an older
+    one. So a folder that is written again never holds half a network: if the program is killed, it holds the old
+    weights or the new ones.
 
     Args:
         network: built by name, as ``GENERATORS.create("resnet9", width=32)`` does, so that it knows its options.
@@ -112,11 +118,18 @@ def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str) ->
     config = describe_network(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     text = card.render(json.loads(config), parameters=parameters, name=called)
-    folder.mkdir(parents=True, exist_ok=True)
-    card.copy_picture(folder)
-    save_model(network, str(folder / _WEIGHTS))
-    (folder / _CARD).write_text(text, encoding="utf-8")
-    (folder / _CONFIG).write_text(config + "\n", encoding="utf-8")
+    partial = folder / _PARTIAL  # inside, since beside it may be another disk
+    shutil.rmtree(partial, ignore_errors=True)  # of a program that was killed
+    partial.mkdir(parents=True)
+    try:
+        card.copy_picture(partial)
+        save_model(network, str(partial / WEIGHTS))
+        (partial / _CARD).write_text(text, encoding="utf-8")
+        (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == CONFIG):  # which makes it a whole folder
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def from_pretrained(folder: Path | str, *, device: str = "cpu", revision: str | None = None) -> nn.Module:
@@ -125,47 +138,53 @@ def from_pretrained(folder: Path | str, *, device: str = "cpu", revision: str | 
     It is planned on the meta device first: what the weights cannot fit is refused before it takes memory.
 
     Args:
-        folder: where it is; or a name on the Hugging Face Hub, ``owner/model``, if no folder is called so.
+        folder: where it is; or a run folder, for its ``generator/``; or a name on the Hugging Face Hub,
+            ``owner/model``, if there is no folder ``owner`` here.
         device: where it goes.
         revision: on the Hub, a branch, tag or commit.
 
     Raises:
-        FileNotFoundError: the folder lacks one of the two files.
+        FileNotFoundError: there is no such folder, or it holds no network; the text says what it holds.
         OSError: it is not on the Hub either, or the Hub cannot be reached.
         ValueError: a file does not hold what it should.
         UnknownPartError: the network's name is not registered; import the module that registers it first.
     """
     from safetensors.torch import load_model
 
-    if isinstance(folder, str) and is_hub_name(folder) and not Path(folder).parent.exists():
-        folder = download(folder, (_CONFIG, _WEIGHTS), revision=revision)
-    folder = Path(folder)
-    for name in (_CONFIG, _WEIGHTS):
-        if not (folder / name).is_file():
-            hint = f"; {folder / 'generator'} may be one" if (folder / "generator" / name).is_file() else ""
-            raise FileNotFoundError(f"{folder} is no pretrained folder: it has no {name}{hint}")
-    table, name, options, module = _described(folder / _CONFIG)
+    folder = find_pretrained(folder, revision=revision)
+    table, name, options, module = _described(folder / CONFIG)
     misfit = textwrap.shorten(f"does not hold the weights of {name!r} with {options}", 500)
     try:
-        tensors, numbers = _held(folder / _WEIGHTS)
+        tensors, numbers = _held(folder / WEIGHTS)
     except Exception as error:  # whatever safetensors raises on damaged files
-        raise ValueError(f"{folder / _WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
+        raise ValueError(f"{folder / WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
     try:
         planned = _planned(table, name, options, most=10 * tensors + 1000)
     except UnknownPartError as error:
-        remedy = f"import the module that registers it first{f', {module}' if module else ''}"
-        raise UnknownPartError(f"{folder / _CONFIG}: {textwrap.shorten(str(error), 1000)}; {remedy}") from None
+        raise UnknownPartError(
+            f"{folder / CONFIG}: {textwrap.shorten(str(error), 1000)}; {_how_to_import(module)}"
+        ) from None
     except Exception as error:  # whatever a part raises on values of other kinds
         reason = textwrap.shorten(str(error), 500) or type(error).__name__
-        raise ValueError(f"{folder / _CONFIG} describes no network that can be built: {reason}") from None
+        raise ValueError(f"{folder / CONFIG} describes no network that can be built: {reason}") from None
     if planned > numbers:
-        raise ValueError(f"{folder / _WEIGHTS} {misfit}: those are {planned:,} numbers, but it holds {numbers:,}")
+        raise ValueError(f"{folder / WEIGHTS} {misfit}: those are {planned:,} numbers, but it holds {numbers:,}")
     network = table.create(name, **options)
     try:
-        load_model(network, str(folder / _WEIGHTS))
+        load_model(network, str(folder / WEIGHTS))
     except Exception as error:  # as above
-        raise ValueError(f"{folder / _WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
+        raise ValueError(f"{folder / WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
     return network.to(device).eval()
+
+
+def _how_to_import(module: str) -> str:
+    """What registers a part that is not known, and why that did not happen by itself."""
+    if not module:
+        return "import the module that registers it first (in a command: --imports MODULE)"
+    return (
+        f"the module {module} registers it. It was not imported, because that runs its code, and whoever wrote this "
+        f"folder chose it: if you trust it, import {module} first (in a command: --imports {module})"
+    )
 
 
 def _described(path: Path) -> tuple[Registry[Any], str, dict[str, Any], str]:

@@ -1,0 +1,68 @@
+"""Where a model is: a pretrained folder, a run folder that holds one, or a name on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from ganparts.pretrained.hub import download, is_hub_name
+
+__all__ = ["CONFIG", "GENERATOR", "WEIGHTS", "find_pretrained", "is_pretrained"]
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+GENERATOR = "generator"  # the pretrained folder in a run folder
+
+
+def is_pretrained(model: Path | str) -> bool:
+    """Whether this is a pretrained folder, a run folder with one, or written as a name on the Hub; nothing is fetched.
+
+    ``owner/model`` is a name on the Hub unless there is a folder ``owner`` here.
+    """
+    folder = Path(model)
+    return _on_hub(model) or any(_is_whole(place) for place in (folder, folder / GENERATOR))
+
+
+def find_pretrained(model: Path | str, *, revision: str | None = None) -> Path:
+    """The folder with a model's configuration and weights.
+
+    Args:
+        model: a pretrained folder; a run folder, which stands for its ``generator/``; or ``owner/model`` on the Hub, if
+            there is no folder ``owner`` here.
+        revision: on the Hub, a branch, tag or commit.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it holds no model; the text says what it holds.
+        OSError: it is not on the Hub either, or the Hub cannot be reached.
+    """
+    if _on_hub(model):
+        return download(str(model), (CONFIG, WEIGHTS), revision=revision)
+    folder = Path(model)
+    for place in (folder, folder / GENERATOR):
+        if _is_whole(place):
+            return place
+    remedy = (
+        f"give a pretrained folder ({CONFIG} and {WEIGHTS}), a run folder with one ({GENERATOR}/), or a name on the "
+        "Hugging Face Hub (owner/model)"
+    )
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is a file: {remedy}")
+    if not folder.is_dir():
+        shadowed = isinstance(model, str) and is_hub_name(model)
+        note = f" (and the Hub was not asked, since there is a folder {folder.parent})" if shadowed else ""
+        raise FileNotFoundError(f"there is no folder {folder}{note}: {remedy}")
+    place = folder / GENERATOR if (folder / GENERATOR).is_dir() else folder
+    missing = " and no ".join(name for name in (CONFIG, WEIGHTS) if not (place / name).is_file())
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    found = textwrap.shorten(", ".join(names), 200, placeholder=" ...") or "nothing"
+    resume = f". A run that was killed writes its {GENERATOR}/ when it is resumed" if "checkpoint.pt" in names else ""
+    raise FileNotFoundError(
+        f"{place} is no pretrained folder: it has no {missing}; {folder} holds {found}: {remedy}{resume}"
+    )
+
+
+def _on_hub(model: Path | str) -> bool:
+    return isinstance(model, str) and is_hub_name(model) and not Path(model).parent.exists()
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
