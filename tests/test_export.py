@@ -34,7 +34,7 @@ def test_every_generator_is_exported(tmp_path: Path, name: str):
     assert network.training  # it is left as it was
     read = load_onnx(tmp_path / "x.onnx")
     assert read.size_multiple == network.size_multiple
-    assert read.min_size == getattr(network, "min_size", 1)
+    assert read.min_size == getattr(network, "min_size", network.size_multiple)
     side = 2 * network.size_multiple if network.size_multiple > 4 else 36
     images = torch.rand(3, 3, side, side) * 2 - 1
     with torch.no_grad():
@@ -101,6 +101,46 @@ def test_a_generator_of_ones_own_is_exported(tmp_path: Path):
     read = load_onnx(tmp_path / "x.onnx")
     assert (read.in_channels, read.size_multiple, read.min_size) == (1, 1, 1)
     assert torch.allclose(read(torch.ones(1, 1, 3, 5)), network(torch.ones(1, 1, 3, 5)), atol=1e-6)
+
+
+class Reflecting(nn.Module):
+    """One whose padding needs 3 pixels of half the size, so 6: it takes multiples of 2, and not the first two."""
+
+    size_multiple = 2
+
+    def __init__(self, least: int | None = None):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 3, 3, 2, 1), nn.ReflectionPad2d(2), nn.Conv2d(3, 3, 5))
+        if least is not None:
+            self.min_size = least
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(self.layers(x), scale_factor=2.0)
+
+
+@pytest.mark.parametrize("least", [None, 6, 10])
+def test_the_least_size_is_one_that_pytorch_takes(tmp_path: Path, least: int | None):
+    network = Reflecting(least)
+    with pytest.raises(RuntimeError, match="Padding size should be less"):
+        network(torch.zeros(1, 3, 4, 4))
+    for name in ("x.onnx", "x.pt2"):
+        assert export_generator(network, tmp_path / name) <= 1e-4
+    assert getattr(network, "min_size", None) == least  # it is left as it was
+    read = load_onnx(tmp_path / "x.onnx")
+    assert (read.size_multiple, read.min_size) == (2, least or 6)
+    with pytest.raises(ValueError, match=f"at least {least or 6}"):
+        read(torch.zeros(1, 3, 4, 4))
+
+
+class Broken(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        raise ValueError("no weights yet")
+
+
+def test_a_generator_that_always_fails_is_not_to_blame_on_the_export(tmp_path: Path):
+    with pytest.raises(RuntimeError, match=r"this Broken fails .*, the first of 1 x 1: no weights yet\. .*min_size"):
+        export_generator(Broken(), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [0.001, float("nan")])

@@ -24,6 +24,7 @@ __all__ = ["export_generator", "export_sizes"]
 
 TOLERANCE = 1e-4  # of values in [-1, 1]
 HALF_TOLERANCE = 2e-2  # two and a half of 256 steps of a picture
+_TRIED_ONE_BY_ONE, _LARGEST_TRIED = 16, 512  # sizes, in multiples and in pixels, when the least one is looked for
 
 
 @torch.no_grad()
@@ -32,7 +33,9 @@ def export_generator(generator: nn.Module, path: Path | str, *, half: bool = Fal
 
     Args:
         generator: any module from images to images of the same size; it is exported in ``eval()`` mode, in float32.
-            Its ``size_multiple``, ``min_size`` and ``in_channels`` (1, 1 and 3 if it has none) tell what it takes.
+            Its attributes tell what it takes: height and width are multiples of ``size_multiple`` (1 if it has none)
+            and at least ``min_size`` (``size_multiple``), and it takes ``in_channels`` (3). A size that the generator
+            itself refuses is too small: the least size is the first that it takes, and the file says so.
         path: ending in ``.onnx``, to be read by :func:`load_onnx` and other programs, or in ``.pt2``, for
             ``torch.export.load(path).module()``.
         half: ONNX only: weights and computations in 16 bits, images in 32; half the size, for GPUs.
@@ -43,7 +46,7 @@ def export_generator(generator: nn.Module, path: Path | str, *, half: bool = Fal
     Raises:
         ValueError: another ending; or they differ by more than 1e-4 (0.02 in 16 bits), and nothing is written.
         ImportError: the packages of ``ganparts[onnx]`` are not installed.
-        RuntimeError: PyTorch cannot export this generator.
+        RuntimeError: PyTorch cannot export this generator, or the generator fails on every size.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
@@ -51,6 +54,8 @@ def export_generator(generator: nn.Module, path: Path | str, *, half: bool = Fal
     if half and path.suffix == ".pt2":
         raise ValueError(f"16 bits are for ONNX, and {path} is for PyTorch: export it whole")
     generator = copy.deepcopy(generator).cpu().float().eval()
+    if (least := _least_size(generator)) != _sizes(generator)[1]:
+        generator.min_size = least  # pyright: ignore[reportArgumentType]
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -74,7 +79,7 @@ def export_sizes(generator: nn.Module, *, half: bool = False) -> list[tuple[int,
 
     In 16 bits the smallest is 64: a norm over a few pixels enlarges any rounding.
     """
-    multiple, allowed = getattr(generator, "size_multiple", 1), getattr(generator, "min_size", 1)
+    multiple, allowed = _sizes(generator)
     smallest, least = (math.ceil(max(allowed, side) / multiple) * multiple for side in ((64, 64) if half else (1, 16)))
     return [(1, smallest, smallest), (2, least, least + multiple), (1, least + 2 * multiple, least)]
 
@@ -92,7 +97,7 @@ class _Half(nn.Module):
 
 def _program(generator: nn.Module, *, half: bool) -> torch.export.ExportedProgram:
     """The generator as PyTorch's graph, its batch, height and width free."""
-    multiple, least = getattr(generator, "size_multiple", 1), getattr(generator, "min_size", 1)
+    multiple, least = _sizes(generator)
     side = math.ceil(max(least, 2 * multiple, 16) / multiple)  # 1 would be taken for a constant
     shape = (2, _channels(generator), side * multiple, (side + 1) * multiple)
     units = [torch.export.Dim(name, min=math.ceil(least / multiple)) for name in ("height", "width")]
@@ -114,9 +119,40 @@ def _channels(generator: nn.Module) -> int:
     return getattr(generator, "in_channels", 3)
 
 
+def _sizes(generator: nn.Module) -> tuple[int, int]:
+    """``size_multiple`` and ``min_size``."""
+    multiple = getattr(generator, "size_multiple", 1)
+    return multiple, getattr(generator, "min_size", multiple)
+
+
+def _least_size(generator: nn.Module) -> int:
+    """The first multiple of ``size_multiple`` from ``min_size`` on that the generator takes.
+
+    Raises:
+        RuntimeError: it takes none of those that were tried.
+    """
+    multiple, least = _sizes(generator)
+    first = math.ceil(least / multiple)
+    reason = ""
+    for units in (*range(first, first + _TRIED_ONE_BY_ONE), *(first * 2**power for power in range(4, 8))):
+        side = units * multiple
+        if side > max(_LARGEST_TRIED, first * multiple):
+            break
+        try:
+            generator(torch.zeros(1, _channels(generator), side, side))
+        except Exception as error:  # whatever a part raises on an image that is too small
+            reason = reason or f"{side} x {side}: {' '.join(str(error).split())[:300]}"
+        else:
+            return least if units == first else side
+    raise RuntimeError(
+        f"this {type(generator).__name__} fails on images of each size that was tried, the first of {reason}. If it "
+        "takes only some sizes, give it the attributes size_multiple and min_size"
+    )
+
+
 def _metadata(generator: nn.Module) -> dict[str, str]:
     """What :func:`load_onnx` reads, and what the file is."""
-    numbers = {name: str(getattr(generator, name, 1)) for name in ("size_multiple", "min_size")}
+    numbers = dict(zip(("size_multiple", "min_size"), map(str, _sizes(generator)), strict=True))
     built_from = getattr(generator, "built_from", None)
     return numbers | {"range": "[-1, 1]"} | ({} if built_from is None else {"part": built_from[1]})
 

@@ -64,7 +64,8 @@ def quantize_generator(generator: nn.Module, path: Path | str, photos: Sequence[
         raise ValueError(f"{len(photos)} photos: 8 bits need at least {_LEAST_PHOTOS}, which set their scales")
     if len({photo.shape for photo in photos}) > 1 or not all(photo.isfinite().all() for photo in photos):
         raise ValueError("photos that set the scales of 8 bits are all of one size, and their values are finite")
-    multiple, minimum = getattr(generator, "size_multiple", 1), getattr(generator, "min_size", 1)
+    multiple = getattr(generator, "size_multiple", 1)
+    minimum = getattr(generator, "min_size", multiple)
     channels = getattr(generator, "in_channels", 3)
     check_images(photos[0][None], channels=channels, multiple=multiple, minimum=minimum)
     batches = [photo[None] for photo in photos]

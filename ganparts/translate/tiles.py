@@ -95,7 +95,8 @@ def fit(generator: object, images: Tensor) -> Tensor:
 
 
 def _margins(generator: object, height: int, width: int) -> tuple[int, int, str]:
-    multiple, minimum = getattr(generator, "size_multiple", 1), getattr(generator, "min_size", 1)
+    multiple = getattr(generator, "size_multiple", 1)
+    minimum = getattr(generator, "min_size", multiple)
     bottom, right = (-(-max(side, minimum) // multiple) * multiple - side for side in (height, width))
     # reflection reaches no further than the picture
     return bottom, right, "reflect" if bottom < height and right < width else "replicate"
