@@ -50,9 +50,7 @@ def train(config: Config) -> None:
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
     )
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
-    dataset = PairDataset(
-        domains.a, domains.b, seed=config.seed, resize=preset.resize, crop=preset.crop, flip=preset.flip
-    )
+    dataset = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing())
     photos = domains.photos()
     most = len(photos) if device.type == "cuda" else 256
     painted = min(len(photos), most if config.paint is None else config.paint)

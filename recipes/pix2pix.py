@@ -52,7 +52,7 @@ def train(config: Config) -> None:
         config.data, a=config.a, b=config.b, direction=config.direction, skip_unreadable=config.skip_unreadable
     )
     console.print(f"Data: {len(domains.train)} pairs ({domains.origin}).")
-    dataset = AlignedPairs(domains.train, seed=config.seed, resize=preset.resize, crop=preset.crop, flip=preset.flip)
+    dataset = AlignedPairs(domains.train, seed=config.seed, **preset.framing())
     pairs = domains.test or domains.val or domains.train
     held_out = [pair for _, pair in pairs.readable(config.evaluate_photos if config.evaluate_every else 6)]
     most = len(pairs) if device.type == "cuda" else 256

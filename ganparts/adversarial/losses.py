@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ganparts.losses import at_least_fp32
 from ganparts.protocols import AdversarialLoss, ConsistencyLoss
 
-__all__ = ["Logits", "as_scales", "at_least_fp32", "consistency_loss", "discriminator_loss", "generator_loss"]
+__all__ = ["Logits", "as_scales", "consistency_loss", "discriminator_loss", "generator_loss"]
 
 Logits = Tensor | Sequence[Tensor]
 """A map [B, objectives, H', W'], or several, one a scale."""
@@ -21,11 +22,6 @@ Logits = Tensor | Sequence[Tensor]
 def as_scales(logits: Logits) -> tuple[Tensor, ...]:
     """The maps of a discriminator that judges at one scale or at several, in at least fp32."""
     return tuple(map(at_least_fp32, (logits,) if isinstance(logits, Tensor) else logits))
-
-
-def at_least_fp32(values: Tensor) -> Tensor:
-    """``values``, half precision (bf16, fp16) made fp32."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def consistency_loss(loss: ConsistencyLoss, prediction: Tensor, target: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ class TrainingOptions:
     """Images are resized so that their shorter side has this many pixels; none: they keep their size."""
     crop: int | None = _number(None, least=1)
     """A random square of this many pixels is cut out to train on."""
+    squash: bool | None = None
+    """Resize both sides to --resize, which distorts images that are not square; else their shorter side is."""
     batch_size: int | None = _number(None, least=1)
     """Pairs in a step."""
     learning_rate: float | None = _number(None, above=0)
@@ -153,7 +155,7 @@ class TrainingOptions:
         ``crop`` alone cuts from images of the preset's size, which is raised to the crop if it is smaller; ``resize``
         alone lowers the preset's crop to it if need be.
         """
-        names = ("learning_rate", "discriminator_learning_rate", "ema_decay", "batch_size", "crop")
+        names = ("learning_rate", "discriminator_learning_rate", "ema_decay", "batch_size", "crop", "squash")
         numbers = chosen({name: getattr(self, name) for name in names})
         resize = preset.resize if self.resize is None else None if self.resize == "none" else self.resize
         if self.crop is None and isinstance(self.resize, int):

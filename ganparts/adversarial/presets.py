@@ -31,6 +31,8 @@ class TrainingSettings:
         resize: images are resized so that their shorter side has this many pixels (bicubic); None for not at all.
         crop: a random square of this many pixels is cut out.
         flip: whether images are mirrored with probability 1/2.
+        squash: resize both sides to ``resize``, as the reference implementation does; images that are not square are
+            distorted.
     """
 
     learning_rate: float = 2e-4
@@ -45,6 +47,7 @@ class TrainingSettings:
     resize: int | None = 286
     crop: int = 256
     flip: bool = True
+    squash: bool = False
 
     def epoch_steps(self, pairs: int) -> int:
         """The steps of an epoch of ``pairs`` pairs."""
@@ -53,6 +56,10 @@ class TrainingSettings:
     def numbers(self) -> dict[str, Any]:
         """These settings without the choices of parts."""
         return {each.name: getattr(self, each.name) for each in fields(TrainingSettings)}
+
+    def framing(self) -> dict[str, Any]:
+        """How images are framed, as data sets of pairs take it."""
+        return {"resize": self.resize, "crop": self.crop, "flip": self.flip, "squash": self.squash}
 
     def optimizer_numbers(self) -> dict[str, Any]:
         """What :func:`~ganparts.make_optimizers` takes of them."""

@@ -182,7 +182,7 @@ def lecam(*, weight: float = 0.3, decay: float = 0.99) -> LeCam:
     return LeCam(weight, decay)
 
 
-@PENALTIES.register("balanced_consistency")
+@PENALTIES.register("consistency")
 def balanced_consistency(
     *, weight: float = 10.0, translation: float = 0.125, compare: Literal["image", "place"] = "image"
 ) -> BalancedConsistency:
