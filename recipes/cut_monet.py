@@ -89,7 +89,7 @@ def train(config: Config) -> None:
     few = max(1, round(150 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
     steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
     workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
-    still = PairDataset(domains.a, domains.b, seed=config.seed, resize=preset.crop, crop=preset.crop, flip=preset.flip)
+    still = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing() | {"resize": preset.crop})
     if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes + still.nbytes)):
         dataset, still = dataset.on_device(device, workers=workers), still.on_device(device, workers=workers)
     load = partial(load_pairs, batch_size=preset.batch_size, workers=workers, device=device)
