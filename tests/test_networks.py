@@ -16,6 +16,7 @@ from ganparts.generators import AntialiasedResNetGenerator, AttentionGate, ResNe
 PARAMETERS = {
     "resnet9": 11_378_179,
     "resnet6": 7_837_699,
+    "painter": 1_377_411,
     "unet256": 54_409_603,
     "keras_unet256": 54_414_979,
     "patchgan": 2_764_737,

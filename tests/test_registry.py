@@ -21,7 +21,7 @@ from ganparts import (
 from ganparts.registry import Registry, UnknownPartError
 
 PROMISED = [
-    (GENERATORS, "attention_unet256 keras_unet256 resnet6 resnet9 unet128 unet256"),
+    (GENERATORS, "attention_unet256 keras_unet256 painter resnet6 resnet9 unet128 unet256"),
     (DISCRIMINATORS, "keras_patchgan patchgan pixel two_objective"),
     (ADVERSARIAL_LOSSES, "bce hinge lsgan two_objective"),
     (CONSISTENCY_LOSSES, "l1"),

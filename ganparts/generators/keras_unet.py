@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_images, init_weights, keras_instance_norm
+from ganparts.blocks import check_images, init_weights, keras_instance_norm, residual_output, start_as_identity
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
@@ -25,17 +25,28 @@ class KerasUNetGenerator(PretrainedModule):
         out_channels: channels of the output image.
         width: channels after the first convolution; at most 8 times as many further down.
         dropout: probability in the three deepest upsamplings.
+        residual: return the input plus a change, clamped to [-1, 1], instead of a tanh
+            (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: in ``forward``, a size that is no multiple of 256.
+        ValueError: other channels out than in with ``residual``; in ``forward``, a size that is no multiple of 256.
     """
 
     size_multiple = 256
 
-    def __init__(self, in_channels: int = 3, out_channels: int = 3, *, width: int = 64, dropout: float = 0.5):
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        width: int = 64,
+        dropout: float = 0.5,
+        residual: bool = False,
+    ):
         super().__init__()
         self.in_channels = in_channels
         self.images_are_independent = True  # instance norms alone
+        self.residual = residual
         widths = [width * min(2**level, 8) for level in range(8)]
 
         def down(level: int) -> nn.Module:
@@ -51,8 +62,11 @@ class KerasUNetGenerator(PretrainedModule):
 
         self.down = nn.ModuleList(down(level) for level in range(8))
         self.up = nn.ModuleList(up(level) for level in range(7, 0, -1))
-        self.last = nn.Sequential(nn.ConvTranspose2d(2 * width, out_channels, 4, 2, 1), nn.Tanh())
+        last = nn.ConvTranspose2d(2 * width, out_channels, 4, 2, 1)
+        self.last = nn.Sequential(last, nn.Identity() if residual else nn.Tanh())
         self.apply(init_weights)
+        if residual:
+            start_as_identity(last, in_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple)
@@ -63,12 +77,18 @@ class KerasUNetGenerator(PretrainedModule):
         skips.pop()
         for layer in self.up:
             features = torch.cat([layer(features), skips.pop()], 1)
-        return self.last(features)
+        painted = self.last(features)
+        return residual_output(images, painted) if self.residual else painted
 
 
 @GENERATORS.register("keras_unet256")
 def keras_unet256(
-    *, width: int = 64, in_channels: int = 3, out_channels: int = 3, dropout: float = 0.5
+    *,
+    width: int = 64,
+    in_channels: int = 3,
+    out_channels: int = 3,
+    dropout: float = 0.5,
+    residual: bool = False,
 ) -> KerasUNetGenerator:
     """The Keras tutorial's generator: 54,414,979 parameters."""
-    return KerasUNetGenerator(in_channels, out_channels, width=width, dropout=dropout)
+    return KerasUNetGenerator(in_channels, out_channels, width=width, dropout=dropout, residual=residual)

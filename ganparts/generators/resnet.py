@@ -20,6 +20,8 @@ from ganparts.blocks import (
     init_weights,
     normalized,
     padded_conv,
+    residual_output,
+    start_as_identity,
     upsampling,
 )
 from ganparts.generators.features import feature_channels, run_with_features, train_biases
@@ -68,9 +70,12 @@ class ResNetGenerator(PretrainedModule):
             always reflect.
         dropout: probability inside the residual blocks; the paper's CycleGAN has none.
         upsample: ``"transposed"`` convolution, or ``"resize_conv"`` against checkerboard patterns.
+        residual: return the input plus a change, clamped to [-1, 1], instead of a tanh
+            (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: an unknown norm, padding or upsample; in ``forward`` a wrong size.
+        ValueError: an unknown norm, padding or upsample; other channels out than in with ``residual``; in ``forward``
+            a wrong size.
     """
 
     size_multiple = 4
@@ -87,11 +92,13 @@ class ResNetGenerator(PretrainedModule):
         padding: Padding = "reflect",
         dropout: float = 0.0,
         upsample: Upsample = "transposed",
+        residual: bool = False,
     ):
         super().__init__()
         self.in_channels = in_channels
         self.images_are_independent = images_are_independent(norm)
         self.nce_layers = (0, 4, 7, *range(10, 10 + min(blocks, 5), 4))
+        self.residual = residual
 
         layers = [*padded_conv(in_channels, width, 7, "reflect", norm), nn.ReLU(inplace=True)]
         for channels in (width, 2 * width):
@@ -100,12 +107,16 @@ class ResNetGenerator(PretrainedModule):
         layers += [ResidualBlock(4 * width, norm=norm, padding=padding, dropout=dropout) for _ in range(blocks)]
         for channels in (4 * width, 2 * width):
             layers += [*upsampling(channels, channels // 2, 3, upsample, norm), nn.ReLU(inplace=True)]
-        self.model = nn.Sequential(*layers, *padded_conv(width, out_channels, 7, "reflect"), nn.Tanh())
+        pad, last = padded_conv(width, out_channels, 7, "reflect")
+        self.model = nn.Sequential(*layers, pad, last, nn.Identity() if residual else nn.Tanh())
         self.apply(init_weights)
+        if residual:
+            start_as_identity(last, in_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        return self.model(images)
+        painted = self.model(images)
+        return residual_output(images, painted) if self.residual else painted
 
     def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """The outputs of these layers of ``model``, each [B, C, H', W'], computed no further than the last of them."""
@@ -115,7 +126,8 @@ class ResNetGenerator(PretrainedModule):
     def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """``forward`` and ``features`` in one pass."""
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        return run_with_features(self.model, images, layers)
+        painted, features = run_with_features(self.model, images, layers)
+        return residual_output(images, painted) if self.residual else painted, features
 
     def feature_channels(self, layers: Sequence[int]) -> list[int]:
         """The number of channels of each of these features."""
@@ -137,6 +149,7 @@ def resnet9(
     padding: Padding = "reflect",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
+    residual: bool = False,
 ) -> ResNetGenerator:
     """The paper's generator for 256x256 and larger: 9 residual blocks (or ``blocks``), 11,378,179 parameters."""
     return ResNetGenerator(
@@ -148,6 +161,7 @@ def resnet9(
         padding=padding,
         dropout=dropout,
         upsample=upsample,
+        residual=residual,
     )
 
 
@@ -161,6 +175,7 @@ def resnet6(
     padding: Padding = "reflect",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
+    residual: bool = False,
 ) -> ResNetGenerator:
     """The paper's generator for 128x128: 6 residual blocks, 7,837,699 parameters."""
     return ResNetGenerator(
@@ -172,4 +187,5 @@ def resnet6(
         padding=padding,
         dropout=dropout,
         upsample=upsample,
+        residual=residual,
     )

@@ -22,6 +22,8 @@ from ganparts.blocks import (
     images_are_independent,
     init_weights,
     padded_conv,
+    residual_output,
+    start_as_identity,
 )
 from ganparts.generators.features import feature_channels, run_with_features, train_biases
 from ganparts.generators.resnet import ResidualBlock
@@ -51,6 +53,8 @@ class AntialiasedResNetGenerator(PretrainedModule):
         dropout: probability inside the residual blocks; CUT has none.
         init: of the convolutions; ``"xavier"`` is CUT's, ``"normal"`` is CycleGAN's
             (:func:`~ganparts.blocks.init_weights`).
+        residual: return the input plus a change, not the result of a tanh; see
+            :func:`~ganparts.blocks.residual_output`.
 
     Raises:
         ValueError: an unknown norm, padding or init; in ``forward`` a wrong size.
@@ -70,9 +74,11 @@ class AntialiasedResNetGenerator(PretrainedModule):
         padding: Padding = "reflect",
         dropout: float = 0.0,
         init: Init = "xavier",
+        residual: bool = False,
     ):
         super().__init__()
         self.in_channels = in_channels
+        self.residual = residual
         self.images_are_independent = images_are_independent(norm)
         self.nce_layers = (0, 4, 8, *range(12, 12 + min(blocks, 5), 4))
 
@@ -84,12 +90,16 @@ class AntialiasedResNetGenerator(PretrainedModule):
         for channels in (4 * width, 2 * width):
             layers += [BlurUpsample(channels)]
             layers += [*padded_conv(channels, channels // 2, 3, "zero", norm), nn.ReLU(inplace=True)]
-        self.model = nn.Sequential(*layers, *padded_conv(width, out_channels, 7, "reflect"), nn.Tanh())
+        tanh = [] if residual else [nn.Tanh()]
+        self.model = nn.Sequential(*layers, *padded_conv(width, out_channels, 7, "reflect"), *tanh)
         self.apply(partial(init_weights, init=init))
+        if residual:
+            start_as_identity(self.model[-1], in_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        return self.model(images)
+        painted = self.model(images)
+        return residual_output(images, painted) if self.residual else painted
 
     def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """The outputs of these layers of ``model``, each [B, C, H', W'], computed no further than the last of them."""
@@ -99,7 +109,8 @@ class AntialiasedResNetGenerator(PretrainedModule):
     def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """``forward`` and ``features`` in one pass."""
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        return run_with_features(self.model, images, layers)
+        painted, features = run_with_features(self.model, images, layers)
+        return residual_output(images, painted) if self.residual else painted, features
 
     def feature_channels(self, layers: Sequence[int]) -> list[int]:
         """The number of channels of each of these features."""
@@ -121,6 +132,7 @@ def resnet9_antialias(
     padding: Padding = "reflect",
     dropout: float = 0.0,
     init: Init = "xavier",
+    residual: bool = False,
 ) -> AntialiasedResNetGenerator:
     """CUT's generator: 9 residual blocks (or ``blocks``), 11,378,179 parameters, 1.3 times the work of ``resnet9``."""
     return AntialiasedResNetGenerator(
@@ -132,6 +144,7 @@ def resnet9_antialias(
         padding=padding,
         dropout=dropout,
         init=init,
+        residual=residual,
     )
 
 
@@ -145,6 +158,7 @@ def resnet6_antialias(
     padding: Padding = "reflect",
     dropout: float = 0.0,
     init: Init = "xavier",
+    residual: bool = False,
 ) -> AntialiasedResNetGenerator:
     """CUT's smaller generator: 6 residual blocks, 7,837,699 parameters, 1.4 times the work of ``resnet6``."""
     return AntialiasedResNetGenerator(
@@ -156,4 +170,5 @@ def resnet6_antialias(
         padding=padding,
         dropout=dropout,
         init=init,
+        residual=residual,
     )

@@ -18,6 +18,8 @@ from ganparts.blocks import (
     images_are_independent,
     init_weights,
     normalized,
+    residual_output,
+    start_as_identity,
     upsampling,
 )
 from ganparts.pretrained import PretrainedModule
@@ -100,9 +102,12 @@ class UNetGenerator(PretrainedModule):
             CycleGAN none.
         upsample: ``"transposed"`` convolution, or ``"resize_conv"`` against checkerboard patterns.
         attention: gate every skip.
+        residual: return the input plus a change, clamped to [-1, 1], instead of a tanh
+            (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: not 2 to 16 levels, an unknown norm or upsample; in ``forward`` a wrong size.
+        ValueError: not 2 to 16 levels, an unknown norm or upsample; other channels out than in with ``residual``; in
+            ``forward`` a wrong size.
     """
 
     def __init__(
@@ -116,9 +121,11 @@ class UNetGenerator(PretrainedModule):
         dropout: float = 0.0,
         upsample: Upsample = "transposed",
         attention: bool = False,
+        residual: bool = False,
     ):
         super().__init__()
         self.in_channels = in_channels
+        self.residual = residual
         self.images_are_independent = images_are_independent(norm)
         if levels < 2:
             raise ValueError(f"levels={levels}: a U-Net has at least 2")
@@ -127,6 +134,7 @@ class UNetGenerator(PretrainedModule):
         self.size_multiple = 2**levels
         widths = [width * min(2**level, 8) for level in range(levels)]
         level: _Level | None = None
+        last: nn.Module = nn.Identity()
         for depth in reversed(range(levels)):
             innermost, outermost = depth == levels - 1, depth == 0
             channels, inner = (in_channels if outermost else widths[depth - 1]), widths[depth]
@@ -135,7 +143,9 @@ class UNetGenerator(PretrainedModule):
             down = [] if outermost else [nn.LeakyReLU(0.2)]
             down += normalized(conv, None if innermost or outermost else norm)
             if outermost:
-                after = [*upsampling(signal, out_channels, 4, upsample), nn.Tanh()]
+                after = upsampling(signal, out_channels, 4, upsample)
+                last = after[-1]
+                after.append(nn.Identity() if residual else nn.Tanh())
             else:
                 after = upsampling(signal, channels, 4, upsample, norm)
             if dropout and 4 <= depth < levels - 1:
@@ -149,10 +159,13 @@ class UNetGenerator(PretrainedModule):
             )
         self.model = level
         self.apply(init_weights)
+        if residual:
+            start_as_identity(last, in_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple)
-        return self.model(images)  # pyright: ignore[reportOptionalCall]
+        painted = self.model(images)  # pyright: ignore[reportOptionalCall]
+        return residual_output(images, painted) if self.residual else painted
 
 
 @GENERATORS.register("unet256")
@@ -165,10 +178,18 @@ def unet256(
     norm: Norm = "instance",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
+    residual: bool = False,
 ) -> UNetGenerator:
     """8 levels (or ``levels``), for multiples of 256: 54,409,603 parameters."""
     return UNetGenerator(
-        in_channels, out_channels, width=width, levels=levels, norm=norm, dropout=dropout, upsample=upsample
+        in_channels,
+        out_channels,
+        width=width,
+        levels=levels,
+        norm=norm,
+        dropout=dropout,
+        upsample=upsample,
+        residual=residual,
     )
 
 
@@ -181,10 +202,18 @@ def unet128(
     norm: Norm = "instance",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
+    residual: bool = False,
 ) -> UNetGenerator:
     """7 levels, for multiples of 128."""
     return UNetGenerator(
-        in_channels, out_channels, width=width, levels=7, norm=norm, dropout=dropout, upsample=upsample
+        in_channels,
+        out_channels,
+        width=width,
+        levels=7,
+        norm=norm,
+        dropout=dropout,
+        upsample=upsample,
+        residual=residual,
     )
 
 
@@ -197,8 +226,17 @@ def attention_unet256(
     norm: Norm = "instance",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
+    residual: bool = False,
 ) -> UNetGenerator:
     """``unet256`` with an attention gate on each of its 7 skips."""
     return UNetGenerator(
-        in_channels, out_channels, width=width, levels=8, norm=norm, dropout=dropout, upsample=upsample, attention=True
+        in_channels,
+        out_channels,
+        width=width,
+        levels=8,
+        norm=norm,
+        dropout=dropout,
+        upsample=upsample,
+        attention=True,
+        residual=residual,
     )
