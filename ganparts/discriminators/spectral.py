@@ -39,24 +39,27 @@ def _full_precision(weight: Tensor) -> AbstractContextManager[Any]:
 
 
 def _improve_u(matrix: Tensor, u: Tensor, v: Tensor) -> None:
-    u.copy_(F.normalize(torch.mv(matrix, v), dim=0, eps=_EPS))
+    u.copy_(F.normalize(matrix @ v, dim=0, eps=_EPS))
 
 
 def _improve_v(matrix: Tensor, u: Tensor, v: Tensor) -> None:
-    v.copy_(F.normalize(torch.mv(matrix.t(), u), dim=0, eps=_EPS))
+    v.copy_(F.normalize(matrix.t() @ u, dim=0, eps=_EPS))
 
 
 def _divided(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
     u, v = u.clone(), v.clone()  # the next forward call changes them before this one's backward
-    return weight / torch.dot(u, torch.mv(weight.flatten(1), v))
+    return weight / (u @ (weight.flatten(1) @ v))
 
 
 def _first_vectors(weight: Tensor) -> tuple[Tensor, Tensor]:
     matrix = weight.detach().flatten(1)
-    u, v = (F.normalize(torch.randn_like(side), dim=0, eps=_EPS) for side in (matrix[:, 0], matrix[0]))
+    u, v = (weight.detach().new_empty(length) for length in matrix.shape)
+    if weight.is_meta:  # there is nothing to fill
+        return u, v
+    v.copy_(F.normalize(torch.randn_like(v), dim=0, eps=_EPS))
     for _ in range(_FIRST_ITERATIONS):
-        _improve_v(matrix, u, v)
         _improve_u(matrix, u, v)
+        _improve_v(matrix, u, v)
     return u, v
 
 
@@ -71,7 +74,7 @@ class SpectralLayer(nn.Module):
     """A convolution or a linear layer that computes as the one given, with a spectrally normalised weight.
 
     Args:
-        layer: gives its weight and bias, as they were initialised, its stride, padding and groups.
+        layer: gives its weight and bias, as they were initialised, its stride and its padding.
     """
 
     bias: nn.Parameter | None
@@ -127,5 +130,6 @@ def spectral_norm(layer: LayerT) -> LayerT:
 
     Initialise the layer first: its weight is then computed, and what is written into it is lost.
     """
-    parametrize.register_parametrization(layer, "weight", _SpectralNorm(layer.weight))
+    # "unsafe" leaves out a trial run, for which PyTorch would import its compiler on the meta device
+    parametrize.register_parametrization(layer, "weight", _SpectralNorm(layer.weight), unsafe=True)
     return layer
