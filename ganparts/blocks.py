@@ -268,21 +268,21 @@ def residual_output(images: Tensor, change: Tensor) -> Tensor:
     return total.clamp(-1, 1)
 
 
-def start_as_identity(last: nn.Module, in_channels: int) -> None:
+def start_as_identity(last: nn.Module, *, in_channels: int, out_channels: int) -> None:
     """Fill a generator's last convolution with zeros, so that with :func:`residual_output` it returns its input.
 
     Args:
         last: the convolution that gives the change; the meta device has nothing to fill.
         in_channels: channels of the generator's input.
+        out_channels: channels of its output.
 
     Raises:
         ValueError: the generator's output has other channels than its input.
     """
-    assert isinstance(last, nn.Conv2d | nn.ConvTranspose2d)
-    if last.out_channels != in_channels:
+    if in_channels != out_channels:
         raise ValueError(
-            f"residual=True adds a change to the input, but in_channels={in_channels} and "
-            f"out_channels={last.out_channels} differ: make them equal, or use residual=False"
+            f"residual=True adds a change to the input, but in_channels={in_channels} and out_channels={out_channels} "
+            "differ: make them equal, or use residual=False"
         )
     for parameter in last.parameters():
         if not parameter.is_meta:

@@ -21,7 +21,11 @@ from ganparts import (
 from ganparts.registry import Registry, UnknownPartError
 
 PROMISED = [
-    (GENERATORS, "attention_unet256 keras_unet256 painter resnet6 resnet9 unet128 unet256"),
+    (
+        GENERATORS,
+        "attention_gan attention_unet256 ganilla keras_unet256 painter resnet6 resnet9 "
+        "timm_unet ugatit unet128 unet256 unet_vit",
+    ),
     (DISCRIMINATORS, "keras_patchgan patchgan pixel two_objective"),
     (ADVERSARIAL_LOSSES, "bce hinge lsgan two_objective"),
     (CONSISTENCY_LOSSES, "l1"),
@@ -40,7 +44,14 @@ def test_promised_names_are_there_and_mapping_agrees(table: Registry, names: str
 
 
 def test_names_match_a_pattern():
-    assert GENERATORS.names("*unet*") == ["attention_unet256", "keras_unet256", "unet128", "unet256"]
+    assert GENERATORS.names("*unet*") == [
+        "attention_unet256",
+        "keras_unet256",
+        "timm_unet",
+        "unet128",
+        "unet256",
+        "unet_vit",
+    ]
     assert GENERATORS.names("absent*") == []
 
 

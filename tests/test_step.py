@@ -33,7 +33,8 @@ from ganparts.replay import HistoryBuffer
 
 
 def sizes(generator: str) -> int:
-    return max(32, GENERATORS.create(generator, width=1).size_multiple)
+    network = GENERATORS.create(generator, width=1)
+    return max(32, network.size_multiple, getattr(network, "min_size", 1))
 
 
 def without_dropout(model: CycleGAN) -> CycleGAN:
@@ -84,8 +85,10 @@ def assert_same_training(model: CycleGAN, size: int, batch: int, *, steps: int =
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize(("batch", "identity"), [(1, 5.0), (2, 0.0), (3, (0.0, 2.0))])
 def test_every_generator_trains_as_in_the_textbook(name, batch, identity):
+    # the default encoder has batch norms that cancel the biases before them, which then walk on rounding noise
+    options = {"encoder": "convnext_atto"} if name == "timm_unet" else {}
     model = build_cyclegan(
-        generator=partial(GENERATORS.create, name, width=2),
+        generator=partial(GENERATORS.create, name, width=2, **options),
         discriminator=partial(PatchGAN, width=2),
         replay="none",
         weights=LossWeights(identity=identity),

@@ -38,8 +38,13 @@ def at_once(network: nn.Module, image: Tensor) -> Tensor:
         return network(fit(network, image[None]))[0, :, : image.shape[1], : image.shape[2]]
 
 
+def tileable(name: str) -> bool:
+    with torch.device("meta"):
+        return getattr(GENERATORS.create(name, width=2), "tileable", True)
+
+
 @pytest.mark.parametrize("memory", [None, 0], ids=["memory", "files"])
-@pytest.mark.parametrize("name", list(GENERATORS))
+@pytest.mark.parametrize("name", [*filter(tileable, GENERATORS)])
 def test_tiles_equal_the_picture_at_once(name: str, memory: int | None):
     network = lively(GENERATORS.create(name, width=4))
     image = photo(300, 413)

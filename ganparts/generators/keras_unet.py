@@ -66,7 +66,7 @@ class KerasUNetGenerator(PretrainedModule):
         self.last = nn.Sequential(last, nn.Identity() if residual else nn.Tanh())
         self.apply(init_weights)
         if residual:
-            start_as_identity(last, in_channels)
+            start_as_identity(last, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple)

@@ -111,7 +111,7 @@ class ResNetGenerator(PretrainedModule):
         self.model = nn.Sequential(*layers, pad, last, nn.Identity() if residual else nn.Tanh())
         self.apply(init_weights)
         if residual:
-            start_as_identity(last, in_channels)
+            start_as_identity(last, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)

@@ -160,7 +160,7 @@ class UNetGenerator(PretrainedModule):
         self.model = level
         self.apply(init_weights)
         if residual:
-            start_as_identity(last, in_channels)
+            start_as_identity(last, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple)

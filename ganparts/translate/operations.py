@@ -213,6 +213,41 @@ def _interpolate(
     return Node(input.plan, (1, input.shape[1], height * by, width * across), compute, [input])
 
 
+def _max_pool2d(
+    input: Node,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Node:
+    size, margins = _pair(kernel_size), _pair(padding)
+    step = size if stride is None or stride == [] else _pair(stride)
+    if ceil_mode or return_indices or _pair(dilation) != (1, 1):
+        raise TilingError(f"the network pools with ceil_mode, indices or dilation {dilation}: in tiles it must not")
+    x = pad(input, (margins[1], margins[1], margins[0], margins[0]), value=-math.inf) if any(margins) else input
+    sides = [(side - wide) // by + 1 for side, wide, by in zip(x.shape[2:], size, step, strict=True)]
+
+    def compute(start: int, stop: int) -> Tensor:
+        return F.max_pool2d(x.rows(start * step[0], (stop - 1) * step[0] + size[0]), size, step)
+
+    return Node(x.plan, (1, x.shape[1], *sides), compute, [x])
+
+
+def _softmax(input: Node, dim: int | None = None, *_: object, **__: object) -> Node:
+    if dim not in (1, -3):
+        raise TilingError(f"the network takes a softmax along dimension {dim}: in tiles only 1 works")
+    return _each(partial(torch.softmax, dim=1), input)
+
+
+def _narrow(input: Node, dim: int, start: int, length: int) -> Node:
+    if dim not in (1, -3):
+        raise TilingError(f"the network takes a part along dimension {dim}: in tiles only 1 works")
+    shape = (1, length, *input.shape[2:])
+    return Node(input.plan, shape, lambda a, b: input.rows(a, b).narrow(1, start, length), [input])
+
+
 def _cat(tensors: Sequence[Node], dim: int = 0) -> Node:
     if dim not in (1, -3) or not all(isinstance(node, Node) for node in tensors):
         raise TilingError(f"the network concatenates features along dimension {dim}: in tiles only 1 works")
@@ -257,6 +292,9 @@ OPERATIONS: dict[str, Callable[..., Node]] = {
     "batch_norm": _batch_norm,
     "dropout": _dropout,
     "interpolate": _interpolate,
+    "max_pool2d": _max_pool2d,
+    "softmax": _softmax,
+    "narrow": _narrow,
     "cat": _cat,
     "concat": _cat,
     **{name: partial(_each, getattr(torch, name)) for name in ("add", "sub", "mul", "div", "tanh", "sigmoid", "clamp")},

@@ -28,7 +28,8 @@ def translate_tiled(
     pixels, so all of ganparts' own, the U-Nets too, whose bottleneck sees the whole picture.
 
     Args:
-        generator: trained, in ``eval()`` mode, with weights in float32.
+        generator: trained, in ``eval()`` mode, with weights in float32. An attribute ``tileable = False`` says that it
+            cannot run so.
         image: uint8, or float in [-1, 1]: [3, H, W].
         tile: about as many pixels as a square of this side has are computed at a time; None for 256, or 1024 on a
             GPU.
@@ -48,6 +49,11 @@ def translate_tiled(
         raise TilingError(
             f"a {type(generator).__name__} is no PyTorch module, and only those run in tiles: make the picture smaller "
             "(--size), or give it in one piece (tile=0, --tile 0) if it fits into memory"
+        )
+    if not getattr(generator, "tileable", True):
+        raise TilingError(
+            f"a {type(generator).__name__} does not run in tiles, since each place attends to the whole picture: make "
+            "the picture smaller (--size), or give it in one piece (tile=0, --tile 0) if it fits into memory"
         )
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     if memory is None:

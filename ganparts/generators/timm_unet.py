@@ -1,0 +1,193 @@
+"""A U-Net whose way down is any encoder of timm, with its pretrained weights if wanted (U-Net: arXiv 1505.04597).
+
+The decoder is that of segmentation_models.pytorch's ``Unet``, with its state-dict keys. Deviations: the image gets the
+encoder's own normalisation inside, and the output is an image through a tanh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ganparts.blocks import (
+    Norm,
+    check_images,
+    images_are_independent,
+    norm_layer,
+    residual_output,
+    start_as_identity,
+)
+from ganparts.pretrained import PretrainedModule
+from ganparts.registry import GENERATORS
+
+__all__ = ["TimmUNetGenerator", "timm_unet"]
+
+
+class _Encoder(nn.Module):
+    """Images [B, C, H, W] in [-1, 1] to an encoder's features, the finest first."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, name: str, in_channels: int, *, pretrained: bool):
+        super().__init__()
+        import timm  # takes longer to import than the rest of ganparts
+
+        try:
+            self.model = timm.create_model(name, features_only=True, pretrained=pretrained, in_chans=in_channels)
+        except Exception as error:  # an unknown name, no such weights, no network: of many kinds
+            reason = " ".join(str(error).split())[:300]
+            remedy = "check the network, or use pretrained=False" if pretrained else "see timm.list_models()"
+            raise ValueError(
+                f"timm cannot build the encoder {name!r} (pretrained={pretrained}): {reason}: {remedy}"
+            ) from error
+        self.channels: list[int] = self.model.feature_info.channels()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        self.strides: list[int] = self.model.feature_info.reduction()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        first = self.strides[0]
+        if first not in (2, 4) or self.strides != [first * 2**stage for stage in range(len(self.strides))]:
+            raise ValueError(
+                f"the encoder {name!r} gives features at strides {self.strides}, but a U-Net needs 2 or 4 and then "
+                "each twice the one before: choose another, such as 'resnet18' or 'convnext_tiny'"
+            )
+        self.channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
+        settings = timm.get_pretrained_cfg(name)
+        mean, std = (
+            torch.tensor(getattr(settings, key, None) or (0.5, 0.5, 0.5))[None, :, None, None]
+            for key in ("mean", "std")
+        )
+        if in_channels != 3:
+            mean, std = mean.mean(1, keepdim=True), std.mean(1, keepdim=True)
+        # the encoder's are of values in [0, 1]
+        self.register_buffer("mean", 2 * mean - 1, persistent=False)
+        self.register_buffer("scale", 0.5 / std, persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = self.model((images - self.mean) * self.scale)
+        return [rearrange(stage, "b h w c -> b c h w") if self.channels_last else stage for stage in features]
+
+
+def _conv(in_channels: int, channels: int, norm: Norm) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+    nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
+    return nn.Sequential(conv, norm_layer(norm)(channels), nn.ReLU())
+
+
+class _Block(nn.Module):
+    """Doubles the size of features [B, C, H, W], appends a skip if there is one, and convolves twice."""
+
+    def __init__(self, in_channels: int, skip_channels: int, channels: int, norm: Norm):
+        super().__init__()
+        self.up = nn.Upsample(scale_factor=2)
+        self.conv1 = _conv(in_channels + skip_channels, channels, norm)
+        self.conv2 = _conv(channels, channels, norm)
+
+    def forward(self, features: Tensor, skip: Tensor | None) -> Tensor:
+        features = self.up(features)
+        if skip is not None:
+            features = torch.cat([features, skip], 1)
+        return self.conv2(self.conv1(features))
+
+
+class _Decoder(nn.Module):
+    """Features, the finest first, each of half the size of the one before, to a map of the image's size."""
+
+    def __init__(self, channels: Sequence[int], widths: Sequence[int], norm: Norm):
+        super().__init__()
+        coarsest, *skips = reversed(channels)
+        inputs = (coarsest, *widths)
+        skips += [0] * (len(widths) - len(skips))
+        self.blocks = nn.ModuleList(
+            _Block(below, skip, width, norm) for below, skip, width in zip(inputs, skips, widths, strict=False)
+        )
+
+    def forward(self, stages: Sequence[Tensor]) -> Tensor:
+        *skips, features = stages
+        for block in self.blocks:
+            features = block(features, skips.pop() if skips else None)
+        return features
+
+
+class TimmUNetGenerator(PretrainedModule):
+    """A U-Net on an encoder of timm: images [B, in_channels, H, W] to [B, out_channels, H, W].
+
+    H and W must be multiples of the encoder's largest stride, mostly 32, and at least twice that: batch norm, which
+    most encoders have, takes no single value. Encoders whose blocks average over the picture (squeeze-and-excitation,
+    as in EfficientNet without "lite") do not run in tiles.
+
+    Args:
+        in_channels: channels of the input image.
+        out_channels: channels of the output image.
+        encoder: a name of timm that gives features at strides 2 or 4 and each twice the one before, such as
+            ``"tf_efficientnet_lite0"``, ``"resnet18"`` or ``"convnext_tiny"``.
+        pretrained: start from the encoder's published weights, which timm downloads.
+        width: channels of the decoder at full size; twice as many at each coarser level.
+        norm: of the decoder: ``"batch"``, ``"instance"``, ``"instance_affine"``, ``"group"``, ``"none"``, or a
+            function from channels to a module. The encoder keeps its own.
+        residual: return the input plus a change, clamped to [-1, 1], instead of a tanh
+            (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
+
+    Raises:
+        ValueError: timm does not know the encoder or cannot get its weights, an encoder without such strides, an
+            unknown norm; other channels out than in with ``residual``; in ``forward`` a wrong size.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        *,
+        encoder: str = "tf_efficientnet_lite0",
+        pretrained: bool = False,
+        width: int = 16,
+        norm: Norm = "batch",
+        residual: bool = False,
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.residual = residual
+        pretrained = pretrained and torch.get_default_device().type != "meta"  # where nothing is filled
+        self.encoder = _Encoder(encoder, in_channels, pretrained=pretrained)
+        self.size_multiple = self.encoder.strides[-1]
+        self.min_size = 2 * self.size_multiple
+        levels = self.size_multiple.bit_length() - 1
+        widths = [width * 2**level for level in reversed(range(levels))]
+        self.decoder = _Decoder(self.encoder.channels, widths, norm)
+        head = nn.Conv2d(width, out_channels, 3, padding=1)
+        nn.init.xavier_uniform_(head.weight)
+        nn.init.zeros_(head.bias)  # pyright: ignore[reportArgumentType]
+        self.segmentation_head = nn.Sequential(head)  # the name that published weights have
+        mixing = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.encoder.modules())
+        self.images_are_independent = images_are_independent(norm) and not mixing
+        if residual:
+            start_as_identity(head, in_channels=in_channels, out_channels=out_channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        painted = self.segmentation_head(self.decoder(self.encoder(images)))
+        return residual_output(images, painted) if self.residual else torch.tanh(painted)
+
+
+@GENERATORS.register("timm_unet")
+def timm_unet(
+    *,
+    encoder: str = "tf_efficientnet_lite0",
+    pretrained: bool = False,
+    width: int = 16,
+    in_channels: int = 3,
+    out_channels: int = 3,
+    norm: Norm = "batch",
+    residual: bool = False,
+) -> TimmUNetGenerator:
+    """A U-Net on any encoder of timm, for multiples of 32 from 64 on: 5,198,451 parameters on EfficientNet-Lite0."""
+    return TimmUNetGenerator(
+        in_channels,
+        out_channels,
+        encoder=encoder,
+        pretrained=pretrained,
+        width=width,
+        norm=norm,
+        residual=residual,
+    )
