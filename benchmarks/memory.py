@@ -20,7 +20,7 @@ from benchmarks.modes import Mode, build, make_step
 from benchmarks.profiles import apply_profile
 from benchmarks.record import write_json
 from ganparts import Pair
-from ganparts.cyclegan import MEMORY_LEVELS, MemoryNeed, memory_need
+from ganparts.adversarial import MEMORY_LEVELS, MemoryNeed, memory_need
 from ganparts.training import PolicyOptions, available_memory, choose_policy, pick_device
 
 
@@ -52,7 +52,14 @@ def rows_of(config: Config, generator: str, level: str, device: torch.device) ->
     options = PolicyOptions(config.precision, layout, "1", "off", "off")
     make = partial(build, generator, width=config.width, identity_weight=5.0, replay="history")
     context = choose_policy(device, options).autocast
-    need = memory_need(make, size=config.size, level=level, device_type=device.type, context=context, layout=layout)
+    need = memory_need(
+        make(),
+        lambda pairs: Pair(*torch.empty(2, pairs, 3, config.size, config.size)),
+        level=level,
+        device_type=device.type,
+        context=context,
+        layout=layout,
+    )
     rows = []
     for batch_size in config.batch_sizes:
         row: dict[str, Any] = {"generator": generator, "level": level, "batch_size": batch_size}

@@ -109,23 +109,20 @@ def make_step(mode: Mode, model: CycleGAN, pair: Pair) -> Callable[[], dict[str,
     stateful: dict[str, Any] = {"model": model, "optimizers": optimizers}
     if mode.level is None:
         networks += [model.discriminator_a, model.discriminator_b]
-        once: Callable[[Pair], dict[str, Tensor]] = partial(_textbook, model, optimizers)
+        once: Callable[[Pair, int], dict[str, Tensor]] = partial(_textbook, model, optimizers)
     else:
         recompute_blocks(model, mode.level == "lowest")
         ways = {"low_memory": mode.level != "fast", "side_stream": policy.side_stream()}
-        once = lambda pair: train_step(model, pair, optimizers, **ways)  # noqa: E731
+        once = lambda pair, number: train_step(model, pair, optimizers, **ways)  # noqa: E731
     step = policy.wrap(once, networks=networks, **stateful)
 
     def run() -> dict[str, Tensor]:
         policy.set_backends()  # other modes have other ones
-        return step(pair)
+        return step(pair, 0)
 
     return run
 
 
-def _textbook(model: CycleGAN, optimizers: Any, pair: Pair) -> dict[str, Tensor]:
-    return textbook_step(model, pair, optimizers, replay_a=_memory(model.replay_a), replay_b=_memory(model.replay_b))
-
-
-def _memory(replay: Any) -> Any:
-    return None if isinstance(replay, torch.nn.Identity) else replay
+def _textbook(model: CycleGAN, optimizers: Any, pair: Pair, number: int) -> dict[str, Tensor]:
+    replay_a, replay_b = ([critic.replay for critic in critics] for critics in (model.critics_a, model.critics_b))
+    return textbook_step(model, pair, optimizers, replay_a=replay_a, replay_b=replay_b)

@@ -273,7 +273,7 @@ def run_of_a_checkpoint() -> dict[str, Any]:
 @cache
 def _checkpoint() -> bytes:
     run = run_of_a_checkpoint()
-    for optimizer in (run["optimizers"].generators, run["optimizers"].discriminators):
+    for optimizer in run["optimizers"].values():
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.ones_like(parameter)

@@ -76,7 +76,7 @@ def train(config: Config, name: str, options: str, seed: int, pairs: int, device
     shutil.rmtree(folder, ignore_errors=True)
     chosen, _ = tyro.cli(PresetOptions, args=shlex.split(options), return_unknown_args=True)
     try:
-        batch = chosen.settle(small=device.type == "cpu").batch_size
+        batch = chosen.settle(small=device.type == "cpu").preset.batch_size
     except (KeyError, TypeError, ValueError) as error:
         return {"run": name, "seed": seed, "options": options, "failed": [str(error)]}
     steps = max(1, pairs // batch)

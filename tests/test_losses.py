@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ganparts import ADVERSARIAL_LOSSES
-from ganparts.cyclegan import discriminator_loss, generator_loss
+from ganparts.adversarial import discriminator_loss, generator_loss
 from ganparts.losses import BCE, LSGAN, Hinge, MultiObjective, Relativistic, RelativisticAverage
 
 logit = st.floats(-5, 5, allow_subnormal=False)

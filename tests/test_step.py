@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import partial
-from itertools import chain, product
+from itertools import chain
+from typing import Any
 
 import pytest
 import torch
+from tiny_parts import smallest_image, tiny
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,25 +18,20 @@ from ganparts import (
     ADVERSARIAL_LOSSES,
     DISCRIMINATORS,
     GENERATORS,
-    REPLAY_BUFFERS,
+    CycleGAN,
     LossWeights,
     Pair,
     build_cyclegan,
     make_optimizers,
     train_step,
 )
+from ganparts.adversarial import Optimizers
 from ganparts.augment import DiffAugment, Draws
 from ganparts.blocks import recompute_blocks
-from ganparts.cyclegan import CycleGAN, Optimizers
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator, UNetGenerator
 from ganparts.losses import LSGAN
 from ganparts.replay import HistoryBuffer
-
-
-def sizes(generator: str) -> int:
-    network = GENERATORS.create(generator, width=1)
-    return max(32, network.size_multiple, getattr(network, "min_size", 1))
 
 
 def without_dropout(model: CycleGAN) -> CycleGAN:
@@ -56,22 +53,29 @@ def fixed_history(size: int, batch: int, steps: int) -> tuple[HistoryBuffer, His
 
 def textbook_optimizers(model: CycleGAN) -> Optimizers:
     """The paper's two Adams over all parameters, as the reference implementation has them."""
-    networks = (model.generator_ab, model.generator_ba), (model.discriminator_a, model.discriminator_b)
+    critics = [critic.discriminator for critic in chain(model.critics_a, model.critics_b)]
+    networks = {"generators": (model.generator_ab, model.generator_ba), "discriminators": critics}
     return Optimizers(
-        *(torch.optim.Adam(chain(*(n.parameters() for n in both)), 2e-4, (0.5, 0.999)) for both in networks)
+        {
+            name: torch.optim.Adam(chain(*(network.parameters() for network in several)), 2e-4, (0.5, 0.999))
+            for name, several in networks.items()
+        }
     )
 
 
-def assert_same_training(model: CycleGAN, size: int, batch: int, *, steps: int = 2, replay=(None, None), augment=None):
+def assert_same_training(
+    model: CycleGAN, size: int, batch: int, *, steps: int = 2, numbered: bool = False, replay=(None, None), augment=None
+):
     """Train a model and a copy of it, by our step and the textbook's, in float64; compare losses and weights."""
     model = without_dropout(model).double()
     oracle = deepcopy(model).requires_grad_()  # biases that a norm cancels are trained too, on rounding noise
     ours, theirs = make_optimizers(model), textbook_optimizers(oracle)
     for step in range(steps):
         pair = Pair(*(torch.rand(2, batch, 3, size, size, dtype=torch.float64) * 2 - 1))
-        extra = {} if augment is None else {"augment": augment}
-        expected = textbook_step(oracle, pair, theirs, replay_a=replay[0], replay_b=replay[1], **extra)
-        losses = train_step(model, pair, ours)
+        extra: dict[str, Any] = {} if augment is None else {"augment": augment}
+        number = step if numbered else None
+        expected = textbook_step(oracle, pair, theirs, replay_a=replay[0], replay_b=replay[1], step=number, **extra)
+        losses = train_step(model, pair, ours, step=number)
         assert losses.keys() == expected.keys()
         for name, loss in losses.items():
             # atol: of a hinge's last bias the gradient is rounding noise at first, 1e-17, of which Adam (eps 1e-8)
@@ -88,28 +92,36 @@ def test_every_generator_trains_as_in_the_textbook(name, batch, identity):
     # the default encoder has batch norms that cancel the biases before them, which then walk on rounding noise
     options = {"encoder": "convnext_atto"} if name == "timm_unet" else {}
     model = build_cyclegan(
-        generator=partial(GENERATORS.create, name, width=2, **options),
+        generator=tiny(GENERATORS, name),
         discriminator=partial(PatchGAN, width=2),
         replay="none",
         weights=LossWeights(identity=identity),
     )
-    assert_same_training(model, sizes(name), batch)
+    assert_same_training(model, smallest_image(model.generator_ab), batch)
 
 
-@pytest.mark.parametrize("discriminator", DISCRIMINATORS)
-@pytest.mark.parametrize("adversarial", ADVERSARIAL_LOSSES)
+STATELESS = [  # those whose buffers count their calls are not comparable with a step that calls them more often
+    name for name in DISCRIMINATORS if getattr(tiny(DISCRIMINATORS, name)(), "images_are_independent", False)
+]
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "adversarial"),
+    [*((name, "lsgan") for name in STATELESS), *(("patchgan", name) for name in ADVERSARIAL_LOSSES)],
+)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_discriminator_and_loss_trains_as_in_the_textbook(discriminator, adversarial, batch):
-    options = {"objectives": 2} if adversarial == "two_objective" and discriminator != "two_objective" else {}
+    options = {"objectives": 2} if adversarial == "two_objective" else {}
     histories = [fixed_history(2, batch, 4) for _ in range(2)]
     model = build_cyclegan(
         generator=partial(ResNetGenerator, width=2, blocks=1),
-        discriminator=partial(DISCRIMINATORS.create, discriminator, width=2, **options),
+        discriminator=tiny(DISCRIMINATORS, discriminator, **options),
         adversarial=adversarial,
         replay=(histories[0][0], histories[1][0]),
         weights=LossWeights(cycle=(3.0, 7.0), identity=(1.0, 2.0)),
     )
-    assert_same_training(model, 32, batch, steps=4, replay=(histories[0][1], histories[1][1]))
+    size = smallest_image(model.discriminator_a)
+    assert_same_training(model, size, batch, steps=4, replay=(histories[0][1], histories[1][1]))
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
@@ -148,33 +160,6 @@ def test_augmented_training_is_the_textbooks_given_the_draws(replay):
         augment=(None, GivenDraws()),
     )
     assert_same_training(model, 32, batch, replay=(histories[0][1], histories[1][1]), augment=augment)
-
-
-def fitting() -> list[tuple[str, str, str, str]]:
-    combinations = product(GENERATORS, DISCRIMINATORS, ADVERSARIAL_LOSSES, REPLAY_BUFFERS)
-    return [c for c in combinations if c[2] != "two_objective" or c[1] == "two_objective"]
-
-
-@pytest.mark.parametrize(("generator", "discriminator"), list(product(GENERATORS, DISCRIMINATORS)))
-def test_every_fitting_combination_of_registered_parts_trains(generator, discriminator):
-    size = sizes(generator)
-    for combination in fitting():
-        if combination[:2] != (generator, discriminator):
-            continue
-        model = build_cyclegan(
-            generator=partial(GENERATORS.create, generator, width=4),
-            discriminator=partial(DISCRIMINATORS.create, discriminator, width=4),
-            adversarial=combination[2],
-            replay=combination[3],
-        )
-        optimizers = make_optimizers(model)
-        before = deepcopy(model)
-        for _ in range(2):
-            losses = train_step(model, Pair(*torch.rand(2, 1, 3, size, size)), optimizers)
-            assert all(torch.isfinite(loss) for loss in losses.values()), combination
-        for name in ("generator_ab", "generator_ba", "discriminator_a", "discriminator_b"):
-            weights = (network.get_submodule(name).parameters() for network in (model, before))
-            assert any(not torch.equal(new, old) for new, old in zip(*weights, strict=True)), (combination, name)
 
 
 def test_losses_have_their_names_and_are_detached_scalars():
@@ -241,44 +226,6 @@ def test_a_discriminator_may_judge_at_several_scales(replay):
         expected = sum(LSGAN().generator(scale) for scale in maps) / 2
     losses = train_step(model, pair, make_optimizers(model))
     torch.testing.assert_close(losses["gan_ab"], expected)
-
-
-class Relativistic(LSGAN):
-    """A loss that needs the real logits, with a penalty."""
-
-    needs_real = True
-
-    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        assert real is not None
-        return (fake - real.mean() - 1).square().mean()
-
-    def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:  # R1
-        assert not fake.requires_grad
-        real = real.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
-        return gradient.square().sum((1, 2, 3)).mean()
-
-
-@pytest.mark.parametrize("replay", ["history", "none"])
-def test_relativistic_losses_and_penalties(replay):
-    model = build_cyclegan(
-        generator=partial(ResNetGenerator, width=2, blocks=1),
-        discriminator=partial(PatchGAN, width=2),
-        adversarial=("lsgan", Relativistic),
-        replay=replay,
-    ).double()
-    pair = Pair(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64))
-    painted = model.generator_ab(pair.a).detach()
-    real, fake = (model.discriminator_b(images) for images in (pair.b, painted))
-    loss = Relativistic()
-    expected = loss.discriminator(real, fake) + loss.penalty(model.discriminator_b, pair.b, pair.b)
-    wanted = torch.autograd.grad(expected, [p for p in model.discriminator_b.parameters() if p.requires_grad])
-    losses = train_step(model, pair, make_optimizers(model))
-    assert losses.keys() >= {"penalty_b"}
-    assert "penalty_a" not in losses
-    torch.testing.assert_close(losses["gan_ab"], loss.generator(fake, real).detach())
-    got = [p.grad for p in model.discriminator_b.parameters() if p.requires_grad]
-    torch.testing.assert_close(got, list(wanted))
 
 
 TFLOP = {  # of one step at 256x256, batch 1: (generator, identity, replay) -> the least that the maths needs
