@@ -135,7 +135,7 @@ class Critic(nn.Module):
         fakes: list[Logits] = [self._logits(seen.fake, "fake")]
         reals = None
         if getattr(self.loss, "needs_real", False):
-            reals = self._real_and_replayed(seen)
+            reals = self._real_and_replayed(seen, again=reads_queues and seen.replayed is None)
         apart = reals is None and (seen.replayed is not None or reads_queues)
         loss = generator_loss(self.loss, fakes[0], None if reals is None else reals[0])
         gradient = optimizers.gradient(loss, seen.start, retain_graph=not apart)
