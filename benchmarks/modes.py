@@ -124,5 +124,10 @@ def make_step(mode: Mode, model: CycleGAN, pair: Pair) -> Callable[[], dict[str,
 
 
 def _textbook(model: CycleGAN, optimizers: Any, pair: Pair, number: int) -> dict[str, Tensor]:
-    replay_a, replay_b = ([critic.replay for critic in critics] for critics in (model.critics_a, model.critics_b))
-    return textbook_step(model, pair, optimizers, replay_a=replay_a, replay_b=replay_b)
+    return textbook_step(
+        model, pair, optimizers, replay_a=_memories(model.critics_a), replay_b=_memories(model.critics_b)
+    )
+
+
+def _memories(critics: torch.nn.ModuleList) -> list[Any]:
+    return [critic.replay for critic in critics]

@@ -63,8 +63,8 @@ def textbook_step(
     pair: Pair,
     optimizers: Optimizers,
     *,
-    replay_a: Replay | list[Replay] = None,
-    replay_b: Replay | list[Replay] = None,
+    replay_a: Replay | Sequence[Replay] = None,
+    replay_b: Replay | Sequence[Replay] = None,
     augment: Augmenter = lambda domain, role, images: images,
     step: int | None = None,
 ) -> dict[str, Tensor]:
@@ -122,21 +122,23 @@ def textbook_step(
         parameter.requires_grad_(True)
     optimizers["discriminators"].zero_grad()
     for domain, _, critics, real, fake, given in domains:
-        each, penalties = [], []
-        for critic, replay in zip(critics, given if isinstance(given, list) else [given] * len(critics), strict=True):
+        each, penalties = [], list[Tensor | None]()
+        for critic, replay in zip(
+            critics, given if isinstance(given, Sequence) else [given] * len(critics), strict=True
+        ):
             role = "fake" if replay is None else "replayed"
             seen = fake.detach() if replay is None else replay(fake.detach())
             logits = [critic.discriminator(augment(domain, *shown)) for shown in (("real", real), (role, seen))]
             loss = _mean_over_scales(critic.loss.discriminator, *logits)
             each.append(loss)
-            due = critic.penalty is not None and (step is None or step % critic.penalty_every == 0)
-            if due:
+            penalties.append(None)
+            if critic.penalty is not None and (step is None or step % critic.penalty_every == 0):
                 judged = _Judged(critic.discriminator, lambda images, domain=domain: augment(domain, "penalty", images))
                 factor = 1 if step is None else critic.penalty_every
-                penalties.append(factor * critic.penalty(judged, real, fake.detach()))
-                loss = loss + penalties[-1]
+                penalties[-1] = penalty = factor * critic.penalty(judged, real, fake.detach())
+                loss = loss + penalty
             loss.backward()
-        losses |= _named(f"disc_{domain}", each) | (_named(f"penalty_{domain}", penalties) if penalties else {})
+        losses |= _named(f"disc_{domain}", each) | _named(f"penalty_{domain}", penalties)
     optimizers["discriminators"].step()
     return {name: loss.detach() for name, loss in losses.items()}
 
@@ -152,7 +154,10 @@ class _Judged(nn.Module):
         return self.discriminator(self.augment(images))
 
 
-def _named(name: str, each: list[Tensor]) -> dict[str, Tensor]:
-    """The sum of several critics' losses, and each one."""
-    single = {f"{name}_{number}": loss for number, loss in enumerate(each)} if len(each) > 1 else {}
-    return {name: sum(each[1:], each[0]), **single}
+def _named(name: str, each: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """The sum of several critics' losses, and each one; a critic may have none."""
+    given = {f"{name}_{number}": loss for number, loss in enumerate(each) if loss is not None}
+    if not given:
+        return {}
+    first, *others = given.values()
+    return {name: sum(others, first), **(given if len(each) > 1 else {})}

@@ -7,15 +7,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from ganparts import PRESETS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts.adversarial import ConstantThenLinear, Critic, PiecewiseConstant
 from ganparts.augment import DiffAugment
-from ganparts.cyclegan import ConstantThenLinear, PiecewiseConstant, Preset
+from ganparts.cyclegan import Preset
 from ganparts.discriminators import PatchGAN, PixelDiscriminator
 from ganparts.generators import KerasUNetGenerator, ResNetGenerator, UNetGenerator
 from ganparts.losses import BCE, LSGAN, Hinge, MultiObjective
 from ganparts.replay import HistoryBuffer
+
+
+def critics(model: CycleGAN) -> tuple[Critic, Critic]:
+    """The only critic of each domain."""
+    (first,), (second,) = model.critics_a, model.critics_b
+    assert isinstance(first, Critic)
+    assert isinstance(second, Critic)
+    return first, second
+
 
 small = {"generator": partial(ResNetGenerator, width=2, blocks=1), "discriminator": partial(PatchGAN, width=2)}
 
@@ -30,10 +40,11 @@ def test_the_default_is_the_papers_cyclegan():
     for discriminator in (model.discriminator_a, model.discriminator_b):
         assert isinstance(discriminator, PatchGAN)
         assert sum(p.numel() for p in discriminator.parameters()) == 2_764_737
-    assert model.adversarial_a == model.adversarial_b == LSGAN()
-    assert isinstance(model.replay_a, HistoryBuffer)
-    assert model.replay_a.size == 50
-    assert model.augment_a is model.augment_b is None
+    for critic in critics(model):
+        assert critic.loss == LSGAN()
+        assert isinstance(critic.replay, HistoryBuffer)
+        assert critic.replay.size == 50
+        assert critic.augment is critic.penalty is None
     assert model.weights == LossWeights(cycle=10.0, identity=5.0)
 
 
@@ -41,8 +52,7 @@ def test_keras_monet():
     with torch.device("meta"):
         model = build_cyclegan("keras_monet")
     assert isinstance(model.generator_ab, KerasUNetGenerator)
-    assert model.adversarial_a == model.adversarial_b == BCE()
-    assert isinstance(model.replay_b, nn.Identity)
+    assert [(critic.loss, critic.replay) for critic in critics(model)] == [(BCE(), None)] * 2
     assert model.weights == LossWeights(10.0, 5.0)
     preset = PRESETS.create("keras_monet")
     assert (preset.eps, preset.epochs, preset.steps_per_epoch, preset.batch_size) == (1e-7, 25, 300, 1)
@@ -53,11 +63,11 @@ def test_two_objective():
         model = build_cyclegan("two_objective")
     counts = [sum(p.numel() for p in d.parameters()) for d in (model.discriminator_a, model.discriminator_b)]
     assert counts == [2_765_569, 2_773_762]
-    assert model.adversarial_a == Hinge()
-    assert model.adversarial_b == MultiObjective((Hinge(), BCE(real_label=0.0, fake_label=1.0)), weight=0.4)
-    assert model.augment_a is None
-    assert isinstance(model.augment_b, DiffAugment)
-    assert model.augment_b.policy == ("color", "translation", "cutout")
+    a, b = critics(model)
+    assert (a.loss, a.augment) == (Hinge(), None)
+    assert b.loss == MultiObjective((Hinge(), BCE(real_label=0.0, fake_label=1.0)), weight=0.4)
+    assert isinstance(b.augment, DiffAugment)
+    assert b.augment.policy == ("color", "translation", "cutout")
     assert model.weights == LossWeights(9.0, 4.5)
     preset = PRESETS.create("two_objective")
     rates = [preset.learning_rate * preset.schedule(epoch, 52) for epoch in (0, 25, 26, 43, 44, 51)]
@@ -103,12 +113,12 @@ def test_every_part_can_be_chosen_per_domain():
     assert isinstance(model.generator_ba, UNetGenerator)
     assert isinstance(model.discriminator_a, PixelDiscriminator)
     assert isinstance(model.discriminator_b, PatchGAN)
-    assert model.adversarial_a == Hinge()
-    assert isinstance(model.replay_a, nn.Identity)
-    assert model.replay_b.size == 3
-    assert (model.augment_a, model.augment_b) == (None, torch.neg)
+    a, b = critics(model)
+    assert (a.loss, a.replay, a.augment, b.augment) == (Hinge(), None, None, torch.neg)
+    assert isinstance(b.replay, HistoryBuffer)
+    assert b.replay.size == 3
     assert isinstance(model.cycle_b, nn.MSELoss)
-    assert model.weights.pair("cycle") == (1, 2)
+    assert model.weights.of("cycle") == (1, 2)
 
 
 def test_the_issues_own_example_builds():
@@ -121,13 +131,13 @@ def test_the_issues_own_example_builds():
 
 def test_an_override_of_augment_by_none_is_an_override():
     with torch.device("meta"):
-        assert build_cyclegan("two_objective", augment=None).augment_b is None
-        assert build_cyclegan("two_objective", replay="history").augment_b is not None
+        assert critics(build_cyclegan("two_objective", augment=None))[1].augment is None
+        assert critics(build_cyclegan("two_objective", replay="history"))[1].augment is not None
 
 
 def test_a_preset_of_ones_own():
     mine = replace(PRESETS.create("paper"), adversarial="hinge", **small)
-    assert build_cyclegan(mine).adversarial_a == Hinge()
+    assert [critic.loss for critic in critics(build_cyclegan(mine))] == [Hinge()] * 2
     with pytest.raises(FrozenInstanceError):
         mine.epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
     assert Preset() == PRESETS.create("paper")
@@ -154,26 +164,90 @@ def test_the_same_instance_in_two_places_raises(argument: str):
             build_cyclegan(**{**small, argument: choice})
 
 
+class Perceptual(nn.Module):
+    """A consistency loss with weights."""
+
+    def __init__(self, trained: bool):
+        super().__init__()
+        self.features = nn.Conv2d(3, 4, 3).requires_grad_(trained)
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return (self.features(prediction) - self.features(target)).square().mean()
+
+
+def test_a_frozen_loss_is_shared_and_a_trained_one_is_not():
+    shared = Perceptual(trained=False)
+    model = build_cyclegan(cycle=shared, identity=shared, **small)
+    assert all(getattr(model, f"{kind}_{domain}") is shared for kind in ("cycle", "identity") for domain in "ab")
+    losses = train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32)), make_optimizers(model))
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert shared.features.weight.grad is None
+    trained = Perceptual(trained=True)
+    for choice in ({"cycle": trained, "identity": "l1"}, {"cycle": (trained, "l1"), "identity": ("l1", trained)}):
+        with pytest.raises(ValueError, match=r"cycle_a and \w+_b are the same Perceptual instance"):
+            build_cyclegan(**small, **choice)
+
+
+def test_shared_trained_weights_are_refused_and_frozen_ones_are_not():
+    first, second = PatchGAN(width=2), PatchGAN(width=2)
+    second.model[0] = first.model[0]
+    with pytest.raises(
+        ValueError, match="discriminator_a and discriminator_b are the same PatchGAN instance, or share"
+    ):
+        build_cyclegan(**{**small, "discriminator": (first, second)})
+    first.model[0].requires_grad_(False)
+    model = build_cyclegan(**{**small, "discriminator": (first, second)})
+    assert len(make_optimizers(model)["discriminators"].param_groups[0]["params"]) == 10  # not the first convolution's
+
+
+def test_parts_are_listed_by_name():
+    with torch.device("meta"):
+        model = build_cyclegan(
+            discriminator=("patchgan", ["patchgan", "pixel"]),
+            augment=(None, [torch.neg, None]),
+            penalty=(None, [None, lambda discriminator, real, fake: real.mean()]),
+            replay=("history", "none"),
+        )
+    discriminators = ["discriminator_a", "discriminator_b_0", "discriminator_b_1"]
+    assert list(model.stages()) == ["generator_ab", "generator_ba"]
+    assert {name: list(networks) for name, networks in model.networks().items()} == {
+        "generators": ["generator_ab", "generator_ba"],
+        "discriminators": discriminators,
+    }
+    parts = model.parts()
+    assert parts["generator_ab"] is model.generator_ab
+    assert parts["discriminator_a"] is model.discriminator_a
+    assert list(model.discriminator_b) == [parts[name] for name in discriminators[1:]]  # pyright: ignore
+    assert parts.keys() == {
+        *("generator_ab", "generator_ba", *discriminators, "replay_a", "augment_b_0", "penalty_b_1"),
+        *("adversarial_a", "adversarial_b_0", "adversarial_b_1", "cycle_a", "cycle_b", "identity_a", "identity_b"),
+    }
+
+
 def test_nonsense_is_refused_by_name():
     with pytest.raises(TypeError, match=r"generator takes a name .*resnet9.* but was given 3"):
-        build_cyclegan(generator=3)  # pyright: ignore[reportArgumentType]
+        build_cyclegan(generator=3)
     with pytest.raises(TypeError, match="discriminator takes one choice or a pair, but was given 3"):
-        build_cyclegan(discriminator=("pixel",) * 3)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"generator takes torch\.nn\.Modules"):
-        build_cyclegan(generator=(lambda: abs))  # pyright: ignore[reportArgumentType]
+        build_cyclegan(discriminator=("pixel",) * 3)
+    with pytest.raises(TypeError, match=r"adversarial of domain b lists 3 choices for 2 discriminator"):
+        build_cyclegan(**{**small, "discriminator": ("pixel", ["pixel"] * 2)}, adversarial=("lsgan", ["lsgan"] * 3))
     wrong = (
-        ({"weights": 10}, r"weights takes LossWeights\(cycle=\.\.\., identity=\.\.\.\), but was given 10"),
-        ({"augment": "diffaugment"}, r"augment takes a function of images such as DiffAugment\(\).* 'diffaugment'"),
-        ({"augment": DiffAugment}, "augment takes a function of images"),
-        (
-            {"adversarial": nn.BCELoss},
-            r"adversarial takes losses with methods discriminator and generator.*BCELoss\(\)",
-        ),
+        ({"generator": lambda: abs}, r"generator must be a torch\.nn\.Module, but is <built-in function abs>"),
+        ({"discriminator": lambda: abs}, r"discriminator must be a torch\.nn\.Module, but is"),
+        ({"weights": 10}, r"weights must be LossWeights\(cycle=\.\.\., identity=\.\.\.\), but is 10"),
+        ({"augment": "diffaugment"}, r"augment must be a function such as DiffAugment\(\).* 'diffaugment'"),
+        ({"augment": DiffAugment}, "augment must be a function"),
+        ({"adversarial": nn.BCELoss}, r"must have the methods discriminator and generator.*BCELoss\(\)"),
+        ({"penalty": 3.0}, r"penalty takes a name .* but was given 3\.0"),
     )
     for argument, message in wrong:
         with pytest.raises(TypeError, match=message):
-            build_cyclegan(**small, **argument)
-    with pytest.raises(TypeError, match="make_optimizers takes a CycleGAN, but was given a PatchGAN"):
+            build_cyclegan(**{**small, **argument})
+    with pytest.raises(ValueError, match="penalty_every=0: a penalty applies every 1 or more steps"):
+        build_cyclegan(**small, penalty_every=0)
+    with pytest.raises(TypeError, match=r"takes one of the presets .*paper.*, or a Preset, but was given LossWeights"):
+        build_cyclegan(LossWeights())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"make_optimizers takes an assembly such as .*, but was given a PatchGAN"):
         make_optimizers(PatchGAN(width=2))  # pyright: ignore[reportArgumentType]
     for weights in ({"cycle": -1.0}, {"identity": (1.0, 2.0, 3.0)}, {"cycle": float("nan")}, {"cycle": "3"}):
         with pytest.raises(ValueError, match="a weight is a number from 0 on"):
@@ -194,60 +268,6 @@ def test_forward_makes_every_image_of_a_step():
     made = build_cyclegan(weights=LossWeights(identity=(0, 1)), **small)(pair)
     assert made.identity_a is None
     assert made.identity_b is not None
-
-
-def test_optimizers_hold_what_is_trained_with_the_promised_numbers():
-    model = build_cyclegan(**small)
-    optimizers = make_optimizers(model)
-    for optimizer, networks in (
-        (optimizers.generators, (model.generator_ab, model.generator_ba)),
-        (optimizers.discriminators, (model.discriminator_a, model.discriminator_b)),
-    ):
-        (group,) = optimizer.param_groups
-        assert (group["lr"], group["betas"], group["eps"]) == (2e-4, (0.5, 0.999), 1e-8)
-        trained = [p for network in networks for p in network.parameters() if p.requires_grad]
-        assert [id(p) for p in group["params"]] == [id(p) for p in trained]
-    optimizers.set_learning_rate(1e-3)
-    assert {o.param_groups[0]["lr"] for o in (optimizers.generators, optimizers.discriminators)} == {1e-3}
-    other = make_optimizers(build_cyclegan(**small))
-    other.load_state_dict(optimizers.state_dict())
-    assert other.generators.param_groups[0]["lr"] == 1e-3
-
-
-def test_loaded_states_lie_in_memory_as_their_parameters_do():
-    model = build_cyclegan(**small)
-    optimizers = make_optimizers(model)
-    train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32)), optimizers)
-    other = build_cyclegan(**small).to(memory_format=torch.channels_last)
-    loaded = make_optimizers(other)
-    loaded.load_state_dict(optimizers.state_dict())
-    moved = 0
-    for mine, theirs in zip(model.generator_ab.parameters(), other.generator_ab.parameters(), strict=True):
-        if mine in optimizers.generators.state:  # a bias that a norm cancels has none
-            states = loaded.generators.state[theirs]
-            assert states["exp_avg"].stride() == states["exp_avg_sq"].stride() == theirs.stride()
-            assert torch.equal(states["exp_avg"], optimizers.generators.state[mine]["exp_avg"])
-            moved += theirs.stride() != mine.stride()
-    assert moved > 3
-
-
-def test_optimizers_keep_the_form_that_suits_their_device_when_loading():
-    state = make_optimizers(build_cyclegan(**small)).state_dict()
-    for part in state.values():  # as from a run on CUDA
-        part["param_groups"][0] |= {"fused": True, "capturable": True, "lr": torch.tensor(3e-4)}
-    model = build_cyclegan(**small)
-    optimizers = make_optimizers(model)
-    optimizers.load_state_dict(state)
-    (group,) = optimizers.discriminators.param_groups
-    assert (group["fused"], group["capturable"]) == (None, False)
-    assert group["lr"] == pytest.approx(3e-4)
-    assert isinstance(group["lr"], float)
-    # and a rate that lies in a tensor stays there
-    rate = torch.tensor(1e-4)
-    optimizers.generators = torch.optim.Adam(model.generator_ab.parameters(), lr=rate, fused=True)
-    optimizers.set_learning_rate(5e-4)
-    assert optimizers.generators.param_groups[0]["lr"] is rate
-    assert rate.item() == pytest.approx(5e-4)
 
 
 def test_the_papers_schedule_epoch_by_epoch():
