@@ -243,10 +243,10 @@ def _split_options(word: str, kind: str) -> tuple[str, dict[str, Any]]:
         return word, {}
     try:
         call = ast.parse(word, mode="eval").body
-        assert isinstance(call, ast.Call)
-        assert not call.args
+        if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError(word)
         return name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError, AssertionError):
+    except (SyntaxError, ValueError):
         raise ValueError(f"{word!r} is no {kind} with options: write it as name(option=value, option='text')") from None
 
 
