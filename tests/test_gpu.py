@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts.adversarial import MEMORY_LEVELS, Averages, memory_need
 from ganparts.augment import DiffAugment
 from ganparts.blocks import instance_norm, recompute_blocks
-from ganparts.cyclegan import MEMORY_LEVELS, AveragedGenerators, memory_need
 from ganparts.data import PairDataset, load_pairs, open_images, sample
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
@@ -53,11 +53,11 @@ def test_a_step_is_the_cpus():
     on_cpu = small(replay="none").double()
     on_cuda = deepcopy(on_cpu).cuda()
     optimizers = make_optimizers(on_cpu), make_optimizers(on_cuda)
-    assert optimizers[1].generators.param_groups[0]["fused"]
-    assert optimizers[1].generators.param_groups[0]["lr"].is_cuda
+    assert optimizers[1]["generators"].param_groups[0]["fused"]
+    assert optimizers[1]["generators"].param_groups[0]["lr"].is_cuda
     for step in range(3):
         for o in optimizers:
-            o.set_learning_rate(2e-4 / (step + 1))
+            o.scale_rates(1 / (step + 1))
         expected = train_step(on_cpu, pair(step, "cpu"), optimizers[0])
         losses = train_step(on_cuda, pair(step), optimizers[1])
         for name, loss in losses.items():
@@ -82,13 +82,13 @@ def everything() -> dict:
     return {
         "model": model,
         "optimizers": make_optimizers(model),
-        "averages": AveragedGenerators(model, decay=0.9),
+        "averages": Averages(model.stages(), decay=0.9),
     }
 
 
 def stepper(things: dict, **options):
-    def step(pair: Pair) -> dict[str, torch.Tensor]:
-        losses = train_step(things["model"], pair, things["optimizers"], **options)
+    def step(pair: Pair, number: int) -> dict[str, torch.Tensor]:
+        losses = train_step(things["model"], pair, things["optimizers"], step=number, **options)
         things["averages"].update()
         return losses
 
@@ -98,8 +98,8 @@ def stepper(things: dict, **options):
 def run(things: dict, step, first: int, last: int) -> torch.Tensor:
     losses = []
     for number in range(first, last):
-        things["optimizers"].set_learning_rate(2e-4 if number < 60 else 1e-4)
-        losses.append(torch.stack(list(step(pair(number)).values())))
+        things["optimizers"].scale_rates(1.0 if number < 60 else 0.5)
+        losses.append(torch.stack(list(step(pair(number), number).values())))
     return torch.stack(losses).cpu()
 
 
@@ -155,13 +155,13 @@ def test_every_policy_trains(precision: str, compiled: str):
     policy.prepare(model)
     optimizers = make_optimizers(model, scaling=policy.scaling)
     step = policy.wrap(
-        lambda pair: train_step(model, pair, optimizers),
+        lambda pair, number: train_step(model, pair, optimizers, step=number),
         networks=(model.generator_ab, model.generator_ba),
         model=model,
         optimizers=optimizers,
     )
     batch = Pair(*(images.float() for images in pair(0)))
-    losses = [step(batch) for _ in range(30)]
+    losses = [step(batch, number) for number in range(30)]
     assert all(torch.isfinite(loss) for loss in losses[-1].values())
     assert losses[-1]["cycle_a"] < losses[0]["cycle_a"]
 
@@ -175,20 +175,24 @@ def test_the_estimate_is_what_the_device_gives_out(level: str, precision: str):
     except ValueError as error:
         pytest.skip(str(error))
     ways = {"context": policy.autocast, "layout": policy.memory_layout}
-    need = memory_need(build_cyclegan, size=256, level=level, device_type="cuda", **ways)
+    with torch.device("meta"):
+        empty = build_cyclegan()
+    need = memory_need(
+        empty, lambda count: Pair(*torch.empty(2, count, 3, 256, 256)), level=level, device_type="cuda", **ways
+    )
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     model = build_cyclegan().cuda()
     policy.prepare(model)
     recompute_blocks(model, level == "lowest")
     optimizers = make_optimizers(model)
-    step = policy.wrap(lambda pair: train_step(model, pair, optimizers, low_memory=level != "fast"))
+    step = policy.wrap(lambda pair, number: train_step(model, pair, optimizers, low_memory=level != "fast"))
     for batch_size in (1, 4):
         images = Pair(*torch.rand(2, batch_size, 3, 256, 256, device="cuda"))
         for _ in range(3):
-            step(images)
+            step(images, 0)
         torch.cuda.reset_peak_memory_stats()
-        step(images)
+        step(images, 0)
         assert need.at(batch_size) == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.15)
 
 
@@ -220,7 +224,7 @@ def test_a_checkpoint_crosses_devices(tmp_path: Path, there: str):
     other = small().double().to(there)
     others = make_optimizers(other)
     load_checkpoint(tmp_path / "c.pt", model=other, optimizers=others)
-    assert bool(others.generators.param_groups[0]["fused"]) == (there == "cuda")
+    assert bool(others["generators"].param_groups[0]["fused"]) == (there == "cuda")
     train_step(other, pair(3, there), others)
     assert torch.isfinite(torch.stack([p.sum() for p in other.parameters()])).all()
 
@@ -234,7 +238,7 @@ def test_a_resumed_deterministic_run_ends_bit_for_bit_as_an_uninterrupted_one(tm
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    small = ("--generator", "resnet6", "--width", 8, "--image-size", 64, "--augment", "diffaugment")
+    small = ("--generator", "resnet6", "--width", 8, "--resize", 64, "--augment", "diffaugment")
     options = (*small, "--deterministic", "--compile", "off", "--checkpoint-every", 5, "--device", "cuda")
     run(*options, "--steps", 20, "--out", tmp_path / "whole")
     run(*options, "--steps", 20, "--time-limit", 0.001, "--out", tmp_path / "parted")

@@ -1,0 +1,269 @@
+"""What a command line's words stand for: parts with options, sizes, and what a CPU scales down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from ganparts import DISCRIMINATORS, GENERATORS, PENALTIES, PRESETS, REPLAY_BUFFERS, build_cyclegan
+from ganparts.adversarial import TrainingSettings
+from ganparts.adversarial.options import TrainingOptions, parse_augment, parse_choice
+from ganparts.augment import DiffAugment
+from ganparts.cyclegan.options import PresetOptions
+from ganparts.generators import ResNetGenerator
+from ganparts.registry import UnknownPartError
+
+
+def spelled(choice: Any) -> Any:
+    """A choice with builders as (name, options)."""
+    if isinstance(choice, tuple | list):
+        return type(choice)(map(spelled, choice))
+    return (choice.args[0], choice.keywords) if isinstance(choice, partial) else choice
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "critics"),
+    [
+        ("patchgan", "patchgan", [1, 1]),
+        (" pixel , patchgan ", ("pixel", "patchgan"), [1, 1]),
+        ("pixel+patchgan", ["pixel", "patchgan"], [2, 2]),
+        ("pixel,patchgan + pixel", ("pixel", ["patchgan", "pixel"]), [1, 2]),
+        ("pixel+pixel,patchgan", (["pixel", "pixel"], "patchgan"), [2, 1]),
+        ("patchgan(layers=2)", ("patchgan", {"layers": 2}), [1, 1]),
+        ("patchgan()", "patchgan", [1, 1]),
+        ("patchgan(layers=2, norm='batch'),pixel", (("patchgan", {"layers": 2, "norm": "batch"}), "pixel"), [1, 1]),
+        (
+            "pixel,patchgan(layers=2)+pixel(norm='none', width=8)",
+            ("pixel", [("patchgan", {"layers": 2}), ("pixel", {"norm": "none", "width": 8})]),
+            [1, 2],
+        ),
+    ],
+)
+def test_parts_are_named_paired_listed_and_given_options(text: str, expected: Any, critics: list[int]):
+    choice = parse_choice(text, DISCRIMINATORS)
+    assert spelled(choice) == expected
+    with torch.device("meta"):
+        model = build_cyclegan(discriminator=choice, generator=partial(ResNetGenerator, width=2))
+    assert [len(model.critics_a), len(model.critics_b)] == critics
+
+
+def test_commas_and_plus_signs_inside_parentheses_belong_to_options():
+    choice = parse_choice("resnet9(norm=('a', 'b+c')),unet128(upsample='a,b+c')", GENERATORS)
+    assert spelled(choice) == (("resnet9", {"norm": ("a", "b+c")}), ("unet128", {"upsample": "a,b+c"}))
+
+
+def test_options_that_all_parts_take_come_before_wishes_and_after_parentheses():
+    def widths(text: str, **more: Any) -> list[int]:
+        choice = parse_choice(text, DISCRIMINATORS, **more)
+        each = choice if isinstance(choice, tuple) else (choice, choice)
+        return [spelled(one)[1].get("width", 64) if isinstance(one, partial) else 64 for one in each]
+
+    assert widths("patchgan") == [64, 64]
+    assert widths("patchgan", wished={"width": 32}) == [32, 32]
+    assert widths("patchgan", wished={"width": 128}) == [64, 64]  # a limit, never a target
+    assert widths("patchgan", given={"width": 128}, wished={"width": 32}) == [128, 128]
+    assert widths("patchgan(width=8),pixel", given={"width": 16}, wished={"width": 4}) == [8, 16]
+
+
+def test_none_is_a_part_where_there_is_one_of_that_name_and_otherwise_nothing():
+    assert parse_choice("none", REPLAY_BUFFERS) == "none"
+    assert parse_choice("none", PENALTIES) is None
+    assert parse_choice("none,history", REPLAY_BUFFERS) == ("none", "history")
+    assert spelled(parse_choice("history(size=3)", REPLAY_BUFFERS)) == ("history", {"size": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("patchgna", UnknownPartError, "no discriminator named 'patchgna' .did you mean 'patchgan'"),
+        ("pixel,patchgna+pixel", UnknownPartError, "'patchgna'"),
+        ("", UnknownPartError, "no discriminator named ''"),
+        ("pixel,pixel,pixel", ValueError, r"names 3 discriminators, but there are two domains: give one or two"),
+        ("patchgan(layer=2)", TypeError, r"'patchgan' has no option 'layer' .did you mean 'layers'"),
+        (
+            "patchgan(layers=)",
+            ValueError,
+            r"'patchgan\(layers=\)' is no discriminator with options: write it as name\(",
+        ),
+        ("patchgan(2)", ValueError, "is no discriminator with options"),
+        ("patchgan(layers=open('x'))", ValueError, "is no discriminator with options"),
+        ("patchgan(**{'layers': 2})", ValueError, "is no discriminator with options"),
+        ("patchgan(layers=2", ValueError, "is no discriminator with options"),
+        ("patchgan(layers=2)x", ValueError, "is no discriminator with options"),
+        ("patchgan)layers=2(", (ValueError, KeyError), "patchgan"),
+    ],
+)
+def test_other_texts_are_refused(text: str, error: Any, message: str):
+    with pytest.raises(error, match=message):
+        parse_choice(text, DISCRIMINATORS)
+
+
+def test_an_option_that_not_all_parts_have_is_refused_by_name():
+    with pytest.raises(TypeError, match="'resnet9' has no option 'levels'"):
+        parse_choice("unet256,resnet9", GENERATORS, given={"levels": 3})
+
+
+def test_augmentations_are_named():
+    assert parse_augment("none") is None
+    assert isinstance(parse_augment("diffaugment"), DiffAugment)
+    first, second = parse_augment("none, diffaugment")
+    assert first is None
+    assert isinstance(second, DiffAugment)
+    for text in ("diffaugmnt", "none,none,none", ""):
+        with pytest.raises(ValueError, match=f"--augment {text}: give none, diffaugment"):
+            parse_augment(text)
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize(
+    ("options", "preset", "expected"),
+    [
+        ({}, {}, (286, 256)),
+        ({"crop": 128}, {}, (286, 128)),  # cut from images at the preset's size
+        ({"crop": 300}, {}, (300, 300)),  # which is raised if it is smaller
+        ({"crop": 300}, {"resize": None}, (None, 300)),
+        ({"resize": 128}, {}, (128, 128)),  # nothing larger can be cut out
+        ({"resize": 400}, {}, (400, 256)),
+        ({"resize": "none"}, {}, (None, 256)),
+        ({"resize": "none", "crop": 64}, {}, (None, 64)),
+        ({"resize": 100, "crop": 64}, {}, (100, 64)),
+        ({"resize": 100}, {"resize": None}, (100, 100)),
+    ],
+)
+def test_sizes_follow_from_what_is_given(options: Any, preset: Any, expected: Any):
+    settings = replace(TrainingSettings(), **preset)
+    numbers = TrainingOptions(**options).numbers(settings)
+    changed = replace(settings, **numbers)
+    assert (changed.resize, changed.crop) == expected
+
+
+def test_numbers_are_those_given():
+    options = TrainingOptions(learning_rate=1e-3, discriminator_learning_rate=4e-3, ema_decay=0.99, batch_size=3)
+    assert options.numbers(TrainingSettings()) == {
+        "learning_rate": 1e-3,
+        "discriminator_learning_rate": 4e-3,
+        "ema_decay": 0.99,
+        "batch_size": 3,
+        "resize": 286,
+    }
+    settings = replace(TrainingSettings(), **options.numbers(TrainingSettings()))
+    assert settings.optimizer_numbers()["rates"] == {"discriminators": 4e-3}
+    assert TrainingSettings().optimizer_numbers()["rates"] == {}
+
+
+# --- what is settled on
+
+
+@pytest.fixture
+def narrow() -> Iterator[str]:
+    @GENERATORS.register("narrow")
+    def narrow(*, width: int = 16) -> ResNetGenerator:
+        return ResNetGenerator(width=width, blocks=1)
+
+    yield "narrow"
+    GENERATORS.remove("narrow")
+
+
+def width_of(choice: Any) -> int:
+    with torch.device("meta"):
+        network = GENERATORS.create(choice) if isinstance(choice, str) else choice()
+    return next(layer.out_channels for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
+
+
+def test_without_options_a_preset_stays_what_it_is():
+    for name in ("paper", "keras_monet", "two_objective"):
+        preset, notes = PresetOptions(preset=name).settle()
+        published = PRESETS.create(name)
+        assert (replace(preset, augment=None), notes) == (replace(published, augment=None), [])
+        assert repr(preset.augment) == repr(published.augment)
+
+
+def test_a_cpu_scales_down_what_no_option_chose():
+    preset, notes = PresetOptions().settle(small=True)
+    assert spelled(preset.generator) == ("unet128", {"upsample": "resize_conv", "width": 32})
+    assert spelled(preset.discriminator) == ("patchgan", {"width": 32})
+    assert (preset.crop, preset.resize, preset.learning_rate, preset.weights.identity) == (128, 143, 5e-4, 2.0)
+    assert (preset.batch_size, preset.weights.cycle) == (1, 10.0)
+    assert notes == [
+        "a U-Net with learning rate 5e-4 and identity weight 2 instead of ResNet-9",
+        "128 pixels",
+        "at most 32 channels after the first convolution",
+    ]
+    two, notes = PresetOptions(preset="two_objective").settle(small=True)
+    assert (two.batch_size, two.crop) == (1, 256)  # a Keras U-Net takes no smaller images
+    assert notes == ["batch size 1", "at most 32 channels after the first convolution"]
+
+
+def test_nothing_is_scaled_up(narrow: str):
+    for options in ({"generator": narrow}, {"generator": f"{narrow}(width=8)"}):
+        preset, _ = PresetOptions(**options).settle(small=True)
+        assert width_of(preset.generator) == (16 if options["generator"] == narrow else 8)
+    own = replace(PRESETS.create("paper"), crop=64, resize=64)
+    PRESETS.register("small_images")(lambda: own)
+    try:
+        preset, notes = PresetOptions(preset="small_images", generator=narrow).settle(small=True)
+    finally:
+        PRESETS.remove("small_images")
+    assert (preset.crop, preset.resize) == (64, 64)
+    assert notes == ["at most 32 channels after the first convolution"]
+
+
+def test_options_beat_what_a_cpu_scales_down(narrow: str):
+    preset, notes = PresetOptions(width=48, generator="resnet9").settle(small=True)
+    assert width_of(preset.generator) == 48
+    assert "at most 32 channels after the first convolution" not in notes
+    preset, _ = PresetOptions(generator="resnet9(width=40)").settle(small=True)
+    assert width_of(preset.generator) == 40
+    preset, _ = PresetOptions(width=24, generator=f"{narrow},{narrow}(width=40)").settle(small=True)
+    assert [width_of(each) for each in preset.generator] == [24, 40]
+    preset, notes = PresetOptions(preset="two_objective", batch_size=4).settle(small=True)
+    assert preset.batch_size == 4
+    assert "batch size 1" not in notes
+    preset, notes = PresetOptions(learning_rate=1e-5, identity_weight=0.0, crop=160, cycle_weight=3.0).settle(
+        small=True
+    )
+    assert (preset.learning_rate, preset.weights.identity, preset.weights.cycle) == (1e-5, 0.0, 3.0)
+    assert (preset.crop, preset.resize) == (160, 286)
+    preset, _ = PresetOptions(resize=200).settle(small=True)
+    assert (preset.crop, preset.resize) == (200, 200)
+    preset, _ = PresetOptions(upsample="transposed").settle(small=True)
+    assert spelled(preset.generator)[1]["upsample"] == "transposed"
+    preset, notes = PresetOptions(generator="resnet9").settle(small=True)
+    assert (preset.learning_rate, preset.weights.identity) == (2e-4, 5.0)
+    assert width_of(preset.generator) == 32
+
+
+def test_options_of_every_part_reach_the_assembly():
+    options = PresetOptions(
+        preset="keras_monet",
+        generator="resnet6(norm='none')",
+        discriminator="pixel,patchgan(layers=2)+pixel",
+        adversarial="lsgan,hinge+bce(real_label=0.9)",
+        replay="history(size=3)",
+        penalty="none",
+        penalty_every=4,
+        augment="none,diffaugment",
+        cycle="l1",
+        width=4,
+    )
+    preset, notes = options.settle()
+    assert notes == []
+    assert (preset.eps, preset.epochs) == (1e-7, 25)
+    with torch.device("meta"):
+        model = build_cyclegan(preset)
+    assert [critic.loss.__class__.__name__ for critic in model.critics_b] == ["Hinge", "BCE"]
+    assert model.critics_b[1].loss.real_label == 0.9
+    assert [critic.replay.size for critic in (*model.critics_a, *model.critics_b)] == [3, 3, 3]
+    assert [critic.penalty_every for critic in (*model.critics_a, *model.critics_b)] == [4, 4, 4]
+    assert [critic.augment is None for critic in (*model.critics_a, *model.critics_b)] == [True, False, False]
+    with pytest.raises(TypeError, match="'keras_unet256' has no option 'upsample'"):
+        PresetOptions(preset="keras_monet", upsample="resize_conv").settle()
+    with pytest.raises(UnknownPartError, match="no preset named 'papr'"):
+        PresetOptions(preset="papr").settle()
