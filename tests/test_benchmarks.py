@@ -95,7 +95,7 @@ def test_data_loading_is_measured(tmp_path: Path):
 
 def test_quality_is_scored_by_run_and_seed(tmp_path: Path):
     runs = tmp_path / "runs.txt"
-    runs.write_text("tiny = --width 2 --image-size 32 --generator resnet6\n")
+    runs.write_text("tiny = --width 2 --resize 32 --generator resnet6\n")
     counts = ("--pairs", "4", "--evaluations", "2", "--photos", "3", "--seeds", "3", "--device", "cpu")
     assert "tiny" in run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path))
     rows = results(tmp_path / "quality.json")
