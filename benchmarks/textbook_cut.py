@@ -87,6 +87,7 @@ def _nce(model: CUT, images: Tensor, translated: Tensor, positions: Sequence[Ten
 
 def _projected(model: CUT, number: int, feature: Tensor, places: Tensor) -> Tensor:
     vectors = feature.flatten(2)[:, :, places].permute(0, 2, 1).flatten(0, 1)
+    assert model.projector is not None
     vectors = model.projector.get_submodule(f"mlp_{number}")(vectors)
     return vectors / (vectors.norm(dim=1, keepdim=True) + 1e-7)
 

@@ -94,7 +94,7 @@ class AntialiasedResNetGenerator(PretrainedModule):
         self.model = nn.Sequential(*layers, *padded_conv(width, out_channels, 7, "reflect"), *tanh)
         self.apply(partial(init_weights, init=init))
         if residual:
-            start_as_identity(self.model[-1], in_channels)
+            start_as_identity(self.model[-1], in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
