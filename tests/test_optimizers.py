@@ -95,8 +95,11 @@ def test_rates_of_their_own_keep_their_ratio():
     loaded = make_optimizers(build_cyclegan(**small), learning_rate=1e-4, rates={"discriminators": 4e-4})
     loaded.load_state_dict(optimizers.state_dict())
     assert rates(loaded) == pytest.approx({"generators": 0.25e-4, "discriminators": 1e-4})
-    loaded.scale_rates(1.0)  # of what the run began with, not of what was loaded
-    assert rates(loaded) == pytest.approx({"generators": 1e-4, "discriminators": 4e-4})
+    other = make_optimizers(build_cyclegan(**small), learning_rate=3e-4)
+    other.load_state_dict(optimizers.state_dict())
+    for each, expected in ((loaded, (1e-4, 4e-4)), (other, (3e-4, 3e-4))):
+        each.scale_rates(1.0)  # of its own rates, not of those loaded
+        assert tuple(rates(each).values()) == pytest.approx(expected)
 
 
 def test_groups_of_one_optimizer_keep_their_ratio_too():

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganparts import ADVERSARIAL_LOSSES, DISCRIMINATORS, GENERATORS, REPLAY_BUFFERS
+from ganparts import ADVERSARIAL_LOSSES, DISCRIMINATORS, GENERATORS, PENALTIES, REPLAY_BUFFERS, CycleGAN
+from ganparts.adversarial import Assembly
 from ganparts.generators import AntialiasedResNetGenerator, ResNetGenerator, UNetGenerator
 from ganparts.protocols import FeatureGenerator
 
@@ -42,6 +43,14 @@ class WholeLoss(HalfALoss):
         return fake
 
 
+class WholePenalty:
+    def __init__(self, weight: float):
+        self.weight = weight
+
+    def __call__(self, discriminator: nn.Module, real: Tensor, fake: Tensor, /) -> Tensor:
+        return self.weight * discriminator(real).mean()
+
+
 GENERATORS.register("class")(Good)
 DISCRIMINATORS.register("class")(Good)
 REPLAY_BUFFERS.register("class")(Good)
@@ -71,3 +80,18 @@ def number() -> int:
 plain: FeatureGenerator = ResNetGenerator()
 antialiased: FeatureGenerator = AntialiasedResNetGenerator()
 unet: FeatureGenerator = UNetGenerator()  # pyright: ignore[reportAssignmentType]
+
+
+@PENALTIES.register("penalty")
+def penalty(*, weight: float = 1.0) -> WholePenalty:
+    return WholePenalty(weight)
+
+
+PENALTIES.register("no_function")(NoModule)  # pyright: ignore[reportArgumentType]
+
+
+def an_assembly(model: CycleGAN, part: Good) -> Assembly:
+    an_assembly(model, part).networks()
+    accepted: Assembly = model
+    refused: Assembly = part  # pyright: ignore[reportAssignmentType]
+    return accepted if part else refused
