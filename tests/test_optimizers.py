@@ -281,6 +281,14 @@ def test_frozen_discriminators_still_judge(replay: str):
     assert norms["grad_norm_generator_ab"] > 0
 
 
+def test_the_norm_of_a_frozen_network_lies_on_its_device():
+    with torch.device("meta"):
+        model = freeze("critics_a.0.discriminator")(build_cyclegan(**small))
+    optimizers = make_optimizers(model)
+    train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32, device="meta")), optimizers)
+    assert {norm.device.type for norm in optimizers.gradient_norms(model.networks()).values()} == {"meta"}
+
+
 def test_one_frozen_discriminator_leaves_the_other_to_be_trained():
     model = freeze("critics_a.0.discriminator")(build_cyclegan(**small))
     optimizers = make_optimizers(model)

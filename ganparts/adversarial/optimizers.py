@@ -152,6 +152,8 @@ class Optimizers(Mapping[str, Optimizer]):
         for optimizer, members in networks.items():
             for name, network in members.items():
                 gradients = [p.grad for p in network.parameters() if p.grad is not None]
+                if not gradients:  # of a frozen network; the zero lies beside the other norms
+                    gradients = [parameter.new_zeros(()) for parameter in network.parameters()]
                 norm = torch.nn.utils.get_total_norm(gradients)
                 norms[f"grad_norm_{name}"] = norm / self._overflow.get(optimizer, 1)
         return norms
