@@ -10,7 +10,7 @@ from ganparts.registry import Registry
 
 __all__ = ["smallest_image", "tiny"]
 
-SMALL = {"width": 2, "blocks": 1, "size": 32, "image_size": 32, "img_size": 32}
+SMALL: dict[str, Any] = {"width": 2, "blocks": 1, "size": 32, "image_size": 32, "img_size": 32}
 """Options that make a part small, if it has them."""
 
 
