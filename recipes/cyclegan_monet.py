@@ -64,7 +64,7 @@ def train(config: Config) -> None:
         example=lambda size: ganparts.Pair(*torch.empty(2, size, 3, preset.crop, preset.crop)),
         samples=training.sample_photos(domains.test_a or domains.a, count=6, size=preset.crop),
         settled={"data": domains.digest(), "origin": domains.origin, "pairs": len(dataset)},
-        card={"preset": config.preset, "data": domains.origin},
+        card={"preset": config.preset, "data": domains.summary()},
         score=lambda: Evaluator(
             domains.b,
             photos=domains.test_a or domains.a,

@@ -67,7 +67,7 @@ def train(config: Config) -> None:
         example=lambda size: ganparts.Pair(*torch.empty(2, size, 3, preset.crop, preset.crop)),
         samples=training.sample_photos([source for source, _ in held_out], count=6, size=preset.crop),
         settled={"data": domains.digest(), "origin": domains.origin, "pairs": len(dataset)},
-        card={"preset": config.preset, "data": domains.origin},
+        card={"preset": config.preset, "data": domains.summary()},
         score=lambda: Evaluator(
             [target for _, target in held_out],
             photos=[source for source, _ in held_out],

@@ -115,6 +115,7 @@ class TrainingOptions:
             ValueError: a text that names no parts.
         """
         told = list(notes)
+        small = small and not preset.suits_cpu
         if small:
             preset = self._scaled_down(preset, told)
         wished = {"width": 32} if small and not self.width else {}

@@ -33,6 +33,7 @@ class TrainingSettings:
         flip: whether images are mirrored with probability 1/2.
         squash: resize both sides to ``resize``, as the reference implementation does; images that are not square are
             distorted.
+        suits_cpu: whether a CPU can train with these settings, so that nothing needs to be scaled down for one.
     """
 
     learning_rate: float = 2e-4
@@ -48,6 +49,7 @@ class TrainingSettings:
     crop: int = 256
     flip: bool = True
     squash: bool = False
+    suits_cpu: bool = False
 
     def epoch_steps(self, pairs: int) -> int:
         """The steps of an epoch of ``pairs`` pairs."""

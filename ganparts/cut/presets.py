@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ganparts.adversarial import ConstantThenLinear, TrainingSettings
-from ganparts.registry import PRESETS
+from ganparts.augment import DiffAugment
+from ganparts.registry import DISCRIMINATORS, PRESETS
 
-__all__ = ["CUTPreset", "cut", "fastcut"]
+__all__ = ["CUTPreset", "cut", "fastcut", "monet_one_sided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,4 +79,33 @@ def fastcut() -> CUTPreset:
         flip_equivariance=True,
         schedule=ConstantThenLinear(150, 50),
         epochs=200,
+    )
+
+
+@PRESETS.register("monet_one_sided")
+def monet_one_sided() -> CUTPreset:
+    """Ours for short trainings: a small residual generator, a projected and a patch discriminator behind DiffAugment,
+    content kept in the features of a frozen network instead of by contrast, crops at the images' own scale."""
+    return CUTPreset(
+        generator="painter",
+        discriminator=[
+            partial(DISCRIMINATORS.create, "projected", image_size=128),
+            partial(DISCRIMINATORS.create, "patchgan", width=48),
+        ],
+        adversarial="hinge",
+        augment=DiffAugment(cutout=0.2),
+        nce_weight=0.0,
+        nce_identity=False,
+        content="features",
+        content_weight=1.5,
+        identity="l1",
+        identity_weight=1.0,
+        betas=(0.5, 0.99),
+        schedule=ConstantThenLinear(60, 40),
+        epochs=100,
+        batch_size=4,
+        resize=None,
+        crop=128,
+        jitter="always",
+        suits_cpu=True,
     )

@@ -227,6 +227,10 @@ class AlignedDomains:
     test: AlignedImages | None
     origin: str
 
+    def summary(self) -> str:
+        """How many pairs there are in which folder, without its own place: for a published model card."""
+        return f"{len(self.train)} aligned pairs ({self.train.a[0].path.parent.name})"
+
     def digest(self) -> str:
         """As :meth:`ganparts.data.Domains.digest`, of the training pairs."""
         return digest(self.train.a, self.train.b or [])

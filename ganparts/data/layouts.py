@@ -42,6 +42,11 @@ class Domains:
         held_out = [] if self.test_a is None else self.test_a.entries
         return Images(held_out + self.a.entries, skip_unreadable=self.a.skip_unreadable)
 
+    def summary(self) -> str:
+        """How many images there are in which folders, without the folders' own places: for a published model card."""
+        parts = ((self.a, "photos"), (self.b, "paintings"))
+        return ", ".join(f"{len(images)} {what} ({images.entries[0].path.parent.name})" for images, what in parts)
+
     def digest(self) -> str:
         """Which training images these are, in 64 hexadecimal digits: their names and sizes in bytes, in order.
 

@@ -183,7 +183,7 @@ class Watch:
             "Lower the learning rate; in fp16 try bf16 or fp32.",
         )
         for name, value in values.items():
-            if name.startswith("disc_") and math.isfinite(value):
+            if name.startswith("disc") and math.isfinite(value):
                 first = self._first.setdefault(name, value)
                 self._judge(
                     step,

@@ -11,8 +11,8 @@ from typing import Any
 __all__ = ["charts", "keep_extremes", "smooth"]
 
 GROUPS = {
-    "gan_*": "Adversarial losses of the generators",
-    "disc_*": "Losses of the discriminators",
+    "gan*": "Adversarial losses of the generators",
+    "disc*": "Losses of the discriminators",
     "cycle_*": "Cycle losses",
     "identity_*": "Identity losses",
     "*": "",  # a column that no other pattern takes: with its sibling of the other domain
