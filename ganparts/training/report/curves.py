@@ -14,7 +14,9 @@ GROUPS = {
     "gan*": "Adversarial losses of the generators",
     "disc*": "Losses of the discriminators",
     "cycle_*": "Cycle losses",
-    "identity_*": "Identity losses",
+    "identity*": "Identity losses",
+    "nce*": "Contrastive losses",
+    "penalty*": "Penalties",
     "*": "",  # a column that no other pattern takes: with its sibling of the other domain
     "grad_norm*": "Gradient norms",
     "*mifid*": "MiFID, lower is better",
