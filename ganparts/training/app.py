@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable
@@ -91,8 +92,8 @@ def explain_error(error: BaseException) -> str:
     if _is_expected(error):
         return str(error)
     frames = _frames(error.__traceback__)
-    # the innermost line that is neither ours nor an installed package's: most likely the user's own
-    own = [frame for frame in frames if "site-packages" not in frame.filename and not _is_ours(frame.filename)]
+    # the innermost line that is neither ours nor Python's nor a package's: most likely the user's own
+    own = [frame for frame in frames if not (_is_installed(frame.filename) or _is_ours(frame.filename))]
     frame = (own or frames)[-1]
     where = f"{frame.filename}, line {frame.lineno}, in {frame.name}"
     return f"{type(error).__name__}: {error} ({where})"
@@ -113,6 +114,10 @@ def _is_expected(error: BaseException) -> bool:
 def _is_ours(filename: str) -> bool:
     path = Path(filename)
     return path.is_relative_to(_PACKAGE) or path == Path(sys.argv[0]).absolute()
+
+
+def _is_installed(filename: str) -> bool:
+    return any(Path(filename).is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
 
 def _frames(trace: TracebackType | None) -> list[traceback.FrameSummary]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,7 +24,7 @@ from ganparts.adversarial import (
     make_optimizers,
     plan_memory,
 )
-from ganparts.blocks import recompute_blocks
+from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget
 from ganparts.training.device import available_memory
@@ -237,23 +237,30 @@ class Loop:
             found.restore_random_states()  # last: whatever was built above may have drawn random numbers
         step = start
         with StopSignals(time_limit=options.time_limit) as stop, monitor:
-            try:
-                for step, batch in enumerate(monitor.timed(iterator), start + 1):
-                    factor = 1.0 if steps is None else self.settings.schedule(step - 1, steps)
-                    self.optimizers.scale_rates(factor)
-                    losses = train(batch, step - 1)
-                    if steps is None and budget is not None and (pace := budget.measure(step, self._wait)) is not None:
-                        steps = budget.steps(step, pace, self._cost_of_evaluation(), self._cost_of_painting())
-                        self._settle_length(step, steps, monitor)
-                    last = step == steps or stop.requested
-                    self._after_step(step, steps, losses, factor, monitor, stop, last=last)
-                    if last or stop.requested:
-                        break
-            except ValueError:  # of the data: what was learned so far is kept
-                self.folder.save(step)
+            coming = monitor.timed(iterator)
+            while (batch := self._next(coming, step)) is not None:
+                factor = 1.0 if steps is None else self.settings.schedule(step, steps)
+                self.optimizers.scale_rates(factor)
+                losses = train(batch, step)
+                step += 1
+                if steps is None and budget is not None and (pace := budget.measure(step, self._wait)) is not None:
+                    steps = budget.steps(step, pace, self._cost_of_evaluation(), self._cost_of_painting())
+                    self._settle_length(step, steps, monitor)
+                last = step == steps or stop.requested
+                saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last)
+                if last or (stop.requested and saved):  # asked to stop meanwhile; else the next step is the last
+                    break
+        ended = step == steps and not stop.by_signal
+        return Ended(step, steps, None if ended else stop.reason, stop.by_signal)
+
+    def _next(self, batches: Iterator[Any], step: int) -> Any | None:
+        """The next batch, None after the last; where the data are at fault, what was learned so far is kept."""
+        try:
+            return next(batches, None)
+        except ValueError:
+            if self.folder.save(step) and not self.folder.scored:
                 self._export(step)
-                raise
-        return Ended(step, steps, None if step == steps else stop.reason, stop.by_signal)
+            raise
 
     def _train_once(self, batch: Any, number: int) -> dict[str, Tensor]:
         low_memory = self.level != "fast"
@@ -274,8 +281,8 @@ class Loop:
         stop: StopSignals,
         *,
         last: bool,
-    ) -> None:
-        """Everything between two steps, in this order."""
+    ) -> bool:
+        """Everything between two steps, in this order; whether there is a checkpoint of this step."""
         options, hurry = self.options, stop.by_signal
         finite = self._log(step, losses, factor, monitor) if monitor.is_due(step) else True
         generator, *_ = self.stages.values()
@@ -285,7 +292,8 @@ class Loop:
         if (step % sample_every == 0 or last) and not hurry:
             self.folder.save_samples(step, self.samples, tuple(self.stages.values()))
         scored = self._score is not None and not hurry and (step % options.evaluate_every == 0 or last)
-        if finite and (step % options.checkpoint_every == 0 or last or scored):
+        due = step % options.checkpoint_every == 0 or last or scored
+        if finite and due:
             finite = self.folder.save(step)
             if finite and not self.folder.scored:
                 self._export(step)
@@ -294,6 +302,9 @@ class Loop:
         if not finite:
             back = self.folder.recover(step, options.on_nonfinite)
             self.console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
+            if last and not self.folder.scored:
+                self._export(back)
+        return due or not finite
 
     def _log(self, step: int, losses: dict[str, Tensor], factor: float, monitor: Monitor) -> bool:
         scale = self.optimizers.loss_scale if self.policy.scaling else None
@@ -335,11 +346,11 @@ class Loop:
         before = None if found is None else found.config["settled"].get("steps")
         if before is None:
             return steps
-        if self.options.steps is None and self.options.epochs is None:
-            return before
-        if steps is None or steps == before:
-            return before
         assert found is not None
+        began_with = found.config["options"]
+        lengths = ("steps", "epochs", "hours")
+        if steps is None or steps == before or all(began_with.get(n) == getattr(self.options, n) for n in lengths):
+            return before
         schedule, done = self.settings.schedule, found.step
         if steps < done or any(schedule(n, steps) != schedule(n, before) for n in _spread(min(done, before))):
             raise ValueError(
@@ -370,7 +381,7 @@ class Loop:
             return 0.0
         generator, *_ = self.stages.values()
         before = self.clock()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(generator):  # which draws no dropout, and leaves batch norms alone
             generator(self.samples)
         self._wait()
         return self.after * (self.clock() - before) / len(self.samples)
@@ -394,7 +405,8 @@ def _start_from(model: Any, sources: tuple[str, ...]) -> None:
         if sources and (Path(sources[0]) / name).is_dir():
             given[name] = str(Path(sources[0]) / name)
     for name, source in given.items():
-        trained = from_pretrained(source)
+        first = Path(source) / "generator"  # of a run folder
+        trained = from_pretrained(first if first.is_dir() else source)
         try:
             stages[name].load_state_dict(trained.state_dict())
         except RuntimeError:

@@ -12,6 +12,8 @@ from ganparts.training.checkpoint import newest_checkpoint
 
 __all__ = ["EvaluationOptions", "RunOptions", "parse_options", "setting"]
 
+_LENGTHS = ("epochs", "steps", "hours")
+
 
 def setting(default: Any, *, least: float | None = None, above: float | None = None, on_resume: bool = False) -> Any:
     """A dataclass field that is an option of a run.
@@ -74,7 +76,7 @@ class RunOptions:
         return self.resume or self.out or _new_folder()
 
     def __post_init__(self) -> None:
-        lengths = [name for name in ("epochs", "steps", "hours") if getattr(self, name) is not None]
+        lengths = [name for name in _LENGTHS if getattr(self, name) is not None]
         if len(lengths) > 1:
             given = " and ".join(f"--{name} {getattr(self, name)}" for name in lengths)
             raise ValueError(f"{given} exclude each other: give one")
@@ -127,8 +129,17 @@ def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str
         return options if options.out else replace(options, out=_new_folder())
     saved = _saved_options(kind, options.resume)
     # with the run's own options as defaults, an option counts as given even at its usual default
-    options = tyro.cli(kind, description=description, args=arguments, default=replace(saved, resume=options.resume))
-    changed = [each.name for each in fields(options) if getattr(options, each.name) != getattr(saved, each.name)]
+    lengths = {name: getattr(saved, name) for name in _LENGTHS}  # of which one replaces another
+    own = replace(saved, resume=options.resume, **dict.fromkeys(lengths))
+    options = tyro.cli(kind, description=description, args=arguments, default=own)
+    if all(getattr(options, name) is None for name in lengths):
+        options = replace(options, **lengths)
+    changed = [
+        each.name
+        for each in fields(options)
+        if getattr(options, each.name) != getattr(saved, each.name)
+        and not (each.name in lengths and getattr(options, each.name) is None)
+    ]
     fixed = [name for name in changed if not _field(kind, name).metadata.get("on_resume")]
     if fixed:
         given = ", ".join(f"--{name.replace('_', '-')} {getattr(options, name)}" for name in fixed)
