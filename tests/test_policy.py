@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import random
 import shutil
 import sysconfig
-from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from fake_graph import fake_record
 from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts.adversarial import Averages, Optimizers
 from ganparts.augment import DiffAugment
-from ganparts.cyclegan import AveragedGenerators, Optimizers
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
 from ganparts.training import CapturedStep, CaptureError, CompileError, PolicyOptions, capture, choose_policy
@@ -67,13 +69,13 @@ def test_without_triton_or_a_compiler_nothing_is_compiled(monkeypatch: pytest.Mo
 
 def test_a_network_that_cannot_be_compiled_says_so():
     model = small()
-    step = choose_policy(CPU, PolicyOptions(compile="on")).wrap(lambda pair: fail(), networks=(model.generator_ab,))
+    step = choose_policy(CPU, PolicyOptions(compile="on")).wrap(lambda *_: fail(), networks=(model.generator_ab,))
 
     def fail():
         raise BackendCompilerFailed(print, RuntimeError("no compiler\nmore"), None)
 
     with pytest.raises(CompileError, match=r"cannot be compiled \(.*\): train with --compile off"):
-        step(pairs(1)[0])
+        step(pairs(1)[0], 0)
     assert "forward" not in vars(model.generator_ab)
 
 
@@ -124,6 +126,18 @@ def pairs(count: int, dtype: torch.dtype = torch.float32) -> list[Pair]:
     return [Pair(*both) for both in images]
 
 
+def stepper(model: CycleGAN, optimizers: Optimizers, averages: Averages | None = None):
+    """Trains once, as the loop does."""
+
+    def step(pair: Pair, number: int) -> dict[str, torch.Tensor]:
+        losses = train_step(model, pair, optimizers, step=number)
+        if averages is not None:
+            averages.update()
+        return losses
+
+    return step
+
+
 class Seen(nn.Module):
     """A loss that notes the types it is given."""
 
@@ -153,8 +167,8 @@ def test_networks_work_in_half_precision_and_losses_do_not(precision, replay):
     model.generator_ab.register_forward_hook(lambda module, given, output: inside.append(output.dtype))
     policy = choose_policy(CPU, PolicyOptions(precision=precision))
     optimizers = make_optimizers(model, scaling=policy.scaling)
-    step = policy.wrap(partial(train_step, model, optimizers=optimizers))
-    losses = [step(pair) for pair in pairs(2)]
+    step = policy.wrap(stepper(model, optimizers))
+    losses = [step(pair, number) for number, pair in enumerate(pairs(2))]
     assert types == {torch.float32}
     assert set(inside) == {getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[precision])}
     assert all(torch.isfinite(loss) for loss in losses[-1].values())
@@ -218,9 +232,9 @@ def test_channels_last_changes_only_the_layout():
         lambda module, given, output: layouts.append(given[0].is_contiguous(memory_format=torch.channels_last))
     )
     torch.manual_seed(0)
-    step = policy.wrap(partial(train_step, other, optimizers=make_optimizers(other)))
-    for pair in pairs(3, torch.float64):
-        step(pair)
+    step = policy.wrap(stepper(other, make_optimizers(other)))
+    for number, pair in enumerate(pairs(3, torch.float64)):
+        step(pair, number)
     assert layouts
     assert layouts[0]
     train(model, make_optimizers(model), 3)
@@ -236,60 +250,44 @@ def test_a_compiled_step_is_the_same_and_compiles_only_the_step(monkeypatch: pyt
     policy = choose_policy(CPU, PolicyOptions(compile="on"))
     compiled = []
     step = policy.wrap(
-        lambda pair: (compiled.append(other.generator_ab.forward), train_step(other, pair, optimizers))[1],
+        lambda pair, number: (compiled.append(other.generator_ab.forward), train_step(other, pair, optimizers))[1],
         networks=(other.generator_ab, other.generator_ba),
     )
     optimizers = make_optimizers(other)
     torch.manual_seed(0)
     for pair in pairs(3, torch.float64):
-        step(pair)
+        step(pair, 0)
     assert "forward" not in vars(other.generator_ab)
     assert all(forward != other.generator_ab.forward for forward in compiled)
     train(model, make_optimizers(model), 3)
     torch.testing.assert_close(model.state_dict(), other.state_dict(), rtol=1e-7, atol=1e-9)
 
 
-def fake_record(run: Callable[[], tuple[list[str], torch.Tensor]]):
-    """Stands for a CUDA graph: what is replayed is the step itself; recording changes nothing."""
-    losses = torch.zeros(8)
-
-    def replay() -> None:
-        losses.copy_(run()[1])
-
-    return (["gan_ab", "gan_ba", "cycle_a", "cycle_b", "identity_a", "identity_b", "disc_a", "disc_b"], losses), replay
-
-
 def everything(scaling: bool) -> dict:
+    """A small run whose optimizers work as on CUDA: step counts and rates are tensors that a kernel reads."""
     torch.manual_seed(7)
     model = small(augment=DiffAugment())
-    optimizers = make_optimizers(model, scaling=scaling)
-    return {"model": model, "optimizers": optimizers, "averages": AveragedGenerators(model, decay=0.9)}
+    builder = partial(torch.optim.Adam, betas=(0.5, 0.999), fused=True)
+    builders = {name: lambda parameters: builder(parameters, lr=torch.tensor(2e-4)) for name in model.networks()}
+    optimizers = make_optimizers(model, builders=builders, scaling=scaling)
+    return {"model": model, "optimizers": optimizers, "averages": Averages(model.stages(), decay=0.9)}
 
 
 def run(things: dict, step, first: int, last: int) -> list[dict[str, float]]:
     losses = []
     for number, pair in enumerate(pairs(last)[first:], first):
-        things["optimizers"].set_learning_rate(2e-4 if number < 30 else 1e-4)
-        losses.append({name: float(loss) for name, loss in step(pair).items()})
+        things["optimizers"].scale_rates(1.0 if number < 30 else 0.5)
+        losses.append({name: float(loss) for name, loss in step(pair, number).items()})
     return losses
 
 
 @pytest.mark.parametrize("scaling", [False, True])
 def test_warming_up_leaves_no_trace_in_a_captured_step(monkeypatch: pytest.MonkeyPatch, scaling: bool):
     monkeypatch.setattr(capture, "_record", fake_record)
-
-    def stepper(things: dict):
-        def step(pair: Pair) -> dict[str, torch.Tensor]:
-            losses = train_step(things["model"], pair, things["optimizers"])
-            things["averages"].update()
-            return losses
-
-        return step
-
     plain, captured = everything(scaling), everything(scaling)
-    replayed = CapturedStep(stepper(captured), **captured)
+    replayed = CapturedStep(stepper(**captured), **captured)
     torch.manual_seed(1)
-    expected = run(plain, stepper(plain), 0, 40)
+    expected = run(plain, stepper(**plain), 0, 40)
     torch.manual_seed(1)
     assert run(captured, replayed, 0, 20) == expected[:20]
     # a checkpoint is loaded: the recording goes on with it, and so does a new one
@@ -297,7 +295,7 @@ def test_warming_up_leaves_no_trace_in_a_captured_step(monkeypatch: pytest.Monke
     randomness = torch.get_rng_state()
     assert run(captured, replayed, 20, 40) == expected[20:]
     fresh = everything(scaling)
-    for things, step in ((captured, replayed), (fresh, CapturedStep(stepper(fresh), **fresh))):
+    for things, step in ((captured, replayed), (fresh, CapturedStep(stepper(**fresh), **fresh))):
         for name, thing in things.items():
             thing.load_state_dict(saved[name])
         torch.set_rng_state(randomness)
@@ -308,9 +306,7 @@ def test_warming_up_leaves_no_trace_in_a_captured_step(monkeypatch: pytest.Monke
 
 def test_states_are_loaded_in_place():
     things = everything(scaling=False)
-    optimizers = (things["optimizers"].generators, things["optimizers"].discriminators)
-    for optimizer in optimizers:
-        optimizer.param_groups[0]["lr"] = torch.tensor(2e-4)  # as on CUDA
+    optimizers = tuple(things["optimizers"].values())
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     train_step(things["model"], pairs(1)[0], things["optimizers"])
     fresh = everything(scaling=False)
@@ -327,21 +323,66 @@ def test_states_are_loaded_in_place():
         thing.load_state_dict(fresh[name].state_dict())
     assert addresses() == before
     assert all(optimizer.param_groups[0]["lr"] is rate for optimizer, rate in zip(optimizers, rates, strict=True))
-    things["optimizers"].set_learning_rate(1e-4)
+    things["optimizers"].scale_rates(0.5)
     assert [float(rate) for rate in rates] == pytest.approx([1e-4, 1e-4])
-    assert things["model"].replay_a.count == 0
+    assert things["model"].critics_a[0].replay.count == 0
     states = things["optimizers"].state_dict()["generators"]["state"].values()
     assert all(not tensor.any() for state in states for tensor in state.values())
 
 
-def test_another_shape_is_recorded_anew_and_losses_stay_their_own(monkeypatch: pytest.MonkeyPatch):
-    recorded = []
+def test_shapes_and_phases_are_recorded_once_each_and_losses_stay_their_own(monkeypatch: pytest.MonkeyPatch):
+    recorded: list[int] = []
     monkeypatch.setattr(capture, "_record", lambda run: recorded.append(1) or fake_record(run))
-    step = CapturedStep(lambda pair: dict.fromkeys("abcdefgh", pair.a.mean() + len(pair.b)))
-    one, two = (Pair(torch.full((n, 3, 2, 2), float(n)), torch.zeros(n, 3, 2, 2)) for n in (1, 2))
-    first, again, other = step(one), step(Pair(one.a + 1, one.b)), step(two)
-    assert [float(losses["gan_ab"]) for losses in (first, again, other)] == [2.0, 3.0, 4.0]
-    assert len(recorded) == 2
+
+    def step(pair: Pair, number: int) -> dict[str, torch.Tensor]:
+        loss = {"gan_ab": pair.a.mean() + len(pair.b)}
+        return loss | ({"penalty_a": 2 * pair.b.mean()} if number % 2 == 0 else {})
+
+    captured = CapturedStep(step, phase=lambda number: number % 2 == 0)
+    one, two = (Pair(torch.full((n, 3, 2, 2), float(n)), torch.ones(n, 3, 2, 2)) for n in (1, 2))
+    given = [(one, 0), (Pair(one.a + 1, one.b * 3), 2), (one, 1), (two, 3), (Pair(one.a + 2, one.b), 5), (one, 4)]
+    losses = [captured(pair, number) for pair, number in given]
+    assert [{name: float(loss) for name, loss in each.items()} for each in losses] == [
+        *({"gan_ab": 2.0, "penalty_a": 2.0}, {"gan_ab": 3.0, "penalty_a": 6.0}, {"gan_ab": 2.0}),
+        *({"gan_ab": 4.0}, {"gan_ab": 4.0}, {"gan_ab": 2.0, "penalty_a": 2.0}),
+    ]
+    assert len(recorded) == 3
+
+
+def test_gradients_are_those_of_the_recording_that_was_replayed_last(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(capture, "_record", fake_record)
+    layer = nn.Linear(1, 1, bias=False)
+
+    def step(batch: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
+        layer.zero_grad()
+        loss = (1 + number) * layer(batch).mean()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    captured, batch = CapturedStep(step, phase=lambda number: number, layer=layer), torch.ones(1, 1)
+    for number in (0, 1, 0, 0, 1):
+        captured(batch * 5, number)
+        assert layer.weight.grad is not None
+        assert float(layer.weight.grad) == 5 * (1 + number)
+
+
+@pytest.mark.parametrize(
+    ("draw", "named"),
+    [
+        (lambda: random.random(), "Python's random"),
+        (lambda: float(np.random.rand()), "NumPy's random"),
+        (lambda: torch.rand(()), "PyTorch's CPU generator"),
+    ],
+)
+def test_a_part_that_draws_on_the_host_is_not_captured(monkeypatch: pytest.MonkeyPatch, draw, named: str):
+    monkeypatch.setattr(capture, "_record", partial(fake_record, device_draws=False))
+    step = CapturedStep(lambda pair, number: {"gan_ab": pair.a.mean() * draw()})
+    with pytest.raises(CaptureError, match=rf"the step draws from {named}, whose numbers.*--capture off"):
+        step(pairs(1)[0], 0)
+    monkeypatch.setattr(capture, "_record", fake_record)
+    step = CapturedStep(lambda pair, number: {"gan_ab": pair.a.mean() * torch.rand(())})  # as on the device
+    losses = {float(step(pairs(1)[0], 0)["gan_ab"]) for _ in range(4)}
+    assert len(losses) == 4
 
 
 def test_a_step_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch):
@@ -350,7 +391,7 @@ def test_a_step_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch)
         def __enter__(self): ...
         def __exit__(self, *_: object): ...
 
-    def refuse(pair: Pair) -> dict[str, torch.Tensor]:
+    def refuse(pair: Pair, number: int) -> dict[str, torch.Tensor]:
         if calls.append(1) or len(calls) > 3:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         return {"gan_ab": pair.a.mean()}
@@ -362,13 +403,14 @@ def test_a_step_that_cannot_be_captured_says_so(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: "before")
     monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
     with pytest.raises(CaptureError, match=r"\(operation not permitted when stream is capturing\).*--capture off"):
-        CapturedStep(refuse)(pairs(1)[0])
+        CapturedStep(refuse)(pairs(1)[0], 0)
     assert streams == ["before"]
 
 
 def test_averages_are_those_of_the_generators_alone():
     model = small()
-    averages = AveragedGenerators(model, decay=0.75)
+    averages = Averages(model.stages(), decay=0.75)
+    averaged = averages.networks["generator_ab"]
     expected = {name: p.clone() for name, p in model.generator_ab.state_dict().items()}
     optimizers = make_optimizers(model)
     for pair in pairs(3):
@@ -376,8 +418,61 @@ def test_averages_are_those_of_the_generators_alone():
         averages.update()
         for name, parameter in model.generator_ab.state_dict().items():
             expected[name] = 0.75 * expected[name] + 0.25 * parameter
-    torch.testing.assert_close(dict(averages.generator_ab.state_dict()), expected)
-    assert not averages.generator_ab.training
+    torch.testing.assert_close(dict(averaged.state_dict()), expected)
+    assert not averaged.training
     assert all(name.startswith("average.module.generator_") for name in averages.state_dict())
     with pytest.raises(ValueError, match=r"decay=1\.0: the decay of a moving average lies between 0 and 1"):
-        AveragedGenerators(model, decay=1.0)
+        Averages(model.stages(), decay=1.0)
+
+
+def test_where_runs_must_be_equal_nothing_is_compiled_unasked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(policy_module, "_compiler_lacks", lambda: None)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    policy = choose_policy(CUDA, capability=(9, 0))
+    assert (policy.compile, policy.reasons["compile"]) == (
+        *(False, "compiled kernels may be chosen by timing, so not where runs must be equal"),
+    )
+    asked = choose_policy(CUDA, PolicyOptions(compile="on"), capability=(9, 0))
+    assert (asked.compile, asked.reasons["compile"]) == (True, "as asked")
+    assert choose_policy(CUDA, capability=(6, 0)).reasons["compile"] == "capability 6.0: Triton needs 7.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "dropout", "captured"),
+    [
+        ("2.9.1+cu126", "lowest", 0.5, False),
+        ("2.10.0", "lowest", 0.5, True),
+        ("2.9.1", "low", 0.5, True),
+        ("2.9.1", "lowest", 0.0, True),
+    ],
+)
+def test_old_pytorch_does_not_record_dropout_that_is_recomputed(
+    monkeypatch: pytest.MonkeyPatch, version: str, level: str, dropout: float, captured: bool
+):
+    monkeypatch.setattr(torch, "__version__", version)
+    network = ResNetGenerator(width=2, blocks=1, dropout=dropout)
+    policy = choose_policy(CUDA, PolicyOptions(compile="off"), capability=(9, 0)).at_level(level, network)
+    assert policy.capture == captured
+    assert ("before 2.10 cannot record" in policy.reasons["capture"]) != captured
+    plain = choose_policy(CPU).at_level(level, network)
+    assert plain.reasons["capture"] == "CUDA only"
+
+
+def test_statistics_survive_a_step_that_is_skipped():
+    model = build_cyclegan(
+        generator=partial(ResNetGenerator, width=2, blocks=1, norm="batch"),
+        discriminator=partial(PatchGAN, width=2, layers=1, norm="batch"),
+    )
+    optimizers = make_optimizers(model, skip_nonfinite=True)
+    step = choose_policy(CPU).wrap(stepper(model, optimizers), guarded=model)
+    good, bad = pairs(1)[0], Pair(*(images * float("nan") for images in pairs(1)[0]))
+    step(good, 0)
+    statistics = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    assert any(value.any() for value in statistics.values())
+    step(bad, 1)
+    after = dict(model.named_buffers())
+    for name, value in statistics.items():
+        assert torch.equal(after[name], value), name
+    step(good, 2)
+    assert any(not torch.equal(dict(model.named_buffers())[name], value) for name, value in statistics.items())
+    assert all(value.isfinite().all() for name, value in model.named_buffers() if "running" in name)
