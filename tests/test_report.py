@@ -88,7 +88,7 @@ def test_the_page_says_what_the_folder_holds(run: Path):
         ["11", "images per second (median)"],
         ["25.0%", "of the time waiting for data"],
         ["0 min", "left, about"],  # 80 steps of 4 images, 11 a second: 29 s
-        ["kid 0.01235", "best checkpoint, step 100"],
+        ["kid 0.01235", "best generator, step 100"],
     ]
     assert [warning["count"] for warning in data["warnings"]] == [2]
     assert data["warnings"][0]["entries"][0] == {

@@ -24,10 +24,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from ganparts import Pair, build_cyclegan, make_optimizers, train_step
+from ganparts import GENERATORS, Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.blocks import evaluating
 from ganparts.data import open_images, sample
 from ganparts.generators import ResNetGenerator
+from ganparts.pretrained import ModelCard, from_pretrained
 from ganparts.training import (
     DeviceError,
     Monitor,
@@ -43,6 +44,8 @@ from ganparts.training import (
     save_checkpoint,
     save_grid,
 )
+from ganparts.training.monitor import append_row, drop_rows_beyond
+from ganparts.training.report.reading import read_losses
 
 
 class Negative(torch.nn.Module):
@@ -95,17 +98,17 @@ def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_
     for step in (1, 2, 3):
         save_checkpoint(path, step=step, config={}, model=model)
     assert {file.name: load_checkpoint(file)[0] for file in tmp_path.iterdir()} == {"c.pt": 3, "c_before.pt": 2}
-    assert newest_checkpoint(path) == path
+    assert (newest_checkpoint(path).path, newest_checkpoint(path).step) == (path, 3)
     whole = path.read_bytes()
     for damaged in (whole[:-50], b"", whole[:100] + b"x" * 200 + whole[300:]):
         path.write_bytes(damaged)
         with pytest.warns(
             UserWarning, match=r"c\.pt is no checkpoint .*: going on from the one before, .*c_before\.pt"
         ):
-            assert newest_checkpoint(path) == tmp_path / "c_before.pt"
+            assert newest_checkpoint(path).path == tmp_path / "c_before.pt"
     path.unlink()  # killed between the two renamings
     with pytest.warns(UserWarning, match="going on from the one before"):
-        assert newest_checkpoint(path) == tmp_path / "c_before.pt"
+        assert newest_checkpoint(path).step == 2
     for file in (path, tmp_path / "c_before.pt"):
         file.write_bytes(b"no")
     with pytest.raises(ValueError, match=r"c\.pt is no checkpoint .*c_before\.pt is no checkpoint"):
@@ -152,8 +155,8 @@ def test_wrong_checkpoints_are_refused_and_run_no_code(tmp_path: Path):
     with pytest.raises(ValueError, match="no checkpoint that can be read"):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()
-    torch.save({"format": 2}, path)
-    with pytest.raises(ValueError, match="its format is 2, this version reads 1"):
+    torch.save({"format": 1}, path)
+    with pytest.raises(ValueError, match="its format is 1, this version reads 2"):
         load_checkpoint(path)
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "absent.pt")
@@ -179,7 +182,7 @@ except OSError as error:
 
 
 def folder_of(path: Path, run: dict) -> RunFolder:
-    return RunFolder(path, options={}, settled={"steps": 9}, **run)
+    return RunFolder(path, options={}, settled={"precision": "fp32", "data": "x"}, **run)
 
 
 def test_a_folder_without_room_or_rights_is_found_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -192,12 +195,12 @@ def test_a_folder_without_room_or_rights_is_found_before_training(tmp_path: Path
 
 
 def test_a_new_run_has_a_checkpoint_from_the_start_and_is_not_overwritten(tmp_path: Path):
-    assert folder_of(tmp_path / "run", small_run()).start(resume=False) == 0
+    assert folder_of(tmp_path / "run", small_run()).start(resume=False) is None
     with pytest.raises(ValueError, match="holds a run already"):
         folder_of(tmp_path / "run", small_run()).start(resume=False)
     run = small_run()
     again = folder_of(tmp_path / "run", run)
-    assert again.start(resume=True) == 0
+    assert step_of(again) == 0
     steps(run, 0, 2)
     assert again.save(2)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -205,9 +208,34 @@ def test_a_new_run_has_a_checkpoint_from_the_start_and_is_not_overwritten(tmp_pa
     assert config["machine"]["cores"] > 0
     again.config["versions"]["torch"] = "0.1"
     with pytest.warns(UserWarning, match=r"the run began with PyTorch .* and goes on with 0\.1"):
-        assert again.start(resume=True) == 2
-    again.config["settled"]["steps"] = 10
-    with pytest.raises(ValueError, match="of a run with steps 9, but here it would go on with 10"):
+        assert step_of(again) == 2
+    again.config["settled"]["precision"] = "bf16"
+    with pytest.raises(ValueError, match="of a run with precision fp32, but here it would go on with bf16"):
+        again.start(resume=True)
+
+
+def step_of(folder: RunFolder) -> int:
+    found = folder.start(resume=True)
+    assert found is not None
+    return found.step
+
+
+def test_numbers_that_a_run_settles_on_later_are_written_down(tmp_path: Path):
+    folder = folder_of(tmp_path, small_run())
+    folder.start(resume=False)
+    folder.settle(steps=7)
+    assert json.loads((tmp_path / "config.json").read_text())["settled"] == {"precision": "fp32", "data": "x", "steps": 7}
+    folder.save(1)
+    found = folder_of(tmp_path, small_run()).start(resume=True)
+    assert found is not None
+    assert found.config["settled"]["steps"] == 7
+
+
+def test_other_data_are_warned_of(tmp_path: Path):
+    folder_of(tmp_path, small_run()).start(resume=False)
+    again = folder_of(tmp_path, small_run())
+    again.config["settled"] |= {"data": "y", "pairs": 3, "origin": "elsewhere"}
+    with pytest.warns(UserWarning, match="the data are not those that the run began with .*names and sizes"):
         again.start(resume=True)
 
 
@@ -226,7 +254,6 @@ def test_weights_that_are_not_finite_are_not_saved_and_are_gone_back_from(tmp_pa
     for step, back in ((3, 2), (4, 3), (5, 4)):
         poison(run)
         assert not folder.save(step)
-        assert folder.recover(step, "skip") is None
         assert folder.recover(step, "rollback") == back
         torch.testing.assert_close(run["model"].state_dict(), expected, rtol=0, atol=0)
         assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")[0] == step  # a stop now goes on from here
@@ -236,26 +263,53 @@ def test_weights_that_are_not_finite_are_not_saved_and_are_gone_back_from(tmp_pa
     assert folder.recover(7, "rollback") == 6
     with pytest.raises(NotFiniteError, match=r"not finite at step 8 again, after .*"):
         folder.recover(8, "stop")
+    with pytest.raises(NotFiniteError, match=r"not finite at step 8 again"):
+        folder.recover(8, "skip")
 
 
-def test_the_best_checkpoint_is_kept(tmp_path: Path):
+def test_statistics_that_are_not_finite_are_not_saved(tmp_path: Path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3))
+    folder = RunFolder(tmp_path, options={}, settled={}, model=model)
+    folder.start(resume=False)
+    assert folder.save(1)
+    model[1].running_var[2] = float("inf")
+    assert not folder.save(2)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")[0] == 1
+
+
+def test_the_best_score_is_written_down(tmp_path: Path):
     run, path = small_run(), tmp_path / "run"
     folder = folder_of(path, run)
     folder.start(resume=False)
+    assert not folder.scored
     for step, value, stale in ((1, 0.3, 0), (2, 0.4, 1), (3, 0.3, 2), (4, 0.2, 0), (5, 0.25, 1)):
         folder.save(step)
         assert folder.save_scores(step, {"fid": 9.0 - step, "kid": value}, metric="kid") == stale
-    assert load_checkpoint(path / "best.pt")[0] == 4
+        assert folder.scored
     assert json.loads((path / "best.json").read_text()) == {"step": 4, "metric": "kid", "value": 0.2}
     folder.save(6)
     again = folder_of(path, run)
-    assert again.start(resume=True) == 6
+    assert step_of(again) == 6
+    assert again.scored
     assert again.save_scores(6, {"fid": 1.0, "kid": 0.3}, metric="kid") == 2
-    load_checkpoint(path / "checkpoint_before.pt", **run)
     shutil.copy(path / "checkpoint_before.pt", path / "checkpoint.pt")
-    assert folder_of(path, run).start(resume=True) == 5  # the sixth is done again
+    assert step_of(folder_of(path, run)) == 5  # the sixth is done again
     with (path / "scores.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == list("12345")
+
+
+def test_every_stage_is_exported_the_first_as_generator(tmp_path: Path):
+    folder = folder_of(tmp_path / "run", small_run())
+    folder.start(resume=False)
+    stages = {name: GENERATORS.create("resnet6", width=width) for name, width in (("generator_ab", 2), ("back", 3))}
+    folder.export(stages, ModelCard(steps=3))
+    assert sum(p.numel() for p in from_pretrained(tmp_path / "run" / "generator").parameters()) == sum(
+        p.numel() for p in stages["generator_ab"].parameters()
+    )
+    for name, exported in (("generator_ab", "generator"), ("back", "back")):
+        states = (stages[name].state_dict(), from_pretrained(tmp_path / "run" / exported).state_dict())
+        torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert not (tmp_path / "run" / "generator_ab").exists()
 
 
 def test_samples_and_the_report_are_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -292,6 +346,9 @@ def test_the_cpu_is_picked_and_what_is_not_there_is_explained():
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(DeviceError, match="'gpu' is no device that PyTorch knows: use 'auto', 'cpu' or 'cuda'"):
         pick_device("gpu")
+    for name in ("mps", "xpu", "meta"):  # where samples, random states or float64 are missing
+        with pytest.raises(DeviceError, match=f"'{name}' is not supported: use 'cpu' or 'cuda'"):
+            pick_device(name)
     if not torch.cuda.is_available():
         assert pick_device("auto").type == "cpu"
         with pytest.raises(DeviceError, match="no CUDA device for 'cuda'"):
@@ -349,6 +406,49 @@ def test_a_resumed_runs_rows_are_those_of_the_steps_it_does_not_do_again(tmp_pat
         file.write("6,")  # the run was killed as it wrote
     assert log(4, 6, start=3) == list("123456")
     assert log(1, 2, start=0) == list("12")
+
+
+def test_a_column_that_comes_later_is_added_and_what_a_row_lacks_is_empty(tmp_path: Path):
+    path = tmp_path / "l.csv"
+    given = [
+        {"step": 1, "gan_ab": 0.5},
+        {"step": 2, "gan_ab": 0.25, "penalty_a": 7.0},
+        {"step": 3, "gan_ab": 0.75},
+        {"step": 4, "extra_a": 9.0, "gan_ab": 1.5},
+        {"step": 5, "penalty_a": 3.0},
+    ]
+    for row in given:
+        append_row(path, row)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in row.items() if value} for row in rows] == given
+    assert all(row.keys() == {"step", "gan_ab", "penalty_a", "extra_a"} for row in rows)  # no cell too many
+    notes: list[str] = []
+    read = read_losses(path, notes)
+    assert notes == []
+    assert read == {int(row["step"]): {n: v for n, v in row.items() if n != "step"} for row in given}
+    assert [file.name for file in tmp_path.iterdir()] == ["l.csv"]
+    drop_rows_beyond(path, 3)
+    append_row(path, {"step": 4, "other": 1.0})
+    with path.open() as file:
+        assert [float(row["gan_ab"] or "nan") for row in csv.DictReader(file)][:3] == [0.5, 0.25, 0.75]
+    assert read_losses(path, notes)[4] == {"other": 1.0}
+    drop_rows_beyond(path, 0)
+    append_row(path, {"step": 1, "new": 1.0})
+    assert path.read_text().splitlines() == ["step,new", "1,1.0"]
+
+
+def test_a_penalty_that_comes_every_third_step_has_a_column(tmp_path: Path):
+    for start in (0, 4):  # stopped, and gone on with
+        monitor = Monitor(tmp_path / "l.csv", steps=9, start=start, pairs=1, every=1)
+        for step in range(start + 1, 7):
+            penalty = {"penalty_a": torch.tensor(float(step))} if step % 3 == 0 else {}
+            monitor.log(step, {"gan_ab": torch.tensor(1.0)} | penalty, 1.0)
+    notes: list[str] = []
+    rows = read_losses(tmp_path / "l.csv", notes)
+    assert notes == []
+    assert list(rows) == [1, 2, 3, 4, 5, 6]
+    assert {step: row["penalty_a"] for step, row in rows.items() if "penalty_a" in row} == {3: 3.0, 6: 6.0}
 
 
 def test_tensorboard_gets_the_same_curves(tmp_path: Path):

@@ -14,7 +14,7 @@ from ganparts import Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.data import open_images, sample
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
-from ganparts.training import Finding, Watch, gradient_norms, picture_statistics, sample_photos
+from ganparts.training import Finding, Watch, picture_statistics, sample_photos
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ class Painter(nn.Module):
         return self.function(photos)
 
 
-def watched(tmp_path: Path, start: int = 0) -> tuple[Watch, list[Finding]]:
+def watched(tmp_path: Path) -> tuple[Watch, list[Finding]]:
     found: list[Finding] = []
-    return Watch(tmp_path / "warnings.jsonl", start=start, say=found.append), found
+    return Watch(tmp_path / "warnings.jsonl", say=found.append), found
 
 
 BROKEN = {
@@ -98,12 +98,76 @@ def test_numbers_that_are_not_finite_are_warned_of(tmp_path: Path):
     assert finding.what == "gan_ab, grad_norm_x became nan, inf."
 
 
-def test_guarded_optimizers_may_meet_gradients_that_are_not_finite(tmp_path: Path):
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("values", "flags", "well", "said"),
+    [
+        ({"gan_ab": 0.5, "grad_norm_x": INF}, {}, False, "grad_norm_x became inf."),
+        ({"gan_ab": 0.5, "grad_norm_x": INF}, {"scaled": True}, True, None),
+        ({"gan_ab": NAN, "grad_norm_x": INF}, {"scaled": True}, False, "gan_ab became nan."),
+        ({"gan_ab": 0.5, "grad_norm_x": INF}, {"skipping": True}, True, None),
+        ({"gan_ab": NAN, "grad_norm_x": INF}, {"skipping": True}, True, "gan_ab became nan."),
+        ({"gan_ab": NAN, "grad_norm_x": 1.0}, {"scaled": True, "skipping": True}, True, "gan_ab became nan."),
+    ],
+)
+def test_a_scale_excuses_gradients_and_skipping_excuses_losses_too(tmp_path: Path, values, flags, well, said):
     watch, found = watched(tmp_path)
-    assert watch.numbers(10, {"gan_ab": 0.5, "grad_norm_x": float("inf")}, guarded=True)
-    assert not found
-    assert watch.numbers(20, {"gan_ab": float("nan"), "grad_norm_x": float("inf")}, guarded=True)
-    assert [finding.what for finding in found] == ["gan_ab became nan."]
+    assert watch.numbers(10, values, **flags) == well
+    assert [finding.what for finding in found] == ([said] if said else [])
+
+
+@pytest.mark.parametrize("flags", [{"scaled": True}, {"skipping": True}])
+def test_steps_that_are_skipped_20_rows_in_a_row_teach_nothing(tmp_path: Path, flags: dict[str, bool]):
+    watch, found = watched(tmp_path)
+    good, bad = {"gan_ab": 0.5, "grad_norm_x": 1.0}, {"gan_ab": 0.5, "grad_norm_x": INF}
+    for row in range(19):
+        assert watch.numbers(row, bad, **flags)
+    assert watch.numbers(19, good, **flags)
+    answers = [watch.numbers(row, bad, **flags) for row in range(20, 41)]
+    assert answers == [True] * 19 + [False] * 2
+    (finding,) = found
+    assert (finding.kind, finding.step) == ("nothing is learned", 39)
+    assert finding.what == "20 logged steps in a row were skipped, since they were not finite."
+
+
+def test_a_loss_scale_below_one_means_that_nothing_is_learned(tmp_path: Path):
+    watch, found = watched(tmp_path)
+    assert watch.numbers(10, {"gan_ab": 0.5, "grad_norm_x": INF, "loss_scale": 1.0}, scaled=True)
+    assert not watch.numbers(20, {"gan_ab": 0.5, "grad_norm_x": INF, "loss_scale": 0.5}, scaled=True)
+    assert [finding.kind for finding in found] == ["nothing is learned"]
+    assert "2 logged steps in a row were skipped, since they were not finite (loss scale 0.5)." in found[0].what
+
+
+@pytest.mark.parametrize("stop", range(1, 60, 7))
+def test_a_resumed_watch_warns_as_an_uninterrupted_one(tmp_path: Path, stop: int):
+    def look(watch: Watch, first: int, last: int) -> None:
+        for row in range(first, last):
+            disc = 0.5 if row == 0 else 0.001 if row < 40 else 0.3
+            norm = 5000.0 if row == 51 else 1.0 + row % 3
+            nan = NAN if 30 <= row < 33 else 0.5
+            values = {"gan_ab": nan, "disc_a": disc, "grad_norm_x": norm if row % 25 else INF}
+            watch.numbers(row, values, scaled=True)
+
+    whole, expected = watched(tmp_path)
+    look(whole, 0, 60)
+    lines = (tmp_path / "warnings.jsonl").read_text()
+    assert {finding.kind for finding in expected} == {
+        *("not finite", "discriminator won (disc_a)", "gradient exploded (grad_norm_x)"),
+    }
+    (tmp_path / "warnings.jsonl").unlink()
+    parted, before = watched(tmp_path)
+    look(parted, 0, stop)
+    saved = json.loads(json.dumps(parted.state_dict()))  # plain values, as a checkpoint wants them
+    look(parted, stop, min(stop + 5, 60))  # after the checkpoint, before it is killed
+    resumed, after = watched(tmp_path)
+    resumed.load_state_dict(saved)
+    resumed.forget_beyond(stop - 1)
+    look(resumed, stop, 60)
+    assert [finding for finding in before if finding.step < stop] + after == expected
+    assert (tmp_path / "warnings.jsonl").read_text() == lines
+    assert resumed.state_dict() == whole.state_dict()
 
 
 def test_a_discriminator_that_won_is_warned_of_when_it_lasts(tmp_path: Path):
@@ -130,7 +194,7 @@ def test_a_run_that_goes_on_forgets_warnings_of_steps_that_it_does_again(tmp_pat
         watch.numbers(step + 5, {"gan_ab": 0.5})
     with (tmp_path / "warnings.jsonl").open("a") as file:
         file.write('{"step": 5, "ki')  # killed while it wrote
-    watched(tmp_path, start=20)
+    watched(tmp_path)[0].forget_beyond(20)
     lines = [json.loads(line)["step"] for line in (tmp_path / "warnings.jsonl").read_text().splitlines()]
     assert lines == [10, 20]
 
@@ -144,12 +208,12 @@ def test_gradient_norms_are_those_of_the_last_step_unscaled(guard: str):
             generator=partial(ResNetGenerator, width=2, blocks=1), discriminator=discriminator
         ).double()
         optimizers = make_optimizers(model, scaling=guard != "plain")
-        for group in (*optimizers.generators.param_groups, *optimizers.discriminators.param_groups):
-            group["fused"] = guard == "scaled and fused"
-        for optimizer in (optimizers.generators, optimizers.discriminators):
+        for optimizer in optimizers.values():
+            for group in optimizer.param_groups:
+                group["fused"] = guard == "scaled and fused"
             optimizer._step_supports_amp_scaling = guard == "scaled and fused"  # as Adam(fused=True) sets it
         train_step(model, Pair(*torch.rand(2, 1, 3, 16, 16, dtype=torch.float64)), optimizers)
-        return gradient_norms({"generator_ab": model.generator_ab})
+        return optimizers.gradient_norms(model.networks())
 
     assert float(norms("plain")["grad_norm_generator_ab"]) > 0
     torch.testing.assert_close(norms(guard), norms("plain"), rtol=1e-7, atol=0)

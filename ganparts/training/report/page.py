@@ -117,14 +117,14 @@ def _facts(rows: Mapping[int, Mapping[str, float]], *, left: int, batch_size: An
 
 
 def _best(folder: Path, notes: list[str]) -> list[tuple[str, str]]:
-    """The best checkpoint, if the run chose one."""
+    """The best score, if the run has scores."""
     path = folder / "best.json"
     best = read_json(path, notes) if path.exists() else {}
     if not best:
         return []
     value = best.get("value")
     shown = f"{value:.4g}" if isinstance(value, int | float) else _text(value)
-    return [(f"{_text(best.get('metric'))} {shown}", f"best checkpoint, step {_text(best.get('step'))}")]
+    return [(f"{_text(best.get('metric'))} {shown}", f"best generator, step {_text(best.get('step'))}")]
 
 
 def _tables(config: Mapping[str, Any]) -> list[dict[str, Any]]:
