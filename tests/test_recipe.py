@@ -12,19 +12,28 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
+from conftest import Recipe
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
+
+from ganparts import ADVERSARIAL_LOSSES
 
 from ganparts.data import sample
-from ganparts.interchange import from_pretrained
+from ganparts.losses import LSGAN
+from ganparts.pretrained import from_pretrained
 from ganparts.translate import translate
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "cyclegan_monet.py"
 QUICK = ("--width", "2", "--device", "cpu", "--paint", "2", "--log-every", "1")
+TINY = (*QUICK, "--generator", "resnet6", "--resize", "32", "--crop", "32")
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -53,15 +62,18 @@ def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
     out = tmp_path / "run"
     said = run(*QUICK, "--steps", 4, "--sample-every", 2, "--out", out)
     assert "114 photos, 69 paintings (the sample that ganparts ships" in said
-    assert "A CPU scales down what no option chose" in said
+    assert "Scaled down for a CPU, which no option chose: a U-Net with learning rate 5e-4 and identity weight 2" in said
+    assert "128 pixels" in said
+    assert "32 channels" not in said  # --width chose them
     assert "Painting 2 photos (all 135: --paint 135)" in said
     assert {path.name for path in out.iterdir()} == {
-        *("checkpoint.pt", "checkpoint_before.pt", "config.json", "generator", "images.zip", "losses.csv"),
-        *("report.html", "samples"),
+        *("checkpoint.pt", "checkpoint_before.pt", "config.json", "generator", "generator_ba", "images.zip"),
+        *("losses.csv", "report.html", "samples"),
     }
     config = json.loads((out / "config.json").read_text())
     assert config["options"]["steps"] == 4
     assert config["parts"]["generator_ab"] == "unet128(width=2, upsample='resize_conv')"
+    assert config["parts"]["adversarial_b"] == "LSGAN(weight=1.0)"
     assert config["settled"]["crop"] == 128
     assert "memory fast: needs about" in said
     assert "precision fp32: a CPU's native precision" in said
@@ -81,8 +93,8 @@ def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
     generator = from_pretrained(out / "generator")
     saved = torch.load(out / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 4
-    assert saved["states"].keys() == {"model", "optimizers"}
-    assert saved["states"]["model"]["replay_a.images"].shape == (50, 3, 128, 128)
+    assert saved["states"].keys() == {"model", "optimizers", "watch"}
+    assert saved["states"]["model"]["critics_a.0.replay.images"].shape == (50, 3, 128, 128)
     trained = load_file(out / "generator" / "model.safetensors")
     assert all(torch.equal(saved["states"]["model"][f"generator_ab.{n}"], t) for n, t in trained.items())
     assert translate(generator, sample() / "testA" / "pontduGard_0.jpg").size == (256, 256)
@@ -93,7 +105,7 @@ def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    options = (*QUICK, "--steps", 6, "--preset", "keras_monet", "--replay", "history", "--checkpoint-every", 3)
+    options = (*TINY, "--steps", 6, "--preset", "keras_monet", "--replay", "history(size=2)", "--checkpoint-every", 3)
     run(*options, "--out", whole)
     said = run("--resume", tmp_path / "nowhere", code=1)
     assert f"error: there is no checkpoint {tmp_path / 'nowhere' / 'checkpoint.pt'}" in said
@@ -108,8 +120,9 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
     assert process.returncode == 0, said
     stopped = re.search(r"Stopped by SIGINT after step (\d) of 6; --resume (\S+) goes on", said)
     assert stopped, said
-    assert (parted / "images.zip").exists()
-    assert f"{stopped[1]} of them done" in run("--resume", parted, "--paint", 3)
+    assert (parted / "generator" / "model.safetensors").exists()
+    assert not (parted / "images.zip").exists()
+    assert f"{stopped[1]} of 6 steps are done" in run("--resume", parted, "--paint", 3)
     with zipfile.ZipFile(parted / "images.zip") as archive:
         assert len(archive.namelist()) == 3
     assert [row["step"] for row in rows(parted)] == list("123456")
@@ -125,35 +138,31 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path):
     "options",
     [
         ("--preset", "two_objective", "--batch-size", 2, "--workers", 1),
-        (
-            "--generator",
-            "attention_unet256",
-            "--discriminator",
-            "pixel",
-            "--adversarial",
-            "hinge",
-            "--augment",
-            "diffaugment",
-        ),
-        ("--generator", "resnet6", "--image-size", 32, "--identity-weight", 0, "--replay", "none", "--epochs", 1),
+        ("--discriminator", "pixel", "--adversarial", "hinge", "--augment", "diffaugment", "--replay", "none"),
+        ("--discriminator", "pixel,patchgan(layers=2)+pixel", "--adversarial", "bce", "--cycle", "l1"),
+        ("--identity-weight", 0, "--epochs", 1, "--discriminator-learning-rate", 1e-4),
     ],
 )
-def test_parts_are_swapped_by_a_word(tmp_path: Path, options):
+def test_parts_are_swapped_by_a_word(tmp_path: Path, recipe: Recipe, options):
     data = tmp_path / "data"
     for folder in ("trainA", "trainB"):
         (data / folder).mkdir(parents=True)
         for number in range(2):
             Image.effect_noise((64, 64), 50).convert("RGB").save(data / folder / f"{number}.png")
     steps = () if "--epochs" in options else ("--steps", 2)
-    run(*QUICK, *steps, *options, "--data", data, "--out", tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == 2
-    assert ("identity_a" in rows(tmp_path / "run")[0]) == ("--identity-weight" not in options)
+    recipe(*TINY, *steps, *options, "--data", data, "--out", tmp_path / "run")
+    told = rows(tmp_path / "run")
+    assert len(told) == 2
+    assert ("identity_a" in told[0]) == ("--identity-weight" not in options)
+    assert ("disc_b_1" in told[0]) == ("pixel,patchgan(layers=2)+pixel" in options)
+    parts = json.loads((tmp_path / "run" / "config.json").read_text())["parts"]
+    assert any(name.startswith("adversarial_a") for name in parts)
 
 
 def test_help_explains_every_option_with_its_default():
     said = run("--help")
     for option in (
-        *("--data", "--preset", "--generator", "--discriminator", "--adversarial", "--replay", "--image-size"),
+        *("--data", "--preset", "--generator", "--discriminator", "--adversarial", "--replay", "--resize", "--crop"),
         *("--batch-size", "--epochs", "--steps", "--seed", "--device", "--paint", "--out"),
     ):
         assert re.search(rf"{option} .*?\(default: ", said, re.DOTALL), option
@@ -165,22 +174,28 @@ def test_help_explains_every_option_with_its_default():
     [
         (("--generator", "resnet8"), "there is no generator named 'resnet8' (did you mean 'resnet9'?)"),
         (("--generator", "keras_unet256", "--upsample", "resize_conv"), "'keras_unet256' has no option 'upsample'"),
-        (("--generator", "unet256", "--image-size", "128"), "multiples of 256"),
+        (("--generator", "unet256", "--crop", "128"), "256"),
         (("--discriminator", "patchgan", "--adversarial", "two_objective"), "take a discriminator with objectives=2"),
         (("--data", "nowhere"), "there is no folder nowhere"),
         (("--device", "gpu"), "'gpu' is no device that PyTorch knows"),
-        (("--resume", "nowhere"), "do not give"),
+        (("--resume", "nowhere"), "there is no checkpoint nowhere"),
         (("--out", str(RECIPE)), f"cannot write the run folder {RECIPE}: Not a directory; take another one"),
         (("--photos", str(sample() / "testA")), "photos alone do not make pairs: give a folder of paintings too"),
         (("--paintings", str(RECIPE), "--data", str(sample())), "cyclegan_monet.py is a file: give the folder"),
-        (("--imports", "no_such_module"), "No module named 'no_such_module'"),
+        (
+            ("--imports", "no_such_module"),
+            "No module named 'no_such_module': --imports takes modules that Python finds",
+        ),
+        (("--imports", "no_such_module"), "(PYTHONPATH=FOLDER)"),
+        (("--device", "mps"), "'mps' is not supported: use 'cpu' or 'cuda'"),
+        (("--init", "nowhere/at_all"), "nowhere/at_all"),
         (("--patience", "2"), "--patience 2 needs evaluations: give --evaluate-every, too"),
     ],
 )
-def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, options, message):
+def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, recipe: Recipe, options, message):
     steps = () if "--steps" in options else ("--steps", 1)
-    out = () if "--out" in options else ("--out", tmp_path / "run")
-    said = run(*QUICK, *steps, *out, *options, code=1)
+    out = () if "--out" in options or "--resume" in options else ("--out", tmp_path / "run")
+    said = recipe(*QUICK, *steps, *out, *options, code=1)
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert message in error
     assert "Traceback" not in said
@@ -195,13 +210,13 @@ def test_a_mistake_ends_in_one_clear_sentence(tmp_path: Path, options, message):
         (("--stps", "2"), "--steps"),
     ],
 )
-def test_wrong_options_are_a_usage_error(options, message):
-    said = run(*options, code=2)
+def test_wrong_options_are_a_usage_error(recipe: Recipe, options, message):
+    said = recipe(*options, code=2)
     assert message in said
     assert "Traceback" not in said
 
 
-def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path):
+def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path, recipe: Recipe):
     for folder in ("photos", "paintings"):
         (tmp_path / folder).mkdir()
         for number in range(3):
@@ -209,9 +224,9 @@ def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path)
     (tmp_path / "photos" / "1.png").write_bytes(b"broken")
     folders = ("--photos", tmp_path / "photos", "--paintings", tmp_path / "paintings")
     # the grid of samples is what meets it first
-    said = run(*QUICK, *folders, "--steps", 3, "--out", tmp_path / "a", code=1)
+    said = recipe(*TINY, *folders, "--steps", 3, "--out", tmp_path / "a", code=1)
     assert re.search(r"error: cannot read the image .*1\.png: .*--skip-unreadable", said)
-    said = run(*QUICK, *folders, "--steps", 3, "--out", tmp_path / "b", "--skip-unreadable")
+    said = recipe(*TINY, *folders, "--steps", 3, "--out", tmp_path / "b", "--skip-unreadable")
     assert re.search(
         r"^warning: skipped: cannot read the image .*1\.png: it is no image that Pillow knows$", said, re.MULTILINE
     )
@@ -220,7 +235,8 @@ def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path)
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    options = (*QUICK, "--steps", 7, "--checkpoint-every", 2)
+    options = (*TINY, "--steps", 7, "--checkpoint-every", 2, "--generator", "resnet6(dropout=0.5)")
+    options = (*options, "--augment", "diffaugment", "--replay", "history(size=2)")
     run(*options, "--out", whole)
     process = start(*options, "--out", killed)
     while len(rows(killed) if (killed / "losses.csv").exists() else []) < 4:
@@ -232,18 +248,6 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path: Path):
     assert [row["step"] for row in rows(killed)] == list("1234567")
     states = [torch.load(folder / "checkpoint.pt", weights_only=True)["states"] for folder in (whole, killed)]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
-
-
-def test_a_run_that_would_go_on_differently_is_refused(tmp_path: Path):
-    for folder in ("photos", "paintings"):
-        (tmp_path / folder).mkdir()
-        for number in range(2):
-            Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / folder / f"{number}.png")
-    folders = ("--photos", tmp_path / "photos", "--paintings", tmp_path / "paintings")
-    run(*QUICK, *folders, "--epochs", 1, "--out", tmp_path / "run")
-    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "photos" / "2.png")
-    said = run("--resume", tmp_path / "run", code=1)
-    assert "checkpoint.pt is of a run with steps 2, but here it would go on with 3: go on with the same device" in said
 
 
 def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -264,7 +268,7 @@ def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path, monkey
         "    return Preset(generator=partial(ResNetGenerator, width=2), discriminator='pixel')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    quick = (*QUICK[2:], "--steps", 1, "--image-size", 32, "--imports", "my_parts")
+    quick = (*QUICK[2:], "--steps", 1, "--resize", 32, "--crop", 32, "--imports", "my_parts")
     run(*quick, "--generator", "tint", "--out", tmp_path / "a")
     run(*quick, "--preset", "mine", "--out", tmp_path / "b")
     said = run(*quick, "--preset", "nameless", "--out", tmp_path / "c", code=1)
@@ -275,28 +279,64 @@ def test_parts_and_presets_of_ones_own_are_imported_first(tmp_path: Path, monkey
     assert parts["generator_ba"] == "resnet6(width=32)"
 
 
-POISON = """
+BROKEN = """
+from torch import nn
 from ganparts import ADVERSARIAL_LOSSES
 from ganparts.losses import LSGAN
-@ADVERSARIAL_LOSSES.register("poison")
-def poison():
-    calls = []
-    class Poison(LSGAN):
+@ADVERSARIAL_LOSSES.register("broken")
+def broken():
+    class Broken(LSGAN):
         def generator(self, fake, real=None):
-            calls.append(1)
-            loss = super().generator(fake, real)
-            return loss * float("nan") if len(calls) == 5 else loss
-    return Poison()
+            return nn.functional.relu(fake, "wrong", 3)
+    return Broken()
 """
 
 
-@pytest.mark.parametrize("how", ["rollback", "skip", "stop"])
-def test_a_run_recovers_from_numbers_that_are_not_finite_as_its_option_says(tmp_path, monkeypatch, how):
-    (tmp_path / "poison.py").write_text(POISON)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+def test_an_error_in_a_part_of_ones_own_says_where(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "broken_parts.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
     out = tmp_path / "run"
-    options = (*QUICK, "--imports", "poison", "--adversarial", "poison", "--checkpoint-every", 2, "--on-nonfinite", how)
-    said = run(*options, "--steps", 8, "--out", out, code=how == "stop")
+    quick = (*TINY, "--steps", 1, "--imports", "broken_parts", "--adversarial", "broken")
+    try:
+        said = recipe(*quick, "--out", out, code=1)
+        (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+        where = f"({tmp_path / 'broken_parts.py'}, line 9, in generator)"
+        assert error.startswith("error: TypeError: relu() takes") and error.endswith(where)
+        assert f"The whole trace is in {out / 'error.txt'}." in said
+        trace = (out / "error.txt").read_text()
+        assert "Traceback" in trace and 'nn.functional.relu(fake, "wrong", 3)' in trace
+        assert "Traceback" not in said
+        assert '"crashed"' in (out / "report.html").read_text()
+        with pytest.raises(TypeError):
+            recipe(*quick, "--debug", "--out", tmp_path / "again")
+    finally:
+        ADVERSARIAL_LOSSES.remove("broken")
+        del sys.modules["broken_parts"]
+
+
+@pytest.fixture
+def poison() -> Iterator[Callable[[Callable[[int], bool]], None]]:
+    """An adversarial loss whose generator's half is NaN at the calls, from 1, that a function names."""
+    state = SimpleNamespace(calls=0, bad=lambda call: False)
+
+    class Poison(LSGAN):
+        def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+            state.calls += 1
+            return super().generator(fake, real) * (float("nan") if state.bad(state.calls) else 1.0)
+
+    ADVERSARIAL_LOSSES.register("poison")(lambda: Poison())
+    yield lambda bad: setattr(state, "bad", bad)
+    ADVERSARIAL_LOSSES.remove("poison")
+
+
+@pytest.mark.parametrize("how", ["rollback", "skip", "stop"])
+def test_a_run_recovers_from_numbers_that_are_not_finite_as_its_option_says(
+    tmp_path: Path, recipe: Recipe, poison, how: str
+):
+    poison(lambda call: call == 9)  # two a step: in step 5
+    out = tmp_path / "run"
+    options = (*TINY, "--adversarial", "poison", "--checkpoint-every", 2, "--on-nonfinite", how)
+    said = recipe(*options, "--steps", 8, "--out", out, code=how == "stop")
     assert "warning: not finite at step 5, since step 5: " in said
     (warning,) = [json.loads(line) for line in (out / "warnings.jsonl").read_text().splitlines()]
     assert warning["kind"] == "not finite"
@@ -312,10 +352,26 @@ def test_a_run_recovers_from_numbers_that_are_not_finite_as_its_option_says(tmp_
         assert (out / "images.zip").exists()
 
 
+def test_going_back_that_does_not_help_ends_the_run(tmp_path: Path, recipe: Recipe, poison):
+    poison(lambda call: call >= 9)
+    options = (*TINY, "--adversarial", "poison", "--checkpoint-every", 2)
+    said = recipe(*options, "--steps", 50, "--out", tmp_path / "run", code=1)
+    assert said.count("going on with the weights of step") == 3
+    assert "not finite at step 8 again, after going back 3 times" in said.splitlines()[-1]
+
+
+def test_a_run_that_skips_too_much_ends(tmp_path: Path, recipe: Recipe, poison):
+    poison(lambda call: call >= 5)
+    options = (*TINY, "--adversarial", "poison", "--on-nonfinite", "skip")
+    said = recipe(*options, "--steps", 50, "--out", tmp_path / "run", code=1)
+    assert "warning: nothing is learned at step 22, since step 22: 20 logged steps in a row were skipped" in said
+    assert "error: losses, gradients or weights are not finite at step 22." in said
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_path: Path):
     out = tmp_path / "run"
-    options = (*QUICK, "--steps", 5000, "--workers", 2, "--paint", 1)
+    options = (*TINY, "--steps", 5000, "--workers", 2, "--paint", 1)
     process = subprocess.Popen(
         [sys.executable, str(RECIPE), *map(str, options), "--out", str(out)],
         stdout=subprocess.PIPE,
@@ -339,85 +395,59 @@ def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_
     assert done < torch.load(out / "checkpoint.pt", weights_only=True)["step"] < 5000
 
 
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path):
-    run(*QUICK, "--steps", 4, "--checkpoint-every", 2, "--out", tmp_path)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, recipe: Recipe):
+    recipe(*TINY, "--steps", 4, "--checkpoint-every", 2, "--out", tmp_path)
     checkpoint = tmp_path / "checkpoint.pt"
     expected = torch.load(checkpoint, weights_only=True)["states"]
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
-    said = run("--resume", tmp_path)
-    assert "going on from the one before" in said
-    assert "2 of them done" in said
+    said = recipe("--resume", tmp_path)
+    assert said.count("going on from the one before") == 1
+    assert "2 of 4 steps are done" in said
     torch.testing.assert_close(torch.load(checkpoint, weights_only=True)["states"], expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])  # whose first steps overflow and are left out
-def test_every_way_of_computing_can_be_asked_for_and_goes_on(tmp_path: Path, precision: str):
+def test_every_way_of_computing_can_be_asked_for_and_goes_on(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, precision: str
+):
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked := Mock())  # for this process
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    ways = ("--generator", "resnet6", "--image-size", 32, "--precision", precision, "--layout", "channels_last")
     more = ("--memory", "lowest", "--ema-decay", 0.9, "--hold-data", "on", "--tensorboard", "--deterministic")
-    options = (*QUICK, *ways, *more, "--checkpoint-every", 1)
-    said = run(*options, "--steps", 4, "--out", whole)
-    for part in (f"precision {precision}: as asked", "layout channels_last: as asked", "memory lowest: needs about"):
+    options = (*TINY, "--precision", precision, "--layout", "channels_last", *more, "--checkpoint-every", 1)
+    said = recipe(*options, "--steps", 4, "--out", whole)
+    for part in (f"precision {precision}: as asked", "layout channels_last: as asked"):
         assert part in said
+    assert asked.call_args.args == (True,)
     assert list((whole / "tensorboard").iterdir())
     states = torch.load(whole / "checkpoint.pt", weights_only=True)["states"]
     painted = load_file(whole / "generator" / "model.safetensors")
     for name, tensor in painted.items():
         assert torch.equal(tensor, states["averages"][f"average.module.generator_ab.{name}"])
-    process = start(*options, "--steps", 4, "--out", parted)
-    while len(rows(parted) if (parted / "losses.csv").exists() else []) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-    run("--resume", parted)
+    recipe.killed(2, *options, "--steps", 4, "--out", parted)
+    assert ("loss_scale" in rows(parted)[0]) == (precision == "fp16")
+    recipe("--resume", parted)
     again = torch.load(parted / "checkpoint.pt", weights_only=True)["states"]
     torch.testing.assert_close(again, states, rtol=0, atol=0)
-    said = run("--resume", parted, "--precision", "fp32", "--seed", 3, code=1)
-    assert "goes on by that run's own options: do not give precision, seed" in said
 
 
-def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "scores.py").write_text(
-        "from dataclasses import replace\n"
-        "from ganparts.metrics import Evaluator\n"
-        "given, whole = iter((0.4, 0.2, 0.3, 0.25, 0.1)), Evaluator.__call__\n"
-        "Evaluator.__call__ = lambda self, generator: replace(whole(self, generator), kid=next(given))\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    out = tmp_path / "run"
-    evaluation = ("--evaluate-every", 2, "--evaluate-photos", 4, "--patience", 2, "--imports", "scores")
-    said = run(*QUICK, *evaluation, "--steps", 20, "--sample-every", 20, "--out", out)
-    assert re.search(r"Stopped by patience: kid is no better than 2 evaluations before, after step 8 of 20", said)
-    assert "Not yet for the competition: 2 images, where 7,000 to 10,000 are taken" in said
-    with (out / "scores.csv").open() as file:
-        scores = list(csv.DictReader(file))
-    assert [(row["step"], row["kid"]) for row in scores] == [("2", "0.4"), ("4", "0.2"), ("6", "0.3"), ("8", "0.25")]
-    assert all(float(row["fid"]) > 0 and -1 <= float(row["content_ssim"]) <= 1 for row in scores)
-    assert torch.load(out / "best.pt", weights_only=True)["step"] == 4
-    assert json.loads((out / "best.json").read_text()) == {"step": 4, "metric": "kid", "value": 0.2}
-    assert "KID, lower is better" in (out / "report.html").read_text()
-    card = (out / "generator" / "README.md").read_text()
-    for line in (
-        f"| FID | {float(scores[-1]['fid']):.4f} |",
-        "| KID | 0.2500 |",
-        "| generated images | 4 of 256x256 |",
-    ):
-        assert line in card, line
+def test_notes_on_what_was_scaled_down_come_where_it_was(tmp_path: Path, recipe: Recipe):
+    def note(*options: object) -> str | None:
+        said = recipe("--device", "cpu", "--steps", 1, "--paint", 0, *options, "--out", tmp_path / str(len(options)))
+        return next((line for line in said.splitlines() if line.startswith("Scaled down")), None)
+
+    assert note(*TINY[:2], *TINY[8:]) is None
+    narrow = note("--width", 2, "--generator", "resnet6", "--discriminator", "pixel", "--replay", "none")
+    assert narrow is not None
+    assert "128 pixels" in narrow
+    assert "U-Net" not in narrow
+    assert "channels" not in narrow
 
 
-def test_evaluation_without_its_packages_is_said_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "hide.py").write_text("import sys\nsys.modules['torchmetrics'] = None\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    said = run(*QUICK, "--steps", 2, "--evaluate-every", 1, "--imports", "hide", "--out", tmp_path / "run", code=1)
+def test_evaluation_without_its_packages_is_said_before_training(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    monkeypatch.delitem(sys.modules, "torchmetrics.functional.image", raising=False)
+    said = recipe(*TINY, "--steps", 2, "--evaluate-every", 1, "--out", tmp_path / "run", code=1)
     assert "pip install 'ganparts[metrics]'" in said.splitlines()[-1]
     assert "Traceback" not in said
-
-
-def test_going_back_that_does_not_help_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "poison.py").write_text(POISON.replace("len(calls) == 5", "len(calls) >= 5"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    options = (*QUICK, "--imports", "poison", "--adversarial", "poison", "--checkpoint-every", 2)
-    said = run(*options, "--steps", 50, "--out", tmp_path / "run", code=1)
-    assert said.count("going on with the weights of step") == 3
-    assert "not finite at step 8 again, after going back 3 times" in said.splitlines()[-1]

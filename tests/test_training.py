@@ -224,7 +224,11 @@ def test_numbers_that_a_run_settles_on_later_are_written_down(tmp_path: Path):
     folder = folder_of(tmp_path, small_run())
     folder.start(resume=False)
     folder.settle(steps=7)
-    assert json.loads((tmp_path / "config.json").read_text())["settled"] == {"precision": "fp32", "data": "x", "steps": 7}
+    assert json.loads((tmp_path / "config.json").read_text())["settled"] == {
+        "precision": "fp32",
+        "data": "x",
+        "steps": 7,
+    }
     folder.save(1)
     found = folder_of(tmp_path, small_run()).start(resume=True)
     assert found is not None

@@ -25,24 +25,25 @@ class TimeBudget:
         self.end, self.clock = began + _SPARE * 3600 * hours, clock
         self._first: tuple[int, float] | None = None
 
-    def measure(self, step: int, wait: Callable[[], object]) -> float | None:
+    def measure(self, step: int, wait: Callable[[], object], *, aside: float = 0.0) -> float | None:
         """Call it after each step; the seconds that a step takes, once they are known.
 
         Args:
             step: steps done.
             wait: waits until the device has finished.
+            aside: seconds since the run began that went into something else than steps: evaluations.
         """
         if self._first is None:
             if step >= _WARM_UP:
                 wait()
-                self._first = step, self.clock()
+                self._first = step, self.clock() - aside
             return None
         timed = step - self._first[0]
         late = self.clock() >= self.end
-        if timed < 1 or (not late and (timed < _LEAST_STEPS or self.clock() - self._first[1] < _LEAST_SECONDS)):
+        if timed < 1 or (not late and (timed < _LEAST_STEPS or self.clock() - aside - self._first[1] < _LEAST_SECONDS)):
             return None
         wait()
-        return (self.clock() - self._first[1]) / timed
+        return (self.clock() - aside - self._first[1]) / timed
 
     def steps(self, done: int, pace: float, evaluation: float, painting: float) -> int:
         """The number of steps of the whole run.
@@ -51,7 +52,7 @@ class TimeBudget:
             done: steps done.
             pace: seconds of a step.
             evaluation: seconds that evaluations take, per step.
-            painting: seconds that are needed after the last step.
+            painting: seconds that are needed for the last step and after it.
         """
         left = self.end - self.clock() - painting
         return done + max(1, int(left / (pace + evaluation)))

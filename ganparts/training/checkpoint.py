@@ -53,7 +53,7 @@ def save_checkpoint(path: Path | str, *, step: int, config: dict[str, Any], **st
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     states = {name: thing.state_dict() for name, thing in stateful.items()}
-    content = {"format": FORMAT, "step": step, "config": config, "states": states, "random": _random_states()}
+    content = {"format": FORMAT, "step": step, "config": config, "states": states, "random": random_states()}
     try:
         with partial.open("wb") as file:
             torch.save(content, file)
@@ -119,7 +119,7 @@ class Checkpoint:
             ValueError: they are damaged.
         """
         try:
-            _restore(self.randomness)
+            set_random_states(self.randomness)
         except Exception as error:  # as above
             reason = textwrap.shorten(str(error), 300) or type(error).__name__
             raise ValueError(f"{self.path} holds no random states that can be put back: {reason}") from None
@@ -146,7 +146,8 @@ def newest_checkpoint(path: Path) -> Checkpoint:
         return found
 
 
-def _random_states() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and PyTorch's random numbers, as checkpoints hold them."""
     states: dict[str, Any] = {
         "python": random.getstate(),
         "torch": torch.get_rng_state(),
@@ -158,7 +159,8 @@ def _random_states() -> dict[str, Any]:
     return states
 
 
-def _restore(randomness: dict[str, Any]) -> None:
+def set_random_states(randomness: dict[str, Any]) -> None:
+    """Put back what :func:`random_states` gave."""
     random.setstate(_tuples(randomness["python"]))
     torch.set_rng_state(randomness["torch"])
     if "numpy" in randomness:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -27,6 +28,7 @@ from ganparts.adversarial import (
 from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget
+from ganparts.training.checkpoint import random_states, set_random_states
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder, describe_part
 from ganparts.training.monitor import Monitor
@@ -148,6 +150,7 @@ class Loop:
         )
         self._side_stream = self.policy.side_stream()
         self._make_score, self._score = score, None
+        self._scoring = 0.0  # seconds that evaluations took
         self.scores: Any = None
 
     def _plan(self, model: Any, example: Callable[[int], Any]) -> tuple[str, Any]:
@@ -210,9 +213,12 @@ class Loop:
             raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
         found = self.folder.start(resume=options.resume is not None)
         start = 0 if found is None else found.step
+        randomness = random_states()  # of the first checkpoint
         steps = self._length(steps, found)
         self.folder.settle(steps=steps)
-        self._score = self._make_score() if options.evaluate_every and self._make_score else None
+        if options.evaluate_every and self._make_score:
+            with self._same_randomness():
+                self._score = self._make_score()
         budget = None if steps is not None else TimeBudget(options.hours, began=self._began, clock=self.clock)
         self.watch.forget_beyond(start)
         monitor = Monitor(
@@ -233,8 +239,8 @@ class Loop:
             **self._trained,
         )
         iterator = batches(start=start, steps=steps)
-        if found is not None:
-            found.restore_random_states()  # last: whatever was built above may have drawn random numbers
+        # last: whatever was built above may have drawn random numbers, in a new run as in one that goes on
+        set_random_states(randomness) if found is None else found.restore_random_states()
         step = start
         with StopSignals(time_limit=options.time_limit) as stop, monitor:
             coming = monitor.timed(iterator)
@@ -243,9 +249,13 @@ class Loop:
                 self.optimizers.scale_rates(factor)
                 losses = train(batch, step)
                 step += 1
-                if steps is None and budget is not None and (pace := budget.measure(step, self._wait)) is not None:
-                    steps = budget.steps(step, pace, self._cost_of_evaluation(), self._cost_of_painting())
-                    self._settle_length(step, steps, monitor)
+                if steps is None and budget is not None:
+                    pace = budget.measure(step, self._wait, aside=self._scoring)
+                    if pace is not None:
+                        evaluation, often = self._cost_of_evaluation(), options.evaluate_every or 1
+                        # the last step is evaluated, too
+                        steps = budget.steps(step, pace, evaluation / often, evaluation + self._cost_of_painting())
+                        self._settle_length(step, steps, monitor)
                 last = step == steps or stop.requested
                 saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last)
                 if last or (stop.requested and saved):  # asked to stop meanwhile; else the next step is the last
@@ -320,7 +330,10 @@ class Loop:
     def _evaluate(self, step: int, generator: nn.Module, stop: StopSignals) -> None:
         options = self.options
         assert self._score is not None
-        scores = self._score(generator)
+        before = self.clock()
+        with self._same_randomness():
+            scores = self._score(generator)
+        self._scoring += self.clock() - before
         stale = self.folder.save_scores(step, scores.values(), metric=options.metric)
         if stale == 0:
             self.scores = scores
@@ -367,13 +380,14 @@ class Loop:
         self.console.print(f"{self.options.hours:g} hours are enough for {steps} steps.")
 
     def _cost_of_evaluation(self) -> float:
-        """Seconds that evaluations take, per step."""
+        """Seconds that an evaluation takes."""
         if self._score is None:
             return 0.0
         generator, *_ = self.stages.values()
         before = self.clock()
-        self._score(generator)
-        return (self.clock() - before) / self.options.evaluate_every
+        with self._same_randomness():
+            self._score(generator)
+        return self.clock() - before
 
     def _cost_of_painting(self) -> float:
         """Seconds that it takes to translate the images after training."""
@@ -385,6 +399,10 @@ class Loop:
             generator(self.samples)
         self._wait()
         return self.after * (self.clock() - before) / len(self.samples)
+
+    def _same_randomness(self) -> AbstractContextManager[None]:
+        """What is done within draws random numbers of its own: scoring leaves training as it is."""
+        return torch.random.fork_rng([torch.cuda.current_device()] if self.device.type == "cuda" else [])
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
