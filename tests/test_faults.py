@@ -7,26 +7,41 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
-@pytest.mark.parametrize(("runs", "workers"), [(6, 0), (4, 0), (2, 1)])
-def test_killed_runs_end_as_uninterrupted_ones(tmp_path: Path, runs: int, workers: int):
-    out = tmp_path / "faults.json"
-    counts = ("--runs", str(runs), "--workers", str(workers), "--seed", str(runs), "--steps", "6")
+
+def faults(out: Path, *options: str, code: int = 0) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", *counts, "--out", str(out)],
+        [sys.executable, "-m", "benchmarks.faults", *options, "--steps", "6", "--out", str(out)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads(out.read_text())
-    assert record["settings"]["identical"] == len(record["results"]) == runs
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--runs", "2", "--anywhere", "0.3"), ("--runs", "1", "--workers", "1", "--evaluate-every", "None")],
+)
+def test_killed_runs_end_as_uninterrupted_ones(tmp_path: Path, options: tuple[str, ...]):
+    record = faults(tmp_path / "faults.json", *options)
+    assert record["settings"]["identical"] == len(record["results"]) == int(options[1])
     assert record["settings"]["kills_done"] >= 1
+
+
+def test_without_its_random_states_a_killed_run_ends_otherwise(tmp_path: Path):
+    options = ("--runs", "2", "--kills", "1", "--anywhere", "0", "--evaluate-every", "None", "--forget-random-states")
+    record = faults(tmp_path / "faults.json", *options, code=1)
+    assert record["settings"]["kills_done"] == 2
+    assert [result["exit_code"] for result in record["results"]] == [0, 0]
+    assert record["settings"]["identical"] == 0

@@ -138,7 +138,7 @@ def test_any_assembly_is_trained(tmp_path: Path):
     config = json.loads((out / "config.json").read_text())
     assert config["parts"] == {"line": "line()", "target": "noise"}
     assert config["settled"]["steps"] == 3
-    assert [list(row)[4:] for row in rows(out / "losses.csv")][0] == ["square", "grad_norm_line"]
+    assert next(list(row)[4:] for row in rows(out / "losses.csv")) == ["square", "grad_norm_line"]
     torch.testing.assert_close(
         from_pretrained(out / "generator").state_dict()["weight"], states(out)["model"]["network.weight"]
     )
@@ -176,7 +176,6 @@ def test_what_happens_between_steps_has_an_order(tmp_path: Path, monkeypatch: py
     trained.model.at[13] = lambda: float("nan")  # in step 14
     ended = train(trained)
     assert len(scores) == 5
-    done = ["log", "look", "sample", "save", "keep scores"]
     expected = dict.fromkeys(range(21), "") | {0: "save", 1: "log", 2: "log look save export"}
     expected |= dict.fromkeys((6, 10, 18), "log look save")
     expected |= dict.fromkeys((4, 12), "log look sample save export keep scores export")
