@@ -1,8 +1,8 @@
 """Kill runs at random instants, go on with them, and compare their end with that of a run that was never stopped.
 
-A run writes a checkpoint after every step, so that many of the instants lie in a write. Everything random that a run can
-have decides its weights: dropout, augmentation, a replay buffer that is full, averages, a penalty. It is scored as it
-goes. Each run is started by forking a process that has imported everything. Run it from the repository:
+A run writes a checkpoint after every step, so that many of the instants lie in a write. Everything random that a run
+can have decides its weights: dropout, augmentation, a replay buffer that is full, averages, a penalty. It is scored as
+it goes. Each run is started by forking a process that has imported everything. Run it from the repository:
 ``python -m benchmarks.faults --help``.
 """
 
