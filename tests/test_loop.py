@@ -357,7 +357,7 @@ def test_hours_are_turned_into_steps_which_end_in_time(tmp_path: Path, capsys: A
 
     def new(**options: Any) -> Loop:
         values = (later(30) and 0.5 for _ in itertools.count())
-        options |= {"evaluate_every": 10, "after": 30, "log_every": 1, "checkpoint_every": 5}
+        options |= {"evaluate_every": 10, "after": 30, "log_every": 1}
         made = make_loop(options.pop("out", None), hours=hours, clock=lambda: now[0], score=score_of(values), **options)
         made.model.at = {number: lambda: later(3) for number in range(2000)}
         return made
@@ -370,14 +370,14 @@ def test_hours_are_turned_into_steps_which_end_in_time(tmp_path: Path, capsys: A
 
     trained.model.network.register_forward_hook(paint)
     trained.model.at[0] = lambda: later(40)  # a graph is recorded
-    trained.model.at[60] = kill
+    trained.model.at[25] = kill  # 20 steps after the first five were timed
     with pytest.raises(Killed):
         train(trained)
     steps = json.loads((out / "config.json").read_text())["settled"]["steps"]
     assert read_checkpoint(out / "checkpoint.pt").config["settled"]["steps"] == steps
     settled = f"{hours:g} hours are enough for {steps} steps."
     assert settled in capsys.readouterr().out
-    assert read_checkpoint(out / "checkpoint.pt").step == 60
+    assert read_checkpoint(out / "checkpoint.pt").step == 25
     again = new(resume=out)
     assert train(again)[:3] == (steps, steps, None)
     needed = now[0] - 1000 + 30  # the photos are painted after it; nothing was lost by the kill
