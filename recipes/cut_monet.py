@@ -73,7 +73,7 @@ def train(config: Config) -> None:
             extractor=config.extractor,
             device=device,
         ),
-        after=painted,
+        after=painted * 256 * 256,
         console=console,
     )
     console.print(

@@ -72,7 +72,7 @@ def train(config: Config) -> None:
             extractor=config.extractor,
             device=device,
         ),
-        after=painted,
+        after=painted * 256 * 256,
         console=console,
     )
     console.print(

@@ -74,7 +74,7 @@ def train(config: Config) -> None:
             extractor=config.extractor,
             device=device,
         ),
-        after=translated,
+        after=translated * preset.crop**2,
         console=console,
     )
     console.print(

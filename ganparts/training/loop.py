@@ -84,7 +84,7 @@ class Loop:
         samples: images for sample grids, float [N, 3, H, W] in [-1, 1].
         settled: further numbers of the run for its record; a resumed run must have the same.
         card: facts for the model card: ``preset``, ``data``.
-        after: images that will be translated when training has ended; ``--hours`` leaves time for them.
+        after: pixels that will be translated when training has ended; ``--hours`` leaves time for them.
         console: where to speak.
         clock: seconds; for ``--hours``.
 
@@ -398,7 +398,7 @@ class Loop:
         with torch.no_grad(), evaluating(generator):  # which draws no dropout, and leaves batch norms alone
             generator(self.samples)
         self._wait()
-        return self.after * (self.clock() - before) / len(self.samples)
+        return self.after * (self.clock() - before) / (len(self.samples) * self.samples.shape[2] * self.samples.shape[3])
 
     def _same_randomness(self) -> AbstractContextManager[None]:
         """What is done within draws random numbers of its own: scoring leaves training as it is."""
