@@ -357,7 +357,7 @@ def test_hours_are_turned_into_steps_which_end_in_time(tmp_path: Path, capsys: A
 
     def new(**options: Any) -> Loop:
         values = (later(30) and 0.5 for _ in itertools.count())
-        options |= {"evaluate_every": 10, "after": 30, "log_every": 1}
+        options |= {"evaluate_every": 10, "after": 30 * 8 * 8, "log_every": 1}
         made = make_loop(options.pop("out", None), hours=hours, clock=lambda: now[0], score=score_of(values), **options)
         made.model.at = {number: lambda: later(3) for number in range(2000)}
         return made

@@ -289,8 +289,8 @@ def test_the_average_is_unbiased_and_leads_through_the_noise():
 
 
 def test_siblings_of_an_unknown_column_share_a_chart():
-    rows = {1: {"penalty_a": 1.0, "penalty_b": 2.0, "r1": 3.0}}
-    assert [(c["title"], len(c["series"])) for c in charts(rows)] == [("penalty", 2), ("r1", 1)]
+    rows = {1: {"other_a": 1.0, "other_b": 2.0, "r1": 3.0, "penalty": 0.5, "penalty_b_0": 0.1}}
+    assert [(c["title"], len(c["series"])) for c in charts(rows)] == [("Penalties", 2), ("other", 2), ("r1", 1)]
 
 
 def test_many_large_grids_stay_under_ten_megabytes(tmp_path: Path):
