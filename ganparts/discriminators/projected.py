@@ -53,6 +53,8 @@ class ProjectedDiscriminator(PretrainedModule):
         UnavailableError: the backbone's package or weights are not here.
     """
 
+    images_are_independent = False  # the heads have batch norm, and spectral norms that change with every call
+
     def __init__(
         self,
         backbone: str | Callable[[], Backbone] = "efficientnet_lite0",
