@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from tiny_parts import smallest_image, tiny
 from torch import nn
 
 from ganparts import DISCRIMINATORS, GENERATORS
@@ -133,9 +134,9 @@ def test_norm_is_an_option(norm):
 @pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
 def test_networks_that_say_so_keep_the_images_of_a_batch_apart(name: str):
     table = GENERATORS if name in GENERATORS else DISCRIMINATORS
-    network = table.create(name, width=2)
+    network = tiny(table, name)()
     assert isinstance(network.images_are_independent, bool)
-    side = max(64, getattr(network, "size_multiple", 1))
+    side = smallest_image(network)
     images = (torch.rand(2, 3, side, side) * 2 - 1).requires_grad_()
     outputs = network.train()(images)
     sum(o[0].square().sum() for o in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()

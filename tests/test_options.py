@@ -10,12 +10,24 @@ from typing import Any
 import pytest
 import torch
 
-from ganparts import DISCRIMINATORS, GENERATORS, PENALTIES, PRESETS, REPLAY_BUFFERS, build_cyclegan
+from ganparts import (
+    CONSISTENCY_LOSSES,
+    DISCRIMINATORS,
+    GENERATORS,
+    PENALTIES,
+    PRESETS,
+    REPLAY_BUFFERS,
+    build_cut,
+    build_cyclegan,
+    build_pix2pix,
+)
 from ganparts.adversarial import TrainingSettings
 from ganparts.adversarial.options import TrainingOptions, parse_augment, parse_choice
 from ganparts.augment import DiffAugment
+from ganparts.cut.options import PresetOptions as CUTOptions
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.generators import ResNetGenerator
+from ganparts.pix2pix.options import PresetOptions as Pix2PixOptions
 from ganparts.registry import UnknownPartError
 
 
@@ -139,23 +151,28 @@ def test_augmentations_are_named():
 )
 def test_sizes_follow_from_what_is_given(options: Any, preset: Any, expected: Any):
     settings = replace(TrainingSettings(), **preset)
-    numbers = TrainingOptions(**options).numbers(settings)
-    changed = replace(settings, **numbers)
+    changed, notes = TrainingOptions(**options).apply(settings, small=False)
     assert (changed.resize, changed.crop) == expected
+    assert notes == []
 
 
 def test_numbers_are_those_given():
-    options = TrainingOptions(learning_rate=1e-3, discriminator_learning_rate=4e-3, ema_decay=0.99, batch_size=3)
-    assert options.numbers(TrainingSettings()) == {
+    settings = TrainingSettings()
+    assert TrainingOptions().apply(settings, small=False) == (settings, [])
+    given = {
         "learning_rate": 1e-3,
         "discriminator_learning_rate": 4e-3,
         "ema_decay": 0.99,
         "batch_size": 3,
-        "resize": 286,
+        "squash": True,
     }
-    settings = replace(TrainingSettings(), **options.numbers(TrainingSettings()))
-    assert settings.optimizer_numbers()["rates"] == {"discriminators": 4e-3}
-    assert TrainingSettings().optimizer_numbers()["rates"] == {}
+    changed, notes = TrainingOptions(**given).apply(settings, small=False)
+    assert (changed, notes) == (replace(settings, **given), [])
+    assert changed.optimizer_numbers()["rates"] == {"discriminators": 4e-3}
+    assert settings.optimizer_numbers()["rates"] == {}
+    assert changed.framing() == {"resize": 286, "crop": 256, "flip": True, "squash": True}
+    squashed = replace(settings, squash=True)
+    assert TrainingOptions(squash=False).apply(squashed, small=False).preset.squash is False
 
 
 # --- what is settled on
@@ -194,11 +211,17 @@ def test_a_cpu_scales_down_what_no_option_chose():
     assert notes == [
         "a U-Net with learning rate 5e-4 and identity weight 2 instead of ResNet-9",
         "128 pixels",
-        "at most 32 channels after the first convolution",
+        "width 32 of unet128",
+        "width 32 of patchgan",
     ]
     two, notes = PresetOptions(preset="two_objective").settle(small=True)
     assert (two.batch_size, two.crop) == (1, 256)  # a Keras U-Net takes no smaller images
-    assert notes == ["batch size 1", "at most 32 channels after the first convolution"]
+    assert notes == [
+        "batch size 1",
+        "width 32 of keras_unet256",
+        "width 32 of keras_patchgan",
+        "width 32 of two_objective",
+    ]
 
 
 def test_nothing_is_scaled_up(narrow: str):
@@ -212,13 +235,13 @@ def test_nothing_is_scaled_up(narrow: str):
     finally:
         PRESETS.remove("small_images")
     assert (preset.crop, preset.resize) == (64, 64)
-    assert notes == ["at most 32 channels after the first convolution"]
+    assert notes == ["width 32 of patchgan"]
 
 
 def test_options_beat_what_a_cpu_scales_down(narrow: str):
     preset, notes = PresetOptions(width=48, generator="resnet9").settle(small=True)
     assert width_of(preset.generator) == 48
-    assert "at most 32 channels after the first convolution" not in notes
+    assert notes == ["128 pixels"]
     preset, _ = PresetOptions(generator="resnet9(width=40)").settle(small=True)
     assert width_of(preset.generator) == 40
     preset, _ = PresetOptions(width=24, generator=f"{narrow},{narrow}(width=40)").settle(small=True)
@@ -267,3 +290,97 @@ def test_options_of_every_part_reach_the_assembly():
         PresetOptions(preset="keras_monet", upsample="resize_conv").settle()
     with pytest.raises(UnknownPartError, match="no preset named 'papr'"):
         PresetOptions(preset="papr").settle()
+
+
+# --- CUT and pix2pix
+
+
+def test_without_options_presets_of_other_methods_stay_what_they_are():
+    for options, name in ((CUTOptions, "cut"), (CUTOptions, "fastcut"), (Pix2PixOptions, "pix2pix")):
+        preset, notes = options(preset=name).settle()
+        published = PRESETS.create(name)
+        assert spelled(preset.generator) == spelled(published.generator)
+        assert (replace(preset, generator=None), notes) == (replace(published, generator=None), [])
+
+
+@pytest.mark.parametrize("options", [PresetOptions, CUTOptions, Pix2PixOptions])
+def test_a_preset_of_another_method_is_refused(options: Any):
+    fitting = options().preset
+    for preset in {"paper", "cut", "pix2pix"} - {fitting}:
+        with pytest.raises(TypeError, match=f"takes one of the presets .*{fitting}.*, but was given {preset!r}"):
+            options(preset=preset).settle()
+
+
+def test_a_cpu_scales_down_cut_and_pix2pix():
+    preset, notes = CUTOptions().settle(small=True)
+    assert spelled(preset.generator) == ("resnet9_antialias", {"width": 32})
+    assert spelled(preset.discriminator) == ("patchgan_antialias", {"width": 32})
+    assert (preset.crop, preset.resize, preset.nce_weight) == (128, 143, 1.0)
+    assert notes == ["128 pixels", "width 32 of resnet9_antialias", "width 32 of patchgan_antialias"]
+    preset, notes = Pix2PixOptions().settle(small=True)
+    assert spelled(preset.generator) == ("unet256", {"norm": "batch", "dropout": 0.5, "width": 32})
+    assert (preset.crop, preset.resize) == (256, 286)  # this U-Net takes no smaller images
+    assert notes == ["width 32 of unet256", "width 32 of patchgan"]
+    preset, notes = Pix2PixOptions(generator="unet128", width=48).settle(small=True)
+    assert (width_of(preset.generator), preset.crop, notes) == (48, 128, ["128 pixels"])
+
+
+def test_options_of_cut_reach_the_assembly():
+    options = CUTOptions(
+        preset="fastcut",
+        generator="resnet6_antialias",
+        discriminator="pixel+patchgan(layers=2)",
+        penalty="r1(weight=2)",
+        penalty_every=16,
+        replay="queue",
+        augment="diffaugment",
+        nce_weight=3.0,
+        nce_identity=True,
+        flip_equivariance=False,
+        patches=7,
+        content="ssim(window=5)",
+        content_weight=2.0,
+        identity="l1",
+        identity_weight=0.5,
+        width=4,
+        squash=True,
+    )
+    preset, notes = options.settle()
+    assert (notes, preset.epochs, preset.squash) == ([], 200, True)
+    with torch.device("meta"):
+        model = build_cut(preset)
+    assert [width_of(lambda network=each: network) for each in (model.generator, *model.discriminator)] == [4, 4, 4]
+    numbers = (model.nce_weight, model.nce_identity, model.flip_equivariance, model.patches)
+    assert numbers == (3.0, True, False, 7)
+    assert (type(model.content).__name__, model.content.window, model.content_weight) == ("SSIM", 5, 2.0)
+    assert (type(model.identity).__name__, model.identity_weight) == ("L1Loss", 0.5)
+    for critic in model.all_critics():
+        assert (critic.penalty.weight, critic.penalty_every) == (2, 16)
+        assert isinstance(critic.augment, DiffAugment)
+        assert type(critic.replay) is type(REPLAY_BUFFERS.create("queue"))
+    dropped, _ = CUTOptions(content="none", nce_weight=0.0).settle()
+    assert (dropped.content, dropped.nce_weight) == (None, 0.0)
+
+
+def test_options_of_pix2pix_reach_the_assembly():
+    options = Pix2PixOptions(
+        generator="resnet6(norm='none')",
+        discriminator="patchgan(layers=2)+pixel(norm='none')",
+        adversarial="hinge+lsgan",
+        reconstruction="charbonnier",
+        reconstruction_weight=7.0,
+        width=4,
+    )
+    preset, notes = options.settle()
+    assert notes == []
+    with torch.device("meta"):
+        model = build_pix2pix(preset)
+    assert type(model.reconstruction) is type(CONSISTENCY_LOSSES.create("charbonnier"))
+    assert model.reconstruction_weight == 7.0
+    patch, pixel = model.discriminator
+    assert patch.in_channels == pixel.in_channels == 6
+    kinds = [{type(layer) for layer in network.modules()} for network in (patch, pixel)]
+    assert [torch.nn.BatchNorm2d in each for each in kinds] == [True, False]  # the preset's norm, unless another is set
+    assert [type(critic.loss).__name__ for critic in model.all_critics()] == ["Hinge", "LSGAN"]
+    with pytest.raises(UnknownPartError, match="no consistency loss named 'l3'"):
+        Pix2PixOptions(reconstruction="l3").settle()

@@ -19,11 +19,14 @@ from ganparts import (
     REPLAY_BUFFERS,
     CycleGAN,
     Pair,
+    build_cut,
     build_cyclegan,
+    build_pix2pix,
     make_optimizers,
     train_step,
 )
 from ganparts.adversarial import memory_need
+from ganparts.augment import DiffAugment
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
 
@@ -54,7 +57,7 @@ def assembly(kind: str, name: str) -> CycleGAN:
 
 
 def size_for(model: CycleGAN) -> int:
-    return max(smallest_image(model.generator_ab), smallest_image(model.discriminator_a))
+    return smallest_image(model.generator_ab, model.discriminator_a, model.cycle_a)
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -97,3 +100,97 @@ def test_every_part_works_without_data(kind: str, name: str):
     assert need.per_pair > 2 * 3 * 4 * size**2
     losses = train_step(model, Pair(*torch.rand(2, 2, 3, size, size, device="meta")), make_optimizers(model), step=0)
     assert {loss.device.type for loss in losses.values()} == {"meta"}
+
+
+# --- every assembly with several critics, each with its own penalty, replay buffer and augmentation
+
+
+def critics_of(penalties: list[str], **options: Any) -> dict[str, list[Any]]:
+    """One critic for each penalty, the replay buffers and augmentations in turn."""
+    replays = [REPLAY_BUFFERS.names()[place % len(REPLAY_BUFFERS)] for place in range(len(penalties))]
+    return {
+        "discriminator": [partial(PatchGAN, width=2, layers=2, **options) for _ in penalties],
+        "adversarial": [["lsgan", "rahinge"][place % 2] for place in range(len(penalties))],
+        "replay": [tiny(REPLAY_BUFFERS, replay) for replay in replays],
+        "augment": [[None, DiffAugment()][place % 2] for place in range(len(penalties))],
+        "penalty": [PENALTIES.create(penalty) for penalty in penalties],
+    }
+
+
+def everything(method: str) -> Any:
+    """An assembly of each method, with a critic for every kind of penalty, each due every second step."""
+    penalties = PENALTIES.names()
+    if method == "pix2pix":
+        return build_pix2pix(
+            generator=partial(ResNetGenerator, width=2, blocks=1),
+            penalty_every=2,
+            **critics_of(penalties, in_channels=6),
+        )
+    if method == "cyclegan":
+        domains = critics_of(penalties[:3]), critics_of(penalties[3:])
+        return build_cyclegan(
+            generator=partial(ResNetGenerator, width=2, blocks=1),
+            penalty_every=2,
+            **{name: (domains[0][name], domains[1][name]) for name in domains[0]},
+        )
+    return build_cut(
+        method,
+        generator=tiny(GENERATORS, "resnet6_antialias"),
+        layers=(0, 4, 8),
+        patches=4,
+        projector_width=4,
+        penalty_every=2,
+        **critics_of(penalties),
+    )
+
+
+METHODS = ["cyclegan", "cut", "fastcut", "pix2pix"]
+
+
+def check_names(model: Any) -> None:
+    networks, parts = model.networks(), model.parts()
+    assert list(networks["generators"].items()) == list(model.stages().items())
+    for part in (name for each in networks.values() for name in each):
+        assert parts[part] is next(each[part] for each in networks.values() if part in each)
+    assert len(networks["discriminators"]) == len(PENALTIES)
+    owned = [id(p) for each in networks.values() for network in each.values() for p in network.parameters()]
+    assert len(owned) == len(set(owned))
+    assert {id(p) for p in model.parameters() if p.requires_grad} <= set(owned)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_assembly_trains_with_everything_at_once(method: str):
+    model = everything(method)
+    check_names(model)
+    phases = [model.phase(step) for step in range(4)]
+    assert phases[0] == phases[2] == (2,) * len(PENALTIES)
+    assert phases[1] == phases[3] != phases[0]
+    optimizers = make_optimizers(model)
+    assert list(optimizers) == list(model.networks())
+    before = {name: parameter.detach().clone() for name, parameter in trained(model).items()}
+    pair = Pair(*(torch.rand(2, 2, 3, 32, 32) * 2 - 1))
+    for step in range(2):
+        losses = train_step(model, pair, optimizers, step=step)
+        assert all(torch.isfinite(loss) and loss.shape == () for loss in losses.values()), losses
+        penalties = [name for name in losses if name.startswith("penalty")]
+        assert len([name for name in penalties if name[-1].isdigit()]) == (0 if step else len(PENALTIES))
+    assert [name for name, parameter in trained(model).items() if parameter.grad is None] == []
+    for each in model.networks().values():
+        for name, network in each.items():
+            moved = [key for key, p in trained(model).items() if not torch.equal(p, before[key])]
+            assert any(model.get_parameter(key) is p for key in moved for p in network.parameters()), name
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    other = everything(method)
+    assert any(not torch.equal(value, state[key]) for key, value in other.state_dict().items())
+    other.load_state_dict(state)
+    torch.testing.assert_close(other.state_dict(), state, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_memory_of_every_assembly_can_be_estimated(method: str):
+    with torch.device("meta"):
+        model = everything(method)
+    need = memory_need(model, lambda pairs: Pair(*torch.empty(2, pairs, 3, 32, 32)))
+    weights = sum(p.numel() for p in model.parameters())
+    assert need.fixed > 4 * 3 * weights  # the weights and Adam's two averages
+    assert need.per_pair > 2 * 3 * 4 * 32**2

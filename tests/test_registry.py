@@ -8,9 +8,11 @@ from torch import nn
 
 from ganparts import (
     ADVERSARIAL_LOSSES,
+    BACKBONES,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
     GENERATORS,
+    PENALTIES,
     PRESETS,
     REPLAY_BUFFERS,
     Pair,
@@ -23,14 +25,20 @@ from ganparts.registry import Registry, UnknownPartError
 PROMISED = [
     (
         GENERATORS,
-        "attention_gan attention_unet256 ganilla keras_unet256 painter resnet6 resnet9 "
-        "timm_unet ugatit unet128 unet256 unet_vit",
+        "attention_gan attention_unet256 ganilla keras_unet256 painter resnet6 resnet6_antialias resnet9 "
+        "resnet9_antialias timm_unet ugatit unet128 unet256 unet_vit",
     ),
-    (DISCRIMINATORS, "keras_patchgan patchgan pixel two_objective"),
-    (ADVERSARIAL_LOSSES, "bce hinge lsgan two_objective"),
-    (CONSISTENCY_LOSSES, "l1"),
-    (REPLAY_BUFFERS, "history none"),
-    (PRESETS, "keras_monet paper two_objective"),
+    (
+        DISCRIMINATORS,
+        "batch_head keras_patchgan multiscale_patchgan munit patchgan patchgan_antialias pixel projected r3gan "
+        "spectral_patchgan stylegan2 two_objective ugatit_global ugatit_local unet_discriminator",
+    ),
+    (ADVERSARIAL_LOSSES, "bce hinge logistic lsgan rahinge ralsgan rasgan rsgan two_objective wgan"),
+    (CONSISTENCY_LOSSES, "charbonnier features l1 l2 lpips ms_ssim ssim"),
+    (PENALTIES, "consistency gradient_penalty lecam r1 r1_r2 r2 zero_centered"),
+    (REPLAY_BUFFERS, "history none queue"),
+    (BACKBONES, "alexnet efficientnet_lite0 efficientnet_lite1 timm vgg16"),
+    (PRESETS, "cut fastcut keras_monet paper pix2pix two_objective"),
 ]
 
 
@@ -131,14 +139,28 @@ def test_a_third_party_part_trains_by_name_or_as_a_builder(choice):
     assert not torch.equal(model.generator_ab.shift, before)
 
 
-def test_a_builder_takes_what_is_given_and_of_what_is_wished_what_it_knows():
-    built = GENERATORS.builder("keras_unet256", wished={"width": 2, "upsample": "resize_conv"}, given={})()
-    assert built.built_from == ("generator", "keras_unet256", {"width": 2})
-    built = GENERATORS.builder("resnet6", wished={"width": 2}, given={"width": 4})()
-    assert built.built_from == ("generator", "resnet6", {"width": 4})
-    with pytest.raises(TypeError, match="has no option 'upsample'"):
-        GENERATORS.builder("keras_unet256", wished={}, given={"upsample": "resize_conv"})()
-    with pytest.raises(UnknownPartError, match="resnet9"):
-        GENERATORS.builder("resnet8", wished={}, given={})
-    own = partial(nn.Conv2d, 3, 3, 1)
-    assert GENERATORS.builder(own, wished={"width": 2}, given={"width": 4}) is own
+def test_a_choice_by_name_tells_its_name_and_options():
+    assert GENERATORS.named("resnet6") == ("resnet6", {})
+    choice = partial(GENERATORS.create, "resnet6", width=4)
+    name, options = GENERATORS.named(choice) or ("", {})
+    assert (name, options) == ("resnet6", {"width": 4})
+    options["width"] = 8  # a copy
+    assert choice.keywords == {"width": 4}
+    nested = partial(choice, norm="batch")
+    assert GENERATORS.named(nested) == ("resnet6", {"width": 4, "norm": "batch"})
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        partial(nn.Conv2d, 3, 3, 1),
+        partial(GENERATORS.create),
+        partial(DISCRIMINATORS.create, "patchgan"),  # of another table
+        GENERATORS["resnet6"],
+        nn.Conv2d(3, 3, 1),
+        ("resnet6", "resnet9"),
+        None,
+    ],
+)
+def test_other_choices_have_no_name(choice):
+    assert GENERATORS.named(choice) is None
