@@ -5,20 +5,48 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from ganparts import GENERATORS, build_cyclegan
+from ganparts import (
+    ADVERSARIAL_LOSSES,
+    BACKBONES,
+    CONSISTENCY_LOSSES,
+    DISCRIMINATORS,
+    GENERATORS,
+    PENALTIES,
+    PRESETS,
+    REPLAY_BUFFERS,
+    build_cyclegan,
+)
 from ganparts.data import sample
 from ganparts.interchange import save_pretrained
+from ganparts.metrics import FEATURE_EXTRACTORS
+from ganparts.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TABLES: tuple[Registry[Any], ...] = (
+    GENERATORS,
+    DISCRIMINATORS,
+    ADVERSARIAL_LOSSES,
+    CONSISTENCY_LOSSES,
+    PENALTIES,
+    REPLAY_BUFFERS,
+    BACKBONES,
+    FEATURE_EXTRACTORS,
+    PRESETS,
+)
 
 
 def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def plural(kind: str) -> str:
+    return re.sub("ys$", "ies", re.sub("sss$", "sses", f"{kind}s"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
@@ -28,27 +56,42 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copy(sample() / "testA" / "pontduGard_0.jpg", "photo.jpg")
     save_pretrained(GENERATORS.create("unet128", width=2), "runs/first/generator")
     torch.save(GENERATORS.create("resnet9", width=2).state_dict(), "latest_net_G_A.pth")
-    known = GENERATORS.names()
+    known = {table.kind: table.names() for table in TABLES}
     names = {"photos": torch.zeros(1, 3, 256, 256), "paintings": torch.zeros(1, 3, 256, 256)}
     try:
         for block in blocks(page):
             exec(compile(block, page.name, "exec"), names)
-        (added,) = set(GENERATORS.names()) - set(known)
-        assert build_cyclegan(generator=added)
+        added = set(GENERATORS.names()) - set(known["generator"])
+        assert len(added) == (page.name in ("README.md", "adding_a_part.md"))
+        for name in added:
+            assert build_cyclegan(generator=name)
     finally:
-        for name in set(GENERATORS.names()) - set(known):
-            GENERATORS.remove(name)
+        for table in TABLES:
+            for name in set(table.names()) - set(known[table.kind]):
+                table.remove(name)
     if page.name == "README.md":
         assert Path("painting.jpg").exists()
         assert names["losses"].keys() >= {"gan_ab", "disc_b"}
 
 
-def test_the_readme_lists_every_registered_name():
-    from ganparts import ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, DISCRIMINATORS, PRESETS, REPLAY_BUFFERS
-    from ganparts.metrics import FEATURE_EXTRACTORS
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.kind)
+def test_the_readme_lists_every_registered_name(table: Registry[Any]):
+    (row,) = re.findall(rf"^\| {plural(table.kind)} \|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", row)) == table.names()
 
-    text = (ROOT / "README.md").read_text()
-    networks = (GENERATORS, DISCRIMINATORS, FEATURE_EXTRACTORS)
-    for table in (*networks, ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, REPLAY_BUFFERS, PRESETS):
-        (row,) = re.findall(rf"^\| {table.kind}(?:e?s) \|(.*)\|$".replace("losss", "losses"), text, re.MULTILINE)
-        assert set(re.findall(r"`(\w+)`", row)) == set(table)
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            places = (page.parent / target, page.parent / f"{target}.md")
+            assert any(place.exists() for place in places), f"{page.name} links to {target}"
+
+
+def test_every_option_in_the_documentation_exists():
+    text = "".join(path.read_text() for path in [*(ROOT / "recipes").glob("*.py"), *(ROOT / "ganparts").rglob("*.py")])
+    text += "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    fields = set(re.findall(r"^    (\w+): ", text, re.MULTILINE))
+    elsewhere = {"help", "tyro_write_completion", "index_url", "force_reinstall"}  # tyro's and pip's
+    for page in PAGES:
+        for option in re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+)", page.read_text()):
+            assert option.replace("-", "_") in fields | elsewhere, f"{page.name}: --{option}"
