@@ -1,7 +1,7 @@
 """What generators and discriminators are built from: normalisation, padding, resizing, initialisation.
 
 Deviations from ``torch.nn``: :class:`InstanceNorm2d` keeps a channels-last layout and copes with a 1x1 map, which
-PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA where that is asked for.
+PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA under deterministic algorithms.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, ep
     """Normalise every channel of every image over its pixels (Ulyanov et al. 2016, arXiv 1607.08022).
 
     Args:
-        images: [B, C, H, W], any H and W from 1x1 on, any memory layout, which the result keeps.
+        images: [B, C, H, W], any H and W from 1x1 on, in any memory layout. The result has the same layout.
         weight: scale of each channel [C], or None.
         bias: shift of each channel [C], or None.
         eps: added to the (biased) variance.
@@ -84,9 +84,9 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
 
 class ReflectionPad2d(nn.ReflectionPad2d):
-    """PyTorch's, but for deterministic algorithms on CUDA (``torch.use_deterministic_algorithms``).
+    """PyTorch's, except under deterministic algorithms on CUDA (``torch.use_deterministic_algorithms``).
 
-    There PyTorch's backward adds in whatever order threads come, so the padding is put together of mirrored slices.
+    There PyTorch's backward adds in no fixed order, so the padding is made of mirrored slices instead.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
-    """The function from channels to a module that ``norm`` names; a function is returned as it is.
+    """The function from channels to a module that ``norm`` names; a function is returned unchanged.
 
     Raises:
         ValueError: an unknown name.
@@ -129,17 +129,17 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
 def images_are_independent(norm: Norm) -> bool:
     """Whether a network with this norm keeps the images of a batch apart in training.
 
-    Batch norm does not. A norm given as a function is not known, so the answer is False; ours for Keras is an
-    exception.
+    Batch norm does not. Of a norm given as a function nothing is known, so the answer is False, except for
+    :func:`keras_instance_norm`.
     """
     return norm in ("instance", "instance_affine", "group", "none", keras_instance_norm)
 
 
 def normalized(conv: nn.Conv2d | nn.ConvTranspose2d, norm: Norm | None) -> list[nn.Module]:
-    """``[conv, its norm]``, without what the norm makes useless; ``[conv]`` if ``norm`` is None.
+    """``[conv, its norm]``; ``[conv]`` if ``norm`` is None.
 
-    Batch norm replaces the convolution's bias, as in the reference implementation. Instance norm cancels it; there
-    it stays, since published checkpoints have it, but needs no gradient: it would get rounding noise alone.
+    Batch norm replaces the convolution's bias, as in the reference implementation. Instance norm cancels the bias. It
+    is kept, since published checkpoints have it, but is not trained: its gradient would be rounding noise.
     """
     if norm is None:
         return [conv]
@@ -154,7 +154,7 @@ def normalized(conv: nn.Conv2d | nn.ConvTranspose2d, norm: Norm | None) -> list[
 def padded_conv(
     in_channels: int, out_channels: int, kernel: int, padding: Padding, norm: Norm | None = None
 ) -> list[nn.Module]:
-    """Layers of stride 1 that keep the size: padding, unless the convolution itself pads with zeros; convolution; norm.
+    """Layers of stride 1 that keep the size: padding (unless the convolution pads with zeros), convolution, norm.
 
     Raises:
         ValueError: an unknown padding or norm.
@@ -251,10 +251,10 @@ def residual_output(images: Tensor, change: Tensor) -> Tensor:
     """``images + change``, clamped to [-1, 1]: what a generator with the option ``residual`` returns.
 
     A tanh would keep the range, too, but hardly moves dark and bright pixels, and does not return an image unchanged.
-    The clamp's gradient needs care. The true one is zero outside the range, so a pixel that leaves it stays there. If
-    all of the gradient passes (straight-through), a critic that wants a white pixel whiter goes on pushing, and the
-    pixel needs as many steps to come back. Here the gradient passes inside the range, and outside it only where a step
-    of descent moves the value back towards it, as in projected gradient descent.
+    The clamp's gradient needs care. The true one is zero outside the range, so a pixel that leaves the range stays
+    outside. If all of the gradient passes (straight-through), a critic that wants a white pixel whiter keeps pushing,
+    and the pixel needs as many steps to come back. Here the gradient passes inside the range, and outside only where a
+    step of descent moves the value back towards the range, as in projected gradient descent.
 
     Where no gradient is needed (and when exported) this is a plain clamp.
 
@@ -272,7 +272,7 @@ def start_as_identity(last: nn.Module, *, in_channels: int, out_channels: int) -
     """Fill a generator's last convolution with zeros, so that with :func:`residual_output` it returns its input.
 
     Args:
-        last: the convolution that gives the change; the meta device has nothing to fill.
+        last: the convolution that gives the change; on the meta device nothing is filled.
         in_channels: channels of the generator's input.
         out_channels: channels of its output.
 
@@ -318,12 +318,12 @@ def init_weights(module: nn.Module, init: Init = "normal") -> None:
 
 
 def recompute_blocks(network: nn.Module, recompute: bool = True) -> int:
-    """Have every layer with an attribute ``recompute`` (a residual block) keep its input alone for backward.
+    """Make every layer with an attribute ``recompute`` (a residual block) keep only its input for backward.
 
     The rest is computed again when backward needs it (Chen et al. 2016, arXiv 1604.06174): less memory for more time.
 
     Returns:
-        How many layers there are that can.
+        The number of such layers.
     """
     layers = [layer for layer in network.modules() if hasattr(layer, "recompute")]
     for layer in layers:
@@ -333,7 +333,7 @@ def recompute_blocks(network: nn.Module, recompute: bool = True) -> int:
 
 @contextmanager
 def evaluating(*modules: nn.Module | None) -> Iterator[None]:
-    """Puts modules in ``eval()`` mode, and each of their parts back in the mode that it was in."""
+    """Put modules in ``eval()`` mode; on leaving, put each of their submodules back in its former mode."""
     modes = {part: part.training for module in modules if module is not None for part in module.modules()}
     for part in modes:
         part.training = False
@@ -352,7 +352,7 @@ def keras_instance_norm(channels: int) -> InstanceNorm2d:
 
 
 def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: int = 1) -> None:
-    """Refuse what a network cannot take; while it is being exported, nothing, so that its sizes stay free.
+    """Refuse images that a network cannot take; during export check nothing, so that sizes stay free.
 
     Args:
         images: should be float [B, C, H, W].
@@ -389,7 +389,7 @@ def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: i
         )
 
 
-# PyTorch 2.6 tells export and compilation apart by nothing.
+# PyTorch 2.6 cannot tell export from compilation.
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 

@@ -7,8 +7,8 @@ options. Registering takes a decorator::
     def mine(*, width: int = 64) -> nn.Module:
         return MyGenerator(width)
 
-after which the name works wherever a built-in one does. A type checker rejects, at the decorator, a builder
-whose part does not conform to the table's protocol.
+From then on the name works wherever a built-in one does. If the part lacks a method of the table's protocol, a type
+checker reports it at the decorator.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Options = ParamSpec("Options")
 
 
 class UnknownPartError(KeyError):
-    """A name that no table has. Its text is one sentence that proposes the nearest name and lists the rest."""
+    """A name that a table does not have. The message proposes the nearest name and lists the rest."""
 
     def __str__(self) -> str:  # KeyError would show the text in quotes
         return str(self.args[0])
@@ -56,7 +56,7 @@ class Registry(Mapping[str, Callable[..., PartT]]):
     """A mapping from names to builders of one kind of part.
 
     Args:
-        kind: what the parts are, in the singular, as error messages say it ("generator").
+        kind: of the parts, in the singular, for error messages ("generator").
     """
 
     def __init__(self, kind: str):
@@ -64,11 +64,11 @@ class Registry(Mapping[str, Callable[..., PartT]]):
         self._builders: dict[str, Callable[..., PartT]] = {}
 
     def register(self, name: str) -> _Registrar[PartT]:
-        """A decorator that files a builder under ``name`` and returns it unchanged.
+        """A decorator that registers a builder under ``name`` and returns it unchanged.
 
         Raises:
             ValueError: the name is taken.
-            TypeError: ``name`` is not a text: the decorator needs one, ``register("mine")``.
+            TypeError: ``name`` is not a string: write ``register("mine")``.
         """
         if not (isinstance(name, str) and name):
             raise TypeError(f'a {self.kind} is registered under a name, as register("mine"), not under {name!r}')
@@ -109,12 +109,12 @@ class Registry(Mapping[str, Callable[..., PartT]]):
     def create(self, name: str, **options: Any) -> PartT:
         """Build the part called ``name``.
 
-        A module built here remembers how: ``part.built_from`` is ``(kind, name, options)``, what
+        A module built here remembers its origin: ``part.built_from`` is ``(kind, name, options)``, which
         :func:`ganparts.interchange.save_pretrained` writes beside the weights.
 
         Raises:
             UnknownPartError: there is no such name.
-            TypeError: the part has no such option; the message names the option, the part and what it takes.
+            TypeError: the part has no such option; the message names the option, the part and its options.
         """
         builder = self[name]
         parameters = self.options(name)

@@ -1,4 +1,4 @@
-"""What an assembly of networks offers, whatever its method, and how its parts are chosen."""
+"""What every assembly of networks offers, and how its parts are chosen."""
 
 from __future__ import annotations
 
@@ -88,17 +88,17 @@ def train_step(
 
     Args:
         model: the assembly; its replay buffers are read and filled.
-        batch: what its method trains on, on the model's device: a :class:`~ganparts.Pair` of images [B, C, H, W].
+        batch: a :class:`~ganparts.Pair` of images [B, C, H, W], on the model's device.
         optimizers: from :func:`~ganparts.make_optimizers`.
         step: the number of this step, from 0, which decides whether a lazy penalty is due. None: penalties apply in
             every step, with their plain weight.
         low_memory: use less memory, for more time; the numbers stay the same.
             (:func:`ganparts.blocks.recompute_blocks` saves more.)
-        side_stream: a CUDA stream on which discriminators are trained, beside the generators, where a replay buffer
-            makes the two independent; None for one after the other.
+        side_stream: a CUDA stream for training the discriminators at the same time as the generators, where a replay
+            buffer makes them independent; None to train them one after the other.
 
     Returns:
-        The weighted losses, detached scalars on the device. Which there are, the assembly says.
+        The weighted losses, detached scalars on the device. The assembly's ``train_step`` lists their names.
     """
     return model.train_step(batch, optimizers, step=step, low_memory=low_memory, side_stream=side_stream)
 
@@ -112,7 +112,7 @@ def constrain(networks: Iterable[nn.Module]) -> None:
 
 
 def pair_of(argument: str, choice: Any) -> tuple[Any, Any]:
-    """A choice for both domains as two choices.
+    """Two choices, one for each domain, from one choice or a pair.
 
     Raises:
         TypeError: a tuple of another length.
@@ -165,7 +165,7 @@ def build_critics(
 ) -> list[Critic]:
     """The critics of one domain: one, or as many as ``discriminator`` lists.
 
-    What is not a list belongs to each of them.
+    A choice that is not a list is used for each of them.
 
     Raises:
         TypeError: lists of different lengths, or a part of the wrong kind.

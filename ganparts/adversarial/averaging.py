@@ -17,7 +17,7 @@ __all__ = ["Averages"]
 class Averages(nn.Module):
     """Exponential moving averages (EMA) of networks, timm's (Yazici et al. 2018, arXiv 1806.04498, for GANs).
 
-    Its state belongs in checkpoints. :meth:`update` after each step asks nothing of the device.
+    Its state belongs in checkpoints. Call :meth:`update` after each step; it reads no value from the device.
 
     Args:
         networks: by name; already on their device.
@@ -43,5 +43,5 @@ class Averages(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the present weights into the averages."""
+        """Add the current weights to the averages."""
         self.average.update(self._trained[0])

@@ -1,4 +1,4 @@
-"""One call of a network for several batches of images, where that changes nothing but the speed."""
+"""Several batches of images in one call of a network, where this changes only the speed."""
 
 from __future__ import annotations
 

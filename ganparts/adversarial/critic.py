@@ -23,7 +23,7 @@ __all__ = ["Critic", "Judgement", "judge_all", "sum_of"]
 
 
 class Judgement(NamedTuple):
-    """What a critic says of generated images.
+    """A critic's losses for generated images, and its gradient at them.
 
     Args:
         generator: the generator's adversarial loss, weighted; a detached scalar.
@@ -56,7 +56,7 @@ class Critic(nn.Module):
         discriminator: maps images to logits.
         loss: trains the discriminator, and the generator against it.
         replay: what the discriminator sees of the generated images; None for those just made.
-        augment: applied to all that the discriminator sees, and to what the generator is judged by; None for nothing.
+        augment: applied to all images that the discriminator sees, for both networks' losses; None for nothing.
         penalty: added to the discriminator's loss, at images before augmentation; None for none.
         penalty_every: steps between two penalties (lazy regularization, Karras et al. 2020, arXiv 1912.04958). The
             penalty is multiplied by it, so its mean strength stays the same.
@@ -151,7 +151,7 @@ class Critic(nn.Module):
         return Judgement(loss.detach(), gradient, disc, penalty, held)
 
     def gradient(self, fake: Tensor, optimizers: Optimizers, *, real: Tensor | None = None) -> Judgement:
-        """Judge generated images by the discriminator as it is now; nothing is trained.
+        """Judge generated images by the current discriminator; nothing is trained.
 
         For methods that update the discriminator before the generator. ``real`` is needed by relativistic losses.
         """
@@ -243,7 +243,7 @@ def judge_all(
     step: int | None = None,
     side_stream: torch.cuda.Stream | None = None,
 ) -> tuple[Tensor, list[Judgement]]:
-    """The sum of several critics' gradients at the same images, and what each says; see :meth:`Critic.judge`."""
+    """The sum of several critics' gradients at the same images, and each judgement; see :meth:`Critic.judge`."""
     each = [critic.judge(real, fake, optimizers, step=step, side_stream=side_stream) for critic in critics]
     return sum_of([one.gradient for one in each]), each
 
@@ -255,7 +255,7 @@ def sum_of(tensors: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def _beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Send what is computed here to ``stream``, after what the current stream has been given so far."""
+    """Compute what is inside on ``stream``, after the work that the current stream has been given so far."""
     if stream is None:
         yield
         return

@@ -1,7 +1,7 @@
 """How much memory a training step needs, found without running it.
 
-The step is done with tensors that have shapes but no data, and the bytes alive at every moment are counted. Not
-counted is what a device's libraries take for themselves: CUDA's context, and the work space of its convolutions.
+The step runs on tensors that have shapes but no data, and the bytes alive at every moment are counted. Memory that a
+device's libraries take for themselves is not counted: CUDA's context, and the work space of its convolutions.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _ADAM = 2  # moving averages that Adam keeps of every trained parameter
 
 
 class MemoryEstimateError(RuntimeError):
-    """The memory of a step cannot be estimated; the text says why. The step itself may well work."""
+    """The memory of a step cannot be estimated; the message says why. The step itself may well work."""
 
 
 class MemoryNeed(NamedTuple):
-    """The bytes that training needs, a straight line over the batch size.
+    """The bytes that training needs, a linear function of the batch size.
 
     Every tensor of a step either grows with the batch or does not, so two batch sizes tell all others.
     """
@@ -60,7 +60,7 @@ class MemoryNeed(NamedTuple):
         return self.fixed + self.per_pair * batch_size
 
     def largest_batch(self, available: float) -> int:
-        """The most pairs a step that fit into so many bytes; 0 if none does."""
+        """The largest batch size that fits into so many bytes; 0 if none does."""
         return max(0, int((available - self.fixed) // self.per_pair))
 
 
@@ -83,7 +83,7 @@ def memory_need(
         device_type: ``"cpu"``, or ``"cuda"`` where there is one.
         averaged: whether moving averages of the generators are kept too.
         context: entered around a step: autocast.
-        layout: ``"channels_first"``, or ``"channels_last"``, where norms that are not compiled keep more.
+        layout: ``"channels_first"``, or ``"channels_last"``, in which norms that are not compiled keep more.
 
     Raises:
         MemoryEstimateError: a part cannot run on tensors without data.

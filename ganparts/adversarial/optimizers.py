@@ -1,4 +1,4 @@
-"""The optimizers of an assembly as one thing that a step talks to."""
+"""The optimizers of an assembly, as one object for its training step."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Optimizers(Mapping[str, Optimizer]):
     Args:
         optimizers: by name, in the order in which they step.
         scaler: one for all (Micikevicius et al. 2017, arXiv 1710.03740), or None.
-        before_step: functions that are called with each optimizer just before it steps, when its gradients are
-            complete and not scaled: for clipping, or to average gradients between processes.
+        before_step: functions to call with each optimizer just before it steps, when its gradients are complete and
+            unscaled: to clip gradients, or to average them between processes.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Optimizers(Mapping[str, Optimizer]):
             optimizer.zero_grad()
 
     def gradient(self, loss: Tensor, at: Tensor, *, retain_graph: bool = False) -> Tensor:
-        """The gradient of ``loss`` at a leaf, an image, to be passed to :meth:`backward`."""
+        """The gradient of ``loss`` at an image, a leaf. Pass it to :meth:`backward`."""
         self._scaled(loss).backward(inputs=[at], retain_graph=retain_graph)
         assert at.grad is not None
         return at.grad
@@ -170,9 +170,9 @@ class Optimizers(Mapping[str, Optimizer]):
         return states if self.scaler is None else states | {"scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave, on whatever device; the forms that suit this device stay.
+        """Load what :meth:`state_dict` gave on any device; this device's forms (fused, capturable) stay.
 
-        Existing tensors are filled in place, so a captured graph goes on with what was loaded.
+        Existing tensors are filled in place, so a captured CUDA graph stays valid after a load.
         """
         for name, optimizer in self.items():
             saved = state[name]["param_groups"]
@@ -241,7 +241,7 @@ def make_optimizers(
         skip_nonfinite: skip a step whose gradients are not finite; so does ``scaling``.
 
     Raises:
-        TypeError: ``model`` is no assembly.
+        TypeError: ``model`` is not an assembly.
         ValueError: a rate or builder for a group that the model does not have.
     """
     if not hasattr(model, "networks"):

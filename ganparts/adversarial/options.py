@@ -36,7 +36,7 @@ class Settled(NamedTuple):
 
     Args:
         preset: complete.
-        notes: what was scaled down for a CPU, in words.
+        notes: what was scaled down for a CPU, as text.
     """
 
     preset: Any
@@ -68,9 +68,9 @@ class TrainingOptions:
     replay: Annotated[str | None, named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
     penalty: Annotated[str | None, named(PENALTIES, "Penalty on discriminators, or none")] = None
     penalty_every: int | None = _number(None, least=1)
-    """Steps between two penalties, each of which counts that many times."""
+    """Apply the penalty in every so many steps, multiplied by that number."""
     augment: str | None = None
-    """What is done to images before a discriminator sees them: none, diffaugment, or a pair of them."""
+    """Change images before a discriminator sees them: none, diffaugment, or a pair of these."""
     width: int | None = _number(None, least=1)
     """Channels after the first convolution of each network."""
     upsample: Literal["transposed", "resize_conv"] | None = None
@@ -84,9 +84,9 @@ class TrainingOptions:
     batch_size: int | None = _number(None, least=1)
     """Pairs in a step."""
     learning_rate: float | None = _number(None, above=0)
-    """Of the optimizers, before the schedule."""
+    """Learning rate of all optimizers, before the schedule."""
     discriminator_learning_rate: float | None = _number(None, above=0)
-    """Of the discriminators, if it shall be another."""
+    """Learning rate of the discriminators, if they have their own."""
     ema_decay: float | None = _number(None, above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
 
@@ -190,7 +190,7 @@ def parse_choice(
         table: of the parts.
         given: options that every part must take; those in parentheses come before them.
         wished: upper limits of numbers, for parts that have such options and larger defaults.
-        notes: is told of each limit that was applied.
+        notes: a line is appended for each limit that was applied.
 
     Raises:
         UnknownPartError: a name that is not registered.
@@ -259,7 +259,7 @@ def _builder(
     wished: Mapping[str, Any],
     notes: list[str],
 ) -> Any:
-    """The name, or a builder of it with the options that it must take, and those wished that lower a default."""
+    """The name, or a builder with the given options and with each wished option that lowers a default."""
     known = table.options(name)
     lowered = {o: v for o, v in wished.items() if o in known and o not in {**given, **options} and known[o].default > v}
     notes.extend(f"{option} {value} of {name}" for option, value in lowered.items())

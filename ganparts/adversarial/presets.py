@@ -1,4 +1,4 @@
-"""What every preset has, whatever the method: the numbers of training and of its data."""
+"""What the presets of all methods have in common: the numbers of training and of its data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TrainingSettings:
 
     Args:
         learning_rate: Adam's, before the schedule.
-        discriminator_learning_rate: of the discriminators, if they have one of their own.
+        discriminator_learning_rate: of the discriminators, if they have their own.
         betas: Adam's.
         eps: Adam's.
         ema_decay: of the generators' moving averages; None for none.
@@ -64,7 +64,7 @@ class TrainingSettings:
         return {"resize": self.resize, "crop": self.crop, "flip": self.flip, "squash": self.squash}
 
     def optimizer_numbers(self) -> dict[str, Any]:
-        """What :func:`~ganparts.make_optimizers` takes of them."""
+        """The keyword arguments for :func:`~ganparts.make_optimizers`."""
         own = self.discriminator_learning_rate
         rates = {} if own is None else {"discriminators": own}
         return {"learning_rate": self.learning_rate, "betas": self.betas, "eps": self.eps, "rates": rates}

@@ -1,8 +1,7 @@
 """Learning-rate schedules: pure functions of the step, so that a resumed run cannot have the wrong rate.
 
-A schedule is called with the step (from 0) and the number of steps of the whole run, and gives the factor on the
-learning rate. It is a staircase over epochs, as the published ones are; a run of another length is divided into the
-same number of stairs.
+A schedule is called with the step (from 0) and the number of steps of the whole run. It returns the factor on the
+learning rate, a staircase over epochs like the published ones. A run of another length has the same number of stairs.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class CUT(nn.Module):
         critics: of the target domain, one or more.
         nce_weight: factor on the contrastive loss.
         nce_identity: whether target images are compared with their translations too; both terms then count half.
-        flip_equivariance: mirror the source with probability 1/2, and its features back.
+        flip_equivariance: mirror the source with probability 1/2, and mirror its features back.
         layers: whose features are compared; None for the generator's ``nce_layers``.
         patches: to compare in each layer.
         projector_width: channels of the projected patches.
@@ -207,12 +207,12 @@ def build_cut(
 
     Args:
         preset: ``"cut"``, ``"fastcut"``, or a :class:`CUTPreset`.
-        generator: of ``GENERATORS``; it must give features, as the ResNets do.
-        discriminator: of ``DISCRIMINATORS``.
-        adversarial: of ``ADVERSARIAL_LOSSES``.
-        replay: of ``REPLAY_BUFFERS``.
-        augment: a function of images, or None.
-        penalty: of ``PENALTIES``, or None.
+        generator: a name in ``GENERATORS``, a builder or a module; it must give features, as the ResNets do.
+        discriminator: likewise of ``DISCRIMINATORS``, or a list.
+        adversarial: likewise of ``ADVERSARIAL_LOSSES``, or a list.
+        replay: likewise of ``REPLAY_BUFFERS``, or a list.
+        augment: a function of images, or None, or a list of these.
+        penalty: a name in ``PENALTIES``, a builder, a penalty or None, or a list of these.
         penalty_every: steps between two penalties.
         nce_weight: as for :class:`CUT`, like all that follow.
         nce_identity: whether the identity term is used.
@@ -221,9 +221,9 @@ def build_cut(
         patches: to compare in each layer.
         projector_width: channels of the projected patches.
         temperature: similarities are divided by it.
-        content: of ``CONSISTENCY_LOSSES``, or None.
+        content: a name in ``CONSISTENCY_LOSSES``, a builder or a module; or None.
         content_weight: factor on that loss.
-        identity: of ``CONSISTENCY_LOSSES``, or None.
+        identity: likewise.
         identity_weight: factor on that loss.
 
     Raises:

@@ -21,9 +21,9 @@ class PresetOptions(TrainingOptions):
     nce_weight: float | None = field(default=None, metadata={"least": 0})
     """Factor on the contrastive loss, which keeps the content."""
     nce_identity: bool | None = None
-    """Compare paintings with their translations, too."""
+    """Compare target images with their translations, too."""
     flip_equivariance: bool | None = None
-    """Mirror the source at random, and its features back."""
+    """Mirror the source at random, and mirror its features back."""
     patches: int | None = field(default=None, metadata={"least": 2})
     """Patches to compare in each layer."""
 

@@ -30,7 +30,7 @@ class CUTPreset(TrainingSettings):
         penalty_every: steps between two penalties.
         nce_weight: factor on the contrastive loss; the mean over layers and patches.
         nce_identity: also compare target images with what the generator makes of them; both terms then count half.
-        flip_equivariance: mirror the source with probability 1/2, and its features back.
+        flip_equivariance: mirror the source with probability 1/2, and mirror its features back.
         layers: whose features are compared; None for the generator's ``nce_layers``.
         patches: to compare in each layer.
         projector_width: channels of the projected patches.

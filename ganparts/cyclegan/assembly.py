@@ -33,7 +33,7 @@ __all__ = ["CycleGAN", "Direction", "Translation", "build_cyclegan"]
 
 
 class Translation(NamedTuple):
-    """What the generators make of a :class:`Pair`, each image of the shape of what it came from.
+    """What the generators make of a :class:`Pair`. Each image has the shape of its input.
 
     ``fake_b = G_ab(a)``, ``cycled_a = G_ba(fake_b)``, ``identity_b = G_ab(b)``, and the other way round;
     an identity image is None where its loss has no weight.
@@ -49,7 +49,7 @@ class Translation(NamedTuple):
 
 @dataclass(frozen=True)
 class Direction:
-    """What it takes to translate from one domain (the source) to the other (the target) and back.
+    """The parts that translate from one domain (the source) to the other (the target) and back.
 
     Args:
         source: letter of the source domain.
@@ -57,7 +57,7 @@ class Direction:
         forward_generator: from source to target.
         backward_generator: from target to source.
         critics: judge images of the target domain.
-        cycle: compares a source image with what comes back of it.
+        cycle: compares a source image with its translation there and back.
         cycle_weight: factor on that loss.
         identity: compares a target image with what the forward generator makes of it.
         identity_weight: factor on that loss.
@@ -151,7 +151,7 @@ class CycleGAN(nn.Module):
         return _discriminators(self.critics_b)
 
     def direction(self, source: str, target: str) -> Direction:
-        """What it takes to translate from domain ``source`` to ``target`` and back: ("a", "b") or ("b", "a")."""
+        """The parts that translate from domain ``source`` to ``target`` and back: ("a", "b") or ("b", "a")."""
         (cycle_a, cycle_b), (identity_a, identity_b) = self.weights.of("cycle"), self.weights.of("identity")
         if (source, target) == ("a", "b"):
             generators, critics = (self.generator_ab, self.generator_ba), self.critics_b
@@ -162,7 +162,7 @@ class CycleGAN(nn.Module):
         return Direction(source, target, *generators, critics, *losses)  # pyright: ignore[reportArgumentType]
 
     def forward(self, pair: Pair) -> Translation:
-        """Translate both ways and back, and each image by the generator of its own domain where that is weighted."""
+        """Translate both ways and back; if the identity loss has a weight, also each image to its own domain."""
         fake_b, identity_b = self.direction("a", "b").translate(pair.a, pair.b)
         fake_a, identity_a = self.direction("b", "a").translate(pair.b, pair.a)
         cycled_a, cycled_b = self.generator_ba(fake_b), self.generator_ab(fake_a)
@@ -200,6 +200,9 @@ class CycleGAN(nn.Module):
         side_stream: torch.cuda.Stream | None = None,
     ) -> dict[str, Tensor]:
         """See :func:`ganparts.train_step`.
+
+        ``low_memory`` backpropagates the identity loss separately: this saves a third of the activation memory and
+        costs one extra generator call per direction.
 
         Returns:
             ``gan_ab``, ``gan_ba`` (each generator's adversarial loss), ``cycle_a``, ``cycle_b``, ``identity_a``,
@@ -253,14 +256,15 @@ def build_cyclegan(
 
     Args:
         preset: a name in ``PRESETS`` (``"paper"``, ``"keras_monet"``, ``"two_objective"``), or a :class:`Preset`.
-        generator: of ``GENERATORS``.
-        discriminator: of ``DISCRIMINATORS``.
-        adversarial: of ``ADVERSARIAL_LOSSES``.
-        cycle: of ``CONSISTENCY_LOSSES``.
-        identity: of ``CONSISTENCY_LOSSES``.
-        replay: of ``REPLAY_BUFFERS``.
-        augment: a function of images, or None.
-        penalty: of ``PENALTIES``, or None.
+        generator: a name in ``GENERATORS``, a builder, a module, or a tuple of two of these.
+        discriminator: likewise of ``DISCRIMINATORS``; a domain's entry may be a list.
+        adversarial: likewise of ``ADVERSARIAL_LOSSES``; a domain's entry may be a list.
+        cycle: a name in ``CONSISTENCY_LOSSES``, a builder, a module, or a tuple of two of these.
+        identity: likewise.
+        replay: likewise of ``REPLAY_BUFFERS``; a domain's entry may be a list.
+        augment: a function of images, None, or a tuple of two of these; a domain's entry may be a list.
+        penalty: a name in ``PENALTIES``, a builder, a penalty, None, or a tuple of two of these; a domain's entry may
+            be a list.
         penalty_every: steps between two penalties.
         weights: of the cycle and the identity loss.
 

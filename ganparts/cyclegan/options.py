@@ -21,7 +21,7 @@ class PresetOptions(TrainingOptions):
     cycle: Annotated[str | None, named(CONSISTENCY_LOSSES, "Cycle loss")] = None
     identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Identity loss")] = None
     cycle_weight: float | None = field(default=None, metadata={"least": 0})
-    """Factor on the loss between an image and what comes back of it after both translations."""
+    """Factor on the loss between an image and its translation there and back."""
     identity_weight: float | None = field(default=None, metadata={"least": 0})
     """Factor on the loss between a target image and its translation; 0 switches it off."""
 
@@ -29,8 +29,8 @@ class PresetOptions(TrainingOptions):
         """The preset with these choices in it.
 
         Args:
-            small: scale down what no option chose, for a CPU, where the whole would take weeks; the paper's ResNet also
-                becomes a U-Net with learning rate 5e-4 and identity weight 2.
+            small: use smaller defaults for every option that is not set, for a CPU, where the preset would take
+                weeks. The paper's ResNet also becomes a U-Net with learning rate 5e-4 and identity weight 2.
 
         Raises:
             UnknownPartError: a name that is not registered.

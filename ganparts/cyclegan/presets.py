@@ -21,7 +21,7 @@ __all__ = ["LossWeights", "Preset"]
 class LossWeights:
     """Factors on the mean L1 of cycle and identity loss; the adversarial weight belongs to the adversarial loss.
 
-    Each is one number, or a pair for (domain a, domain b). An identity weight of 0 spares its computation.
+    Each is one number, or a pair for (domain a, domain b). An identity loss with weight 0 is not computed.
 
     Raises:
         ValueError: a negative weight, or not one or two of them.
@@ -52,7 +52,7 @@ class Preset(TrainingSettings):
 
     Args:
         generator: (a to b, b to a), or one choice for both.
-        discriminator: (of domain a, of domain b), or one choice for both, like all that follow.
+        discriminator: (domain a, domain b), or one choice for both. The parts below are chosen likewise.
         adversarial: how each discriminator is trained.
         cycle: compares an image that went there and back with itself.
         identity: compares a generator's output for an image of its own target domain with that image.

@@ -1,7 +1,8 @@
 """One training step of a CycleGAN.
 
-Built for speed and memory: nothing is asked of the device, so it runs on ``meta`` too; no module is toggled; and each
-direction (a to b and back, b to a and back) goes backward before the next begins, so that only one is kept.
+Built for speed and memory. The step never reads a value from the device, so it runs on ``meta`` too. No module is
+toggled. Each direction (a to b and back, b to a and back) goes backward before the next begins, so that only one
+graph is kept.
 
 We detach the generated images and compute the gradient of the adversarial loss with respect to them at once. We then
 backpropagate it through the generator together with the gradient of the cycle loss. The reference implementation

@@ -12,7 +12,7 @@ __all__ = ["PixelDiscriminator", "pixel"]
 
 
 class PixelDiscriminator(PretrainedModule):
-    """Judges every pixel by itself: images [B, in_channels, H, W] to logits [B, objectives, H, W].
+    """Judges each pixel by its colour alone: images [B, in_channels, H, W] to logits [B, objectives, H, W].
 
     Args:
         in_channels: channels of the images.

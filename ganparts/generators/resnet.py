@@ -34,7 +34,7 @@ __all__ = ["ResNetGenerator", "ResidualBlock", "resnet6", "resnet9"]
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with norms and a skip: [B, C, H, W] to the same shape.
 
-    While its attribute ``recompute`` is True, training keeps only its input and computes the rest again for backward.
+    While its attribute ``recompute`` is True, training keeps only its input and recomputes the rest in backward.
     """
 
     def __init__(self, channels: int, *, norm: Norm = "instance", padding: Padding = "reflect", dropout: float = 0.0):

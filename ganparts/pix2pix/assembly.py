@@ -41,7 +41,7 @@ class Pix2Pix(nn.Module):
         reconstruction_weight: factor on that loss.
 
     Raises:
-        TypeError: a generator that is no module.
+        TypeError: a generator that is not a module.
         ValueError: the same trained module in two places.
     """
 
@@ -108,7 +108,7 @@ class Pix2Pix(nn.Module):
     ) -> dict[str, Tensor]:
         """See :func:`ganparts.train_step`; ``a`` is the source, ``b`` its target.
 
-        One generator pass leaves nothing to save for ``low_memory``, and the discriminators come first, so
+        There is one generator pass, so ``low_memory`` has nothing to save. The discriminators come first, so
         ``side_stream`` has no effect.
 
         Returns:
@@ -145,19 +145,19 @@ def build_pix2pix(
     """Assemble a :class:`Pix2Pix` from a preset, with any part chosen anew.
 
     A part is a registered name, a builder without arguments, or a ready module. A discriminator sees source and target
-    together; one that is given by name is built for 6 channels, a builder must see to that itself
-    (``partial(DISCRIMINATORS.create, "patchgan", in_channels=6)``).
+    together. One that is given by name, or as ``partial(DISCRIMINATORS.create, "patchgan", layers=2)``, is built for 6
+    channels. Any other builder must make one for 6 channels itself: ``partial(PatchGAN, 6)``.
 
     Args:
         preset: ``"pix2pix"``, or a :class:`Pix2PixPreset`.
-        generator: of ``GENERATORS``.
-        discriminator: of ``DISCRIMINATORS``; a list for several critics.
-        adversarial: of ``ADVERSARIAL_LOSSES``.
-        replay: of ``REPLAY_BUFFERS``.
-        augment: a function of images, or None.
-        penalty: of ``PENALTIES``, or None.
+        generator: a name in ``GENERATORS``, a builder or a module.
+        discriminator: likewise of ``DISCRIMINATORS``; a list for several critics.
+        adversarial: likewise of ``ADVERSARIAL_LOSSES``, or a list.
+        replay: likewise of ``REPLAY_BUFFERS``, or a list.
+        augment: a function of images, or None, or a list of these.
+        penalty: a name in ``PENALTIES``, a builder, a penalty or None, or a list of these.
         penalty_every: steps between two penalties.
-        reconstruction: of ``CONSISTENCY_LOSSES``.
+        reconstruction: a name in ``CONSISTENCY_LOSSES``, a builder or a module.
         reconstruction_weight: factor on that loss.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every recipe's command does around its training: options, console, and errors in words."""
+"""What every recipe's command does around its training: options, console, and readable errors."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def import_parts(modules: tuple[str, ...]) -> None:
     """Import modules that register parts.
 
     Raises:
-        ImportError: there is no such module; the message says where Python looks.
+        ImportError: there is no such module; the message names PYTHONPATH.
     """
     for module in modules:
         try:
@@ -86,7 +86,7 @@ def import_parts(modules: tuple[str, ...]) -> None:
 
 
 def explain_error(error: BaseException) -> str:
-    """An error in one or two sentences; one that nobody expected also says where it arose."""
+    """An error in one or two sentences; an unexpected one also says where it arose."""
     if isinstance(error, RuntimeError) and (advice := explain_out_of_memory(error)) is not None:
         return advice
     if _is_expected(error):

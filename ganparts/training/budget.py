@@ -1,4 +1,4 @@
-"""A run's length from a time: the first steps are timed, and the number of steps follows."""
+"""A run's length from a number of hours: the first steps are timed, and the number of steps follows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TimeBudget:
         self._first: tuple[int, float] | None = None
 
     def measure(self, step: int, wait: Callable[[], object], *, aside: float = 0.0) -> float | None:
-        """Call it after each step; the seconds that a step takes, once they are known.
+        """The seconds that a step takes, or None while they are not known yet. Call it after each step.
 
         Args:
             step: steps done.

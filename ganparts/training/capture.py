@@ -1,7 +1,7 @@
 """A whole training step as one CUDA graph: thousands of kernels, launched at once.
 
-At batch 1 a fast card waits for Python more than it computes. A step that asks nothing of the device and whose shapes
-never change can be recorded once and replayed.
+A step that reads no value from the device, and whose shapes never change, can be recorded once and replayed. Then the
+device does not wait for Python between kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WARMUP = 3  # steps before recording: libraries choose their algorithms, buffer
 
 
 class CaptureError(RuntimeError):
-    """A step that cannot be captured; the text says why and what to do."""
+    """A step that cannot be captured; the message says why and what to do."""
 
 
 class _Recording(NamedTuple):
@@ -41,15 +41,15 @@ class _Recording(NamedTuple):
 class CapturedStep:
     """A step that is recorded when it is first called, and then replayed.
 
-    There is one recording for each kind of step: shapes of the batch, and what ``phase`` says of the step's number.
-    The calls before a recording that warm the step up leave no trace: weights, optimizers, replay buffers, averages
-    and random states are put back. States must be loaded in place, as :class:`ganparts.adversarial.Optimizers`,
-    ``nn.Module`` and ``HistoryBuffer`` do; then a recording stays valid.
+    There is one recording for each kind of step: for each shape of the batch and each phase of the step's number.
+    The warm-up calls before a recording leave no trace: weights, optimizers, replay buffers, averages and random states
+    are put back. Loading a checkpoint copies into the existing tensors (:class:`ganparts.adversarial.Optimizers`,
+    ``nn.Module`` and ``HistoryBuffer`` do so), so a recording stays valid after a load.
 
-    A part that draws random numbers on the CPU would repeat them for ever. That is noticed and refused.
+    A part that draws random numbers on the CPU would repeat them in every step. That is detected and refused.
 
     Args:
-        step: asks nothing of the device.
+        step: must not read a value from the device.
         phase: of a step's number; steps of one phase run the same operations.
         stateful: everything that it changes, by name: objects with ``state_dict`` and ``load_state_dict``.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on, in one file that runs no code when loaded."""
+"""Checkpoints: everything that a run needs to continue, in one file. Loading it runs no code from it."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ class Checkpoint:
                 ) from None
 
     def restore_random_states(self) -> None:
-        """Put the states of Python's, NumPy's and PyTorch's random numbers back.
+        """Restore the random states of Python, NumPy and PyTorch.
 
-        To be done last, since building networks draws from them.
+        Do this last, since building networks draws random numbers.
 
         Raises:
             ValueError: they are damaged.

@@ -14,14 +14,14 @@ __all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "make_det
 
 
 class DeviceError(RuntimeError):
-    """A device that cannot be used; the text says why and what to do."""
+    """A device that cannot be used; the message says why and what to do."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device called ``name``, after one real kernel has run on it.
 
-    ``torch.cuda.is_available()`` says yes for a card that this build of PyTorch has no kernels for (a P100 under a
-    build for CUDA 12.8), and the first kernel fails; so one is run here.
+    ``torch.cuda.is_available()`` is True even for a card that this build of PyTorch has no kernels for (a P100 under a
+    build for CUDA 12.8); then the first kernel fails. So one is run here.
 
     Args:
         name: ``"auto"`` (CUDA if there is a card, else the CPU), or a torch device such as ``"cuda:1"``.
@@ -58,9 +58,9 @@ def versions() -> dict[str, str]:
 
 
 def make_deterministic(wished: bool = True) -> None:
-    """Have PyTorch compute the same numbers in every run of one build on one device, or raise where it cannot.
+    """Make PyTorch compute the same numbers in every run of one build on one device, or raise where it cannot.
 
-    To be called before CUDA is used.
+    Call it before CUDA is used.
     """
     if wished:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
@@ -70,8 +70,8 @@ def make_deterministic(wished: bool = True) -> None:
 def available_memory(device: torch.device) -> int:
     """Bytes that tensors may take on a device.
 
-    On CUDA 85% of what is free, the rest being for the work space of convolutions, for pictures that are painted beside
-    training, and for gaps; on a CPU the free memory of the machine, or of its container.
+    On CUDA this is 85% of what is free. The rest is left for the work space of convolutions, for sample pictures and
+    for fragmentation. On a CPU it is the free memory of the machine, or of its container.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -94,7 +94,7 @@ def _left_in_container(groups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def explain_out_of_memory(error: Exception) -> str | None:
-    """Advice in one sentence if PyTorch raised ``error`` for want of memory, else None."""
+    """Advice in one sentence if PyTorch ran out of memory, else None."""
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
         return (
             "out of memory: take a smaller batch (--batch-size), --memory lowest, smaller images (--crop) or "

@@ -1,4 +1,4 @@
-"""The folder that a run leaves: where everything lies, and how it gets there."""
+"""The folder of a run: its files, and how they are written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REPORT_SECONDS = 60.0  # between two versions of the report while nothing else 
 
 
 class NotFiniteError(ValueError):
-    """Training that cannot go on, since numbers are not finite; the text says where the last good state is."""
+    """Training cannot go on, since numbers are not finite; the message says where the last good state is."""
 
 
 class RunFolder:
@@ -59,7 +59,7 @@ class RunFolder:
     Args:
         path: made if it does not exist.
         options: as the user gave them; they go into checkpoints too. Paths become text.
-        settled: the numbers of the run; a run that is resumed must settle on the same.
+        settled: the numbers of the run; a resumed run must have the same.
         parts: what is trained, by name.
         stateful: what a checkpoint holds, by name: the ``model``, the optimizers.
 
@@ -99,8 +99,8 @@ class RunFolder:
             The checkpoint of a resumed run. Restore its random states last, just before training goes on.
 
         Raises:
-            ValueError: the checkpoint's run settled on something else; the message says on what. Or there is a run
-                already that shall not go on. Or no checkpoint can be read.
+            ValueError: the checkpoint's run had other numbers or parts; the message names them. Or the folder holds a
+                run, and ``resume`` is False. Or no checkpoint can be read.
             OSError: the folder cannot be written, has no room, or has no checkpoint.
         """
         found = None
@@ -165,7 +165,7 @@ class RunFolder:
         """Write the checkpoint; the one that was there becomes the one before.
 
         Returns:
-            Whether it was written: weights or statistics that are not finite are not worth keeping.
+            Whether it was written; weights or statistics that are not finite are not saved.
 
         Raises:
             OSError: it cannot be written; the one before it is whole.
@@ -190,7 +190,7 @@ class RunFolder:
             The step that was gone back to.
 
         Raises:
-            NotFiniteError: the run shall stop, or going back did not help three times.
+            NotFiniteError: the run must stop: ``how`` says so, or going back did not help three times.
         """
         newest = newest_checkpoint(self.checkpoint)
         if how != "rollback" or self._rolled_back == _TRIES:

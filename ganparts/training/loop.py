@@ -1,6 +1,6 @@
 """The training loop. It knows no GAN: it takes any assembly and any batches.
 
-The order of what happens after a step is its meaning, so it is here, in one place: log, look at pictures, paint
+The order of what happens after a step matters, so it is written here, in one place: log, look at pictures, paint
 samples, save a checkpoint, score, keep the best, recover, stop.
 """
 
@@ -42,13 +42,13 @@ LOOK_EVERY = 100  # steps between two looks at pictures for what may go wrong
 
 
 class Batches(Protocol):
-    """Makes the batches of steps ``start`` to ``steps``, on the device; without end if ``steps`` is None."""
+    """Makes the batches of steps ``start`` to ``steps``, on the device; endless if ``steps`` is None."""
 
     def __call__(self, *, start: int, steps: int | None) -> Iterable[Any]: ...
 
 
 class Score(Protocol):
-    """Scores a generator: values by name, lower ones being better, with a method that tells them in words."""
+    """Scores a generator: values by name, lower is better, with a method ``told`` that gives them as text."""
 
     def __call__(self, generator: nn.Module) -> Any: ...
 
@@ -59,8 +59,8 @@ class Ended(NamedTuple):
     Args:
         step: steps done.
         steps: of the whole run.
-        reason: why it stopped before its end, in words; None if it did not.
-        by_signal: whether a signal stopped it, so that what takes long should be left out.
+        reason: why it stopped before its end; None if it did not.
+        by_signal: whether a signal stopped it, so that there is no time for evaluation and painting.
     """
 
     step: int
@@ -70,7 +70,7 @@ class Ended(NamedTuple):
 
 
 class Loop:
-    """Trains an assembly, and keeps everything worth keeping in a run folder.
+    """Trains an assembly, and records the run in a run folder.
 
     It chooses how a step is computed on the device (:func:`choose_policy`), plans memory, makes optimizers and moving
     averages, resumes, logs, looks for what goes wrong, samples, saves, scores, recovers and stops.
@@ -82,15 +82,15 @@ class Loop:
         device: to train on.
         example: makes a batch of a given size, of any values, for the memory estimate.
         samples: images for sample grids, float [N, 3, H, W] in [-1, 1].
-        settled: further numbers of the run for its record; a resumed run must have the same.
+        settled: further numbers of the run, for its record; a resumed run must have the same.
         card: facts for the model card: ``preset``, ``data``.
-        after: pixels that will be translated when training has ended; ``--hours`` leaves time for them.
-        console: where to speak.
+        after: pixels that will be translated after training; ``--hours`` leaves time for them.
+        console: where to print.
         clock: seconds; for ``--hours``.
 
     Raises:
         ValueError: a batch does not fit in memory, the device cannot do what is asked, a generator was not built by
-            name, or a resumed run settled on something else.
+            name, or a resumed run had other numbers or parts.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Loop:
             steps: of the whole run; None if ``options.hours`` decides.
 
         Raises:
-            NotFiniteError: numbers that are not finite, and going back does not help or is not wanted.
+            NotFiniteError: numbers are not finite, and going back does not help or is not wanted.
         """
         options = self.options
         if options.patience and not options.evaluate_every:
@@ -347,11 +347,11 @@ class Loop:
         self.folder.export(self.stages, card)
 
     def exported(self) -> nn.Module:
-        """The first generator as it was exported last: the best scored one, else the newest; on the device."""
+        """The first generator as it was last exported, on the device: the best scored one, else the newest."""
         return from_pretrained(self.folder.generator).to(self.device)
 
     def _length(self, steps: int | None, found: Any) -> int | None:
-        """The steps of the run; a resumed run may get longer where its schedule has not begun to differ.
+        """The steps of the run; a resumed run may get longer if its learning rates so far would have been the same.
 
         Raises:
             ValueError: the learning rates so far would have been others.

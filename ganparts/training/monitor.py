@@ -1,4 +1,4 @@
-"""What a run shows while it goes on, and what it writes down: a progress bar and a CSV of losses."""
+"""A run's progress bar, and its CSV of losses."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Monitor:
     """Shows progress, losses, images a second, time left and the share of time spent waiting for data, and appends
     losses to a CSV.
 
-    Losses stay on the device between logged steps; only :meth:`log` fetches them, in one transfer. Where the output
-    is no terminal there is a plain line twice a minute instead of a bar.
+    Losses stay on the device between logged steps; only :meth:`log` fetches them, in one transfer. If the output is not
+    a terminal, a plain line twice a minute replaces the bar.
 
     Args:
         csv_path: appended to, after rows beyond ``start`` are dropped; begun with a header if it does not exist.

@@ -1,4 +1,4 @@
-"""The options of any run, as a command line has them, and how a run is resumed with its own options."""
+"""The command-line options of every run, and how a run is resumed with its own options."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ OptionsT = TypeVar("OptionsT", bound=RunOptions)
 
 
 def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str] | None = None) -> OptionsT:
-    """Options from a command line; those of a run that is resumed are its own, unless they are given again.
+    """Options from a command line. A resumed run keeps its own options, except those that are given again.
 
     Args:
         kind: a frozen dataclass of options.

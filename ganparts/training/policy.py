@@ -1,7 +1,7 @@
 """How a step is computed on a device: precision, memory layout, streams, capture, compilation.
 
-None of it is in the step; it is wrapped around it. What is right depends on the device, so ``"auto"`` asks
-:func:`choose_policy`, which says why; everything can be forced.
+None of it is in the step; it is wrapped around the step. The right choices depend on the device, so ``"auto"`` leaves
+them to :func:`choose_policy`, which gives its reasons. Each can be forced.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class CompileError(RuntimeError):
-    """A network that cannot be compiled; the text says why and what to do."""
+    """A network that cannot be compiled; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class PolicyOptions:
-    """What a user wishes; "auto" leaves it to the device."""
+    """The user's choices; "auto" leaves a choice to the device."""
 
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Of the networks; losses are computed in fp32 in any case. fp16 scales the losses."""
@@ -52,7 +52,7 @@ class PolicyOptions:
 
 @dataclass(frozen=True)
 class Policy:
-    """What was chosen, and why.
+    """How a step is computed, and why.
 
     Args:
         device_type: ``"cpu"`` or ``"cuda"``.
@@ -61,7 +61,7 @@ class Policy:
         streams: 1 or 2.
         capture: whether the step is replayed as a CUDA graph.
         compile: whether generators are compiled.
-        reasons: for each of these, in words.
+        reasons: for each of these, as text.
     """
 
     device_type: str
@@ -78,7 +78,7 @@ class Policy:
         return self.precision == "fp16"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """For the networks' work; nothing but where the precision is a half one."""
+        """A context for the networks' work: autocast in half precision, else nothing."""
         if self.precision not in _HALVES:
             return nullcontext()
         # weights change in every step, so a cache of their half-precision copies would serve one step alone, and not
@@ -86,7 +86,7 @@ class Policy:
         return torch.autocast(self.device_type, _HALVES[self.precision], cache_enabled=False)
 
     def side_stream(self) -> torch.cuda.Stream | None:
-        """A second stream if there are to be two."""
+        """A second CUDA stream if ``streams`` is 2, else None."""
         return torch.cuda.Stream() if self.streams == 2 else None
 
     def set_backends(self) -> None:
@@ -110,14 +110,14 @@ class Policy:
         guarded: nn.Module | None = None,
         **stateful: Any,
     ) -> Step:
-        """The step as this policy does it: layout, autocast, compiled forwards and CUDA graphs go around it.
+        """The step with this policy around it: layout, autocast, compiled forwards and CUDA graphs.
 
         Args:
             step: ``step(batch, number)`` trains once.
             networks: those that may be compiled; outside the step they stay unchanged.
             phase: of a step's number; steps of one phase run the same operations.
-            guarded: a model whose batch norms keep their statistics where a step makes them not finite, as a step that
-                the optimizers skip may do.
+            guarded: a model whose batch norms keep their old statistics if a step would make them not finite (which
+                happens in steps that the optimizers skip).
             stateful: what the step changes, by name: model, optimizers, averages (see :class:`CapturedStep`).
         """
         forwards = {network: torch.compile(network.forward, dynamic=False) for network in networks if self.compile}
@@ -133,7 +133,7 @@ class Policy:
 
     @property
     def memory_layout(self) -> str:
-        """The layout that a step's memory is estimated for: compiled norms keep as little in the other."""
+        """The layout for which a step's memory is estimated: with compiled norms the layout makes no difference."""
         return "channels_first" if self.compile else self.layout
 
     def at_level(self, level: str, model: nn.Module) -> Policy:
@@ -146,7 +146,7 @@ class Policy:
         return replace(self, capture=False, reasons=self.reasons | {"capture": reason})
 
     def describe(self) -> list[tuple[str, str, str]]:
-        """Name, choice and reason of each, to be shown."""
+        """Name, choice and reason of each choice."""
         words = {True: "on", False: "off"}
         choices = {name: getattr(self, name) for name in self.reasons}
         return [
@@ -157,7 +157,7 @@ class Policy:
 
 @contextmanager
 def _finite_statistics(model: nn.Module | None) -> Iterator[None]:
-    """While entered, batch norms may compute statistics that are not finite; at the end they have their old ones."""
+    """On leaving, batch norms whose statistics became not finite get their old ones back."""
     norms = [] if model is None else [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
     statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
     before = [value.clone() for value in statistics]
@@ -169,7 +169,7 @@ def _finite_statistics(model: nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def _replaced(forwards: dict[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """While entered, networks work by other ``forward`` methods."""
+    """While entered, networks have other ``forward`` methods."""
     for network, forward in forwards.items():
         network.forward = forward
     try:
@@ -193,11 +193,11 @@ def choose_policy(
 
     Args:
         device: that the model is trained on.
-        options: what is wished.
+        options: the user's choices.
         capability: of a CUDA device; None asks it.
 
     Raises:
-        ValueError: a wish that the device cannot fulfil.
+        ValueError: a choice that is not possible on the device.
     """
     if device.type == "cuda" and capability is None:
         capability = torch.cuda.get_device_capability(device)

@@ -1,4 +1,4 @@
-"""Clean stops: Ctrl-C, a termination signal or a time limit end a run after the step that it is in."""
+"""Clean stops: Ctrl-C, a termination signal or a time limit end a run after its current step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["StopSignals"]
 class StopSignals:
     """While entered, SIGINT (Ctrl-C) and SIGTERM (Kaggle, Slurm) set ``requested`` instead of ending the program.
 
-    The same signal a second time acts as it always did. Only for the main thread.
+    A second signal acts as usual. Use it in the main thread only.
 
     Args:
         time_limit: minutes from now after which a stop is requested too; None for no limit.
@@ -26,7 +26,7 @@ class StopSignals:
 
     @property
     def requested(self) -> bool:
-        """Whether the run shall stop; ``reason`` then says why."""
+        """Whether the run should stop; ``reason`` then says why."""
         if self.reason is None and time.monotonic() > self._deadline:
             self.reason = "the time limit"
         return self.reason is not None
@@ -40,7 +40,7 @@ class StopSignals:
         self._restore()
 
     def request(self, reason: str) -> None:
-        """Ask to stop, for a reason in words."""
+        """Ask the run to stop, and say why."""
         self.reason = self.reason or reason
 
     def _request(self, number: int, frame: FrameType | None) -> None:

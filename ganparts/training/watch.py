@@ -1,4 +1,4 @@
-"""Early warnings: what goes wrong in training, said while there is time to do something about it.
+"""Early warnings of what goes wrong in training, while there is time to do something about it.
 
 A :class:`Watch` is given losses, gradient norms and pictures at intervals. It reports what it sees, and appends it to
 ``warnings.jsonl``.
@@ -30,7 +30,7 @@ _LEAST_SCALE = 1.0  # of losses; below it fp16 is not what is wrong
 
 @torch.no_grad()
 def picture_statistics(images: Tensor, translated: Tensor) -> dict[str, Tensor]:
-    """What tells a translated image from a failure, scalars on the device.
+    """Statistics that show when translation has failed, scalars on the device.
 
     Args:
         images: float [N, 3, H, W] in [-1, 1], at least 2 that differ.
@@ -56,13 +56,13 @@ def picture_statistics(images: Tensor, translated: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that goes wrong.
+    """A warning: something goes wrong in training.
 
     Args:
-        step: at which it was said.
-        kind: in a word or two.
-        what: was seen, with its values.
-        since: the step from which on it was so.
+        step: at which the warning was given.
+        kind: of problem, in a word or two.
+        what: was seen, with values.
+        since: the first step at which it was seen.
         advice: what usually helps.
     """
 
@@ -115,7 +115,7 @@ _SIGNS = (
 
 
 class Watch:
-    """Looks at losses, gradient norms and pictures, and warns once for as long as a thing lasts.
+    """Looks at losses, gradient norms and pictures. It warns of each problem once, until the problem goes away.
 
     Args:
         path: of ``warnings.jsonl``, to which a line is appended for each warning.
@@ -135,12 +135,12 @@ class Watch:
             self.path.write_text("".join(line + "\n" for line in _up_to(self.path.read_text().splitlines(), step)))
 
     def state_dict(self) -> dict[str, object]:
-        """What it remembers: first losses, usual norms, and since when each thing lasts."""
+        """What it remembers: first losses, usual norms, and since when each problem lasts."""
         since = {kind: list(steps) for kind, steps in self._since.items()}
         return {"since": since, "first": dict(self._first), "usual": dict(self._usual), "skipped": self._skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Load what :meth:`state_dict` gave."""
         self._since = {kind: list(steps) for kind, steps in state["since"].items()}
         self._first, self._usual = dict(state["first"]), dict(state["usual"])
         self._skipped = int(state["skipped"])
