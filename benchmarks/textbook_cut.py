@@ -41,7 +41,7 @@ def textbook_cut_step(
     """
     source, target = pair
     generator, discriminator = model.generator, model.discriminator
-    adversarial = model.all_critics()[0].loss
+    adversarial = next(iter(model.critics)).loss
     given = torch.cat([source, target]) if model.nce_identity else source
     made = generator(given.flip(-1) if flip else given)
     fake, same = made[: len(source)], made[len(source) :]
@@ -95,7 +95,7 @@ def _projected(model: CUT, number: int, feature: Tensor, places: Tensor) -> Tens
 def textbook_pix2pix_step(model: Pix2Pix, pair: Pair, optimizers: Optimizers) -> dict[str, Tensor]:
     """Train generator and discriminator once; the model has one critic, without replay, augmentation and penalty."""
     source, target = pair
-    discriminator, adversarial = model.discriminator, model.all_critics()[0].loss
+    discriminator, adversarial = model.discriminator, next(iter(model.critics)).loss
     fake = model.generator(source)
 
     optimizers["discriminators"].zero_grad()

@@ -183,7 +183,7 @@ def test_consistency_losses_take_the_place_of_the_contrastive_one(low_memory: bo
     content, identity = 2 * (fake - pair.a.flip(-1)).abs().mean(), 3 * (same - pair.b.flip(-1)).abs().mean()
     torch.testing.assert_close(losses["content"], content.detach(), rtol=1e-12, atol=0)
     torch.testing.assert_close(losses["identity"], identity.detach(), rtol=1e-12, atol=0)
-    critic, optimizers = twin.all_critics()[0], make_optimizers(twin)
+    critic, optimizers = next(iter(twin.critics)), make_optimizers(twin)
     optimizers.zero_grad()
     critic.discriminate(pair.b, fake.detach(), optimizers)
     optimizers.step("discriminators")

@@ -354,7 +354,7 @@ def test_options_of_cut_reach_the_assembly():
     assert numbers == (3.0, True, False, 7)
     assert (type(model.content).__name__, model.content.window, model.content_weight) == ("SSIM", 5, 2.0)
     assert (type(model.identity).__name__, model.identity_weight) == ("L1Loss", 0.5)
-    for critic in model.all_critics():
+    for critic in model.critics:
         assert (critic.penalty.weight, critic.penalty_every) == (2, 16)
         assert isinstance(critic.augment, DiffAugment)
         assert type(critic.replay) is type(REPLAY_BUFFERS.create("queue"))
@@ -381,6 +381,6 @@ def test_options_of_pix2pix_reach_the_assembly():
     assert patch.in_channels == pixel.in_channels == 6
     kinds = [{type(layer) for layer in network.modules()} for network in (patch, pixel)]
     assert [torch.nn.BatchNorm2d in each for each in kinds] == [True, False]  # the preset's norm, unless another is set
-    assert [type(critic.loss).__name__ for critic in model.all_critics()] == ["Hinge", "LSGAN"]
+    assert [type(critic.loss).__name__ for critic in model.critics] == ["Hinge", "LSGAN"]
     with pytest.raises(UnknownPartError, match="no consistency loss named 'l3'"):
         Pix2PixOptions(reconstruction="l3").settle()

@@ -60,7 +60,7 @@ def test_three_steps_equal_the_textbooks(adversarial: str):
 def test_several_critics_see_both_images_whatever_way_they_were_chosen():
     choices = ["pixel", partial(DISCRIMINATORS.create, "patchgan", width=4), PatchGAN(6, width=4)]
     model = build_pix2pix(**SMALL, discriminator=choices, adversarial=["lsgan", "hinge", "bce"])
-    pixel, patch, ready = (critic.discriminator for critic in model.all_critics())
+    pixel, patch, ready = (critic.discriminator for critic in model.critics)
     assert isinstance(pixel, PixelDiscriminator)
     assert pixel.in_channels == patch.in_channels == 6
     assert ready is choices[2]

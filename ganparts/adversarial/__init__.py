@@ -1,19 +1,20 @@
 """What assemblies of adversarially trained networks have in common: critics, optimizers, averages, memory."""
 
 from ganparts.adversarial.assembly import (
+    UNSET,
     Assembly,
     build_critics,
     build_part,
     constrain,
-    critic_parts,
     losses_of_critics,
+    overridden,
     pair_of,
     refuse_shared,
     train_step,
 )
 from ganparts.adversarial.averaging import Averages
 from ganparts.adversarial.batching import apply_to_each
-from ganparts.adversarial.critic import Critic, Judgement, judge_all, sum_of
+from ganparts.adversarial.critic import Critic, Critics, Judgement, judge_all, sum_of
 from ganparts.adversarial.losses import consistency_loss, discriminator_loss, generator_loss
 from ganparts.adversarial.memory import (
     MEMORY_LEVELS,
@@ -29,10 +30,12 @@ from ganparts.adversarial.schedules import ConstantThenLinear, PiecewiseConstant
 
 __all__ = [
     "MEMORY_LEVELS",
+    "UNSET",
     "Assembly",
     "Averages",
     "ConstantThenLinear",
     "Critic",
+    "Critics",
     "Judgement",
     "MemoryEstimateError",
     "MemoryNeed",
@@ -46,13 +49,13 @@ __all__ = [
     "build_part",
     "consistency_loss",
     "constrain",
-    "critic_parts",
     "discriminator_loss",
     "generator_loss",
     "judge_all",
     "losses_of_critics",
     "make_optimizers",
     "memory_need",
+    "overridden",
     "pair_of",
     "plan_memory",
     "preset_named",

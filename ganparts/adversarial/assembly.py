@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from dataclasses import replace
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ganparts.adversarial.critic import Critic, sum_of
+from ganparts.adversarial.critic import Critic, Critics, sum_of
 from ganparts.adversarial.optimizers import Optimizers
+from ganparts.adversarial.presets import TrainingSettings
 from ganparts.protocols import AdversarialLoss, Augment, Discriminator, Penalty, ReplayBuffer
 from ganparts.registry import ADVERSARIAL_LOSSES, DISCRIMINATORS, PENALTIES, REPLAY_BUFFERS, Registry
 
 __all__ = [
+    "UNSET",
     "Assembly",
     "AugmentChoice",
     "Choice",
@@ -22,14 +25,15 @@ __all__ = [
     "build_critics",
     "build_part",
     "constrain",
-    "critic_parts",
     "losses_of_critics",
+    "overridden",
     "pair_of",
     "refuse_shared",
     "train_step",
 ]
 
 PartT = TypeVar("PartT")
+PresetT = TypeVar("PresetT", bound=TrainingSettings)
 Choice: TypeAlias = str | Callable[[], PartT] | PartT
 """A registered name, a builder without arguments, or a ready part."""
 
@@ -111,6 +115,21 @@ def constrain(networks: Iterable[nn.Module]) -> None:
             method()
 
 
+class _Unset:
+    """Stands for an argument that was not given: the preset's choice holds."""
+
+    def __repr__(self) -> str:
+        return "the preset's"
+
+
+UNSET: Final[Any] = _Unset()
+
+
+def overridden(preset: PresetT, **given: Any) -> PresetT:
+    """A preset with those fields replaced whose value is not ``UNSET``."""
+    return replace(preset, **{name: value for name, value in given.items() if value is not UNSET})
+
+
 def pair_of(argument: str, choice: Any) -> tuple[Any, Any]:
     """Two choices, one for each domain, from one choice or a pair.
 
@@ -162,7 +181,7 @@ def build_critics(
     augment: AugmentChoice | Sequence[AugmentChoice] = None,
     penalty: Choices[Penalty] | Sequence[Choice[Penalty] | None] | None = None,
     penalty_every: int = 1,
-) -> list[Critic]:
+) -> Critics:
     """The critics of one domain: one, or as many as ``discriminator`` lists.
 
     A choice that is not a list is used for each of them.
@@ -171,6 +190,11 @@ def build_critics(
         TypeError: lists of different lengths, or a part of the wrong kind.
         UnknownPartError: a name that is not registered.
     """
+    for argument, choice in (("discriminator", discriminator), ("adversarial", adversarial)):
+        if isinstance(choice, tuple):
+            raise TypeError(
+                f"{argument} is a pair, but there is one domain to judge: give one, or a list for several critics"
+            )
     count = len(discriminator) if isinstance(discriminator, list) else 1
 
     def each(argument: str, choice: Any) -> list[Any]:
@@ -189,7 +213,7 @@ def build_critics(
         each("penalty", penalty),
         strict=True,
     )
-    return [
+    critics = [
         Critic(
             build_part("discriminator", network, DISCRIMINATORS),
             build_part("adversarial", loss, ADVERSARIAL_LOSSES),
@@ -200,18 +224,7 @@ def build_critics(
         )
         for network, loss, buffer, augmentation, term in rows
     ]
-
-
-def critic_parts(domain: str, critics: Sequence[Critic]) -> dict[str, object]:
-    """The parts of a domain's critics by name, for the record of a run."""
-    parts: dict[str, object] = {}
-    for number, critic in enumerate(critics):
-        ending = f"_{domain}" * bool(domain) + f"_{number}" * (len(critics) > 1)
-        parts |= {f"discriminator{ending}": critic.discriminator, f"adversarial{ending}": critic.loss}
-        for name in ("replay", "augment", "penalty"):
-            if getattr(critic, name) is not None:
-                parts[f"{name}{ending}"] = getattr(critic, name)
-    return parts
+    return Critics(critics, domain)
 
 
 def losses_of_critics(name: str, each: Sequence[Tensor | None]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from ganparts.adversarial import MEMORY_LEVELS, memory_need
+from ganparts.adversarial import MEMORY_LEVELS, MemoryEstimateError, memory_need
 from ganparts.cli.app import Imports, app, console, import_parts, print_table
 from ganparts.cyclegan import build_cyclegan
 from ganparts.cyclegan.options import PresetOptions
@@ -33,7 +33,7 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
     """Tell what this machine can do.
 
     Device, PyTorch's kernels for it, how a training step would be computed and why, memory, and the largest batch
-    that fits. Example: ganparts doctor --preset two_objective --crop 128
+    that fits. Example: ganparts doctor --preset two_objective --batch-size 4
     """
     import_parts(options.imports)
     console.print(_software())
@@ -59,15 +59,19 @@ def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) 
     (preset, scaled_down), free = options.settle(small=device.type == "cpu"), available_memory(device)
     model, rows = build_cyclegan(preset), []
     for level in MEMORY_LEVELS:
-        need = memory_need(
-            model,
-            lambda size: Pair(*torch.empty(2, size, 3, preset.crop, preset.crop)),
-            level=level,
-            device_type=device.type,
-            averaged=preset.ema_decay is not None,
-            context=policy.autocast,
-            layout=policy.memory_layout,
-        )
+        try:
+            need = memory_need(
+                model,
+                lambda size: Pair(*torch.empty(2, size, 3, preset.crop, preset.crop)),
+                level=level,
+                device_type=device.type,
+                averaged=preset.ema_decay is not None,
+                context=policy.autocast,
+                layout=policy.memory_layout,
+            )
+        except MemoryEstimateError as error:
+            console.print(f"\n{error}")
+            return
         rows.append((level, f"{need.at(preset.batch_size) / 2**30:.2f} GiB", str(need.largest_batch(free))))
     console.print(f"\n{free / 2**30:.1f} GiB are free. To train the preset {options.preset} at {preset.crop} px needs:")
     if scaled_down:

@@ -7,19 +7,20 @@ several critics, and consistency losses (``content``, ``identity``) beside the c
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganparts.adversarial import (
+    UNSET,
     Critic,
+    Critics,
     Optimizers,
     build_critics,
     build_part,
-    critic_parts,
+    overridden,
     preset_named,
     refuse_shared,
 )
@@ -60,7 +61,7 @@ class CUT(nn.Module):
         self,
         *,
         generator: nn.Module,
-        critics: Sequence[Critic],
+        critics: Iterable[Critic],
         nce_weight: float = 1.0,
         nce_identity: bool = True,
         flip_equivariance: bool = False,
@@ -82,7 +83,7 @@ class CUT(nn.Module):
                 "content loss"
             )
         self.generator: Any = generator
-        self.critics = nn.ModuleList(critics)
+        self.critics = Critics(critics)
         self.layers, self.projector = (), None
         if nce_weight:
             self.layers = tuple(self.generator.nce_layers if layers is None else layers)
@@ -98,12 +99,7 @@ class CUT(nn.Module):
     @property
     def discriminator(self) -> nn.Module:
         """The discriminator of the target domain; the list of them if there are several (see ``critics``)."""
-        networks = [critic.discriminator for critic in self.all_critics()]
-        return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
-
-    def all_critics(self) -> list[Critic]:
-        """The critics of the target domain."""
-        return [critic for critic in self.critics if isinstance(critic, Critic)]
+        return self.critics.discriminator
 
     @property
     def translates_targets(self) -> bool:
@@ -124,12 +120,11 @@ class CUT(nn.Module):
 
     def networks(self) -> dict[str, dict[str, nn.Module]]:
         """The trained networks: ``generators``, ``discriminators``, ``projectors``."""
-        discriminators = {
-            name: part
-            for name, part in critic_parts("", self.all_critics()).items()
-            if name.startswith("discriminator") and isinstance(part, nn.Module)
+        return {
+            "generators": self.stages(),
+            "discriminators": self.critics.discriminators(),
+            "projectors": self.projectors(),
         }
-        return {"generators": self.stages(), "discriminators": discriminators, "projectors": self.projectors()}
 
     def projectors(self) -> dict[str, nn.Module]:
         """The projector of patches, if the contrastive loss is used."""
@@ -142,11 +137,11 @@ class CUT(nn.Module):
     def parts(self) -> dict[str, object]:
         """Every part by name."""
         losses = {name: getattr(self, name) for name in ("content", "identity") if getattr(self, name) is not None}
-        return self.stages() | critic_parts("", self.all_critics()) | self.projectors() | losses
+        return self.stages() | self.critics.parts() | self.projectors() | losses
 
     def phase(self, step: int) -> Hashable:
         """Which penalties are due at a step, counted from 0."""
-        return tuple(critic.penalty_factor(step) for critic in self.all_critics())
+        return self.critics.phase(step)
 
     def train_step(
         self,
@@ -168,37 +163,27 @@ class CUT(nn.Module):
         return train_cut(self, batch, optimizers, step=step, low_memory=low_memory)
 
 
-class _Unset:
-    """The preset's choice stands."""
-
-    def __repr__(self) -> str:
-        return "the preset's"
-
-
-_UNSET: Final[Any] = _Unset()
-
-
 def build_cut(
     preset: str | CUTPreset = "cut",
     *,
-    generator: Any = _UNSET,
-    discriminator: Any = _UNSET,
-    adversarial: Any = _UNSET,
-    replay: Any = _UNSET,
-    augment: Any = _UNSET,
-    penalty: Any = _UNSET,
-    penalty_every: int = _UNSET,
-    nce_weight: float = _UNSET,
-    nce_identity: bool = _UNSET,
-    flip_equivariance: bool = _UNSET,
-    layers: Sequence[int] | None = _UNSET,
-    patches: int = _UNSET,
-    projector_width: int = _UNSET,
-    temperature: float = _UNSET,
-    content: Any = _UNSET,
-    content_weight: float = _UNSET,
-    identity: Any = _UNSET,
-    identity_weight: float = _UNSET,
+    generator: Any = UNSET,
+    discriminator: Any = UNSET,
+    adversarial: Any = UNSET,
+    replay: Any = UNSET,
+    augment: Any = UNSET,
+    penalty: Any = UNSET,
+    penalty_every: int = UNSET,
+    nce_weight: float = UNSET,
+    nce_identity: bool = UNSET,
+    flip_equivariance: bool = UNSET,
+    layers: Sequence[int] | None = UNSET,
+    patches: int = UNSET,
+    projector_width: int = UNSET,
+    temperature: float = UNSET,
+    content: Any = UNSET,
+    content_weight: float = UNSET,
+    identity: Any = UNSET,
+    identity_weight: float = UNSET,
 ) -> CUT:
     """Assemble a :class:`CUT` from a preset, with any part or number chosen anew.
 
@@ -231,36 +216,49 @@ def build_cut(
         TypeError: a part of the wrong kind, or a preset of another method.
         ValueError: the same trained module in two places.
     """
-    parts = {
-        "generator": generator,
-        "discriminator": discriminator,
-        "adversarial": adversarial,
-        "replay": replay,
-        "augment": augment,
-        "penalty": penalty,
-        "penalty_every": penalty_every,
-    }
-    numbers = {
-        "nce_weight": nce_weight,
-        "nce_identity": nce_identity,
-        "flip_equivariance": flip_equivariance,
-        "layers": layers,
-        "patches": patches,
-        "projector_width": projector_width,
-        "temperature": temperature,
-        "content_weight": content_weight,
-        "identity_weight": identity_weight,
-    }
-    losses = {"content": content, "identity": identity}
-    overrides = {name: value for name, value in (parts | numbers | losses).items() if value is not _UNSET}
-    chosen = replace(preset_named(preset, CUTPreset, "build_cut"), **overrides)
-    of_critics = {name: getattr(chosen, name) for name in parts if name != "generator"}
+    chosen = overridden(
+        preset_named(preset, CUTPreset, "build_cut"),
+        generator=generator,
+        discriminator=discriminator,
+        adversarial=adversarial,
+        replay=replay,
+        augment=augment,
+        penalty=penalty,
+        penalty_every=penalty_every,
+        nce_weight=nce_weight,
+        nce_identity=nce_identity,
+        flip_equivariance=flip_equivariance,
+        layers=layers,
+        patches=patches,
+        projector_width=projector_width,
+        temperature=temperature,
+        content=content,
+        content_weight=content_weight,
+        identity=identity,
+        identity_weight=identity_weight,
+    )
     return CUT(
         generator=build_part("generator", chosen.generator, GENERATORS),
-        critics=build_critics("", **of_critics),
-        **{name: getattr(chosen, name) for name in numbers},
+        critics=build_critics(
+            "",
+            discriminator=chosen.discriminator,
+            adversarial=chosen.adversarial,
+            replay=chosen.replay,
+            augment=chosen.augment,
+            penalty=chosen.penalty,
+            penalty_every=chosen.penalty_every,
+        ),
+        nce_weight=chosen.nce_weight,
+        nce_identity=chosen.nce_identity,
+        flip_equivariance=chosen.flip_equivariance,
+        layers=chosen.layers,
+        patches=chosen.patches,
+        projector_width=chosen.projector_width,
+        temperature=chosen.temperature,
         content=_built("content", chosen.content),
+        content_weight=chosen.content_weight,
         identity=_built("identity", chosen.identity),
+        identity_weight=chosen.identity_weight,
     )
 
 

@@ -54,9 +54,9 @@ def train_cut(
     else:
         fake, keys = _translate(model, source, flip)
 
-    each = [critic.discriminate(target, fake.detach(), optimizers, step=step) for critic in model.all_critics()]
+    each = [critic.discriminate(target, fake.detach(), optimizers, step=step) for critic in model.critics]
     _step(optimizers, "discriminators")
-    judged = [critic.gradient(fake, optimizers, real=target) for critic in model.all_critics()]
+    judged = [critic.gradient(fake, optimizers, real=target) for critic in model.critics]
 
     content = _content_losses(model, source, fake, keys, flip)
     if same is not None:

@@ -5,21 +5,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ganparts.adversarial import (
+    UNSET,
     Critic,
+    Critics,
     Optimizers,
     apply_to_each,
     build_critics,
     build_part,
     consistency_loss,
-    critic_parts,
+    overridden,
     pair_of,
     preset_named,
     refuse_shared,
@@ -67,7 +69,7 @@ class Direction:
     target: str
     forward_generator: nn.Module
     backward_generator: nn.Module
-    critics: Sequence[Critic]
+    critics: Critics
     cycle: ConsistencyLoss
     cycle_weight: float
     identity: ConsistencyLoss
@@ -122,7 +124,7 @@ class CycleGAN(nn.Module):
         self,
         *,
         generator: tuple[nn.Module, nn.Module],
-        critics: tuple[Sequence[Critic], Sequence[Critic]],
+        critics: tuple[Iterable[Critic], Iterable[Critic]],
         cycle: tuple[ConsistencyLoss, ConsistencyLoss],
         identity: tuple[ConsistencyLoss, ConsistencyLoss],
         weights: LossWeights = LossWeights(),  # noqa: B008 (frozen)
@@ -134,7 +136,9 @@ class CycleGAN(nn.Module):
         if not isinstance(weights, LossWeights):
             raise TypeError(f"weights must be LossWeights(cycle=..., identity=...), but is {weights!r}")
         self.generator_ab, self.generator_ba = generator
-        self.critics_a, self.critics_b = (nn.ModuleList(several) for several in critics)
+        self.critics_a, self.critics_b = (
+            Critics(several, domain) for several, domain in zip(critics, "ab", strict=True)
+        )
         self.cycle_a, self.cycle_b = cycle
         self.identity_a, self.identity_b = identity
         self.weights = weights
@@ -143,12 +147,12 @@ class CycleGAN(nn.Module):
     @property
     def discriminator_a(self) -> nn.Module:
         """The discriminator of domain a; the list of them if there are several (see ``critics_a``)."""
-        return _discriminators(self.critics_a)
+        return self.critics_a.discriminator
 
     @property
     def discriminator_b(self) -> nn.Module:
         """The discriminator of domain b; the list of them if there are several (see ``critics_b``)."""
-        return _discriminators(self.critics_b)
+        return self.critics_b.discriminator
 
     def direction(self, source: str, target: str) -> Direction:
         """The parts that translate from domain ``source`` to ``target`` and back: ("a", "b") or ("b", "a")."""
@@ -159,7 +163,7 @@ class CycleGAN(nn.Module):
         else:
             generators, critics = (self.generator_ba, self.generator_ab), self.critics_a
             losses = (self.cycle_b, cycle_b, self.identity_a, identity_a)
-        return Direction(source, target, *generators, critics, *losses)  # pyright: ignore[reportArgumentType]
+        return Direction(source, target, *generators, critics, *losses)
 
     def forward(self, pair: Pair) -> Translation:
         """Translate both ways and back; if the identity loss has a weight, also each image to its own domain."""
@@ -170,11 +174,7 @@ class CycleGAN(nn.Module):
 
     def networks(self) -> dict[str, dict[str, nn.Module]]:
         """The trained networks, by optimizer (``generators``, ``discriminators``) and by name."""
-        discriminators = {
-            name: part
-            for name, part in (critic_parts("a", self._critics("a")) | critic_parts("b", self._critics("b"))).items()
-            if name.startswith("discriminator") and isinstance(part, nn.Module)
-        }
+        discriminators = self.critics_a.discriminators() | self.critics_b.discriminators()
         return {"generators": self.stages(), "discriminators": discriminators}
 
     def stages(self) -> dict[str, nn.Module]:
@@ -184,11 +184,11 @@ class CycleGAN(nn.Module):
     def parts(self) -> dict[str, object]:
         """Every part by name."""
         losses = {name: getattr(self, name) for name in ("cycle_a", "cycle_b", "identity_a", "identity_b")}
-        return self.stages() | critic_parts("a", self._critics("a")) | critic_parts("b", self._critics("b")) | losses
+        return self.stages() | self.critics_a.parts() | self.critics_b.parts() | losses
 
     def phase(self, step: int) -> Hashable:
         """Which penalties are due at a step, counted from 0."""
-        return tuple(critic.penalty_factor(step) for critic in (*self._critics("a"), *self._critics("b")))
+        return self.critics_a.phase(step) + self.critics_b.phase(step)
 
     def train_step(
         self,
@@ -212,39 +212,20 @@ class CycleGAN(nn.Module):
         """
         return train_cyclegan(self, batch, optimizers, step=step, low_memory=low_memory, side_stream=side_stream)
 
-    def _critics(self, domain: str) -> list[Critic]:
-        critics = self.critics_a if domain == "a" else self.critics_b
-        return [critic for critic in critics if isinstance(critic, Critic)]
-
-
-def _discriminators(critics: nn.ModuleList) -> nn.Module:
-    networks = [critic.discriminator for critic in critics if isinstance(critic, Critic)]
-    return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
-
-
-class _Unset:
-    """The preset's choice stands."""
-
-    def __repr__(self) -> str:
-        return "the preset's"
-
-
-_UNSET: Final[Any] = _Unset()
-
 
 def build_cyclegan(
     preset: str | Preset = "paper",
     *,
-    generator: Any = _UNSET,
-    discriminator: Any = _UNSET,
-    adversarial: Any = _UNSET,
-    cycle: Any = _UNSET,
-    identity: Any = _UNSET,
-    replay: Any = _UNSET,
-    augment: Any = _UNSET,
-    penalty: Any = _UNSET,
-    penalty_every: int = _UNSET,
-    weights: LossWeights = _UNSET,
+    generator: Any = UNSET,
+    discriminator: Any = UNSET,
+    adversarial: Any = UNSET,
+    cycle: Any = UNSET,
+    identity: Any = UNSET,
+    replay: Any = UNSET,
+    augment: Any = UNSET,
+    penalty: Any = UNSET,
+    penalty_every: int = UNSET,
+    weights: LossWeights = UNSET,
 ) -> CycleGAN:
     """Assemble a :class:`CycleGAN` from a preset, with any part chosen anew.
 
@@ -273,26 +254,25 @@ def build_cyclegan(
         TypeError: a part that is neither a name nor a builder nor a module, or a preset of another method.
         ValueError: the same trained module in two places.
     """
-    given = {
-        "generator": generator,
-        "discriminator": discriminator,
-        "adversarial": adversarial,
-        "cycle": cycle,
-        "identity": identity,
-        "replay": replay,
-        "augment": augment,
-        "penalty": penalty,
-        "penalty_every": penalty_every,
-        "weights": weights,
-    }
-    overrides = {name: value for name, value in given.items() if value is not _UNSET}
-    chosen = replace(preset_named(preset, Preset, "build_cyclegan"), **overrides)
+    chosen = overridden(
+        preset_named(preset, Preset, "build_cyclegan"),
+        generator=generator,
+        discriminator=discriminator,
+        adversarial=adversarial,
+        cycle=cycle,
+        identity=identity,
+        replay=replay,
+        augment=augment,
+        penalty=penalty,
+        penalty_every=penalty_every,
+        weights=weights,
+    )
 
     def both(argument: str, table: Any) -> tuple[Any, Any]:
         first, second = pair_of(argument, getattr(chosen, argument))
         return build_part(argument, first, table), build_part(argument, second, table)
 
-    def critics(place: int) -> list[Critic]:
+    def critics(place: int) -> Critics:
         names = ("discriminator", "adversarial", "replay", "augment", "penalty")
         choices = {name: pair_of(name, getattr(chosen, name))[place] for name in names}
         return build_critics("ab"[place], **choices, penalty_every=chosen.penalty_every)

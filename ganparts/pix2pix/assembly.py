@@ -6,20 +6,21 @@ order of the updates are the reference implementation's.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ganparts.adversarial import (
+    UNSET,
     Critic,
+    Critics,
     Optimizers,
     build_critics,
     build_part,
-    critic_parts,
+    overridden,
     preset_named,
     refuse_shared,
 )
@@ -49,7 +50,7 @@ class Pix2Pix(nn.Module):
         self,
         *,
         generator: nn.Module,
-        critics: Sequence[Critic],
+        critics: Iterable[Critic],
         reconstruction: ConsistencyLoss,
         reconstruction_weight: float = 100.0,
     ):
@@ -57,7 +58,7 @@ class Pix2Pix(nn.Module):
         if not isinstance(generator, nn.Module):
             raise TypeError(f"generator must be a torch.nn.Module, but is {generator!r}")
         self.generator = generator
-        self.critics = nn.ModuleList(critics)
+        self.critics = Critics(critics)
         self.reconstruction = reconstruction
         self.reconstruction_weight = reconstruction_weight
         refuse_shared(self.parts())
@@ -65,12 +66,7 @@ class Pix2Pix(nn.Module):
     @property
     def discriminator(self) -> nn.Module:
         """The discriminator; the list of them if there are several (see ``critics``)."""
-        networks = [critic.discriminator for critic in self.all_critics()]
-        return networks[0] if len(networks) == 1 else nn.ModuleList(networks)
-
-    def all_critics(self) -> list[Critic]:
-        """The critics."""
-        return [critic for critic in self.critics if isinstance(critic, Critic)]
+        return self.critics.discriminator
 
     def forward(self, images: Tensor) -> Tensor:
         """Translate source images."""
@@ -78,12 +74,7 @@ class Pix2Pix(nn.Module):
 
     def networks(self) -> dict[str, dict[str, nn.Module]]:
         """The trained networks: ``generators`` and ``discriminators``."""
-        discriminators = {
-            name: part
-            for name, part in critic_parts("", self.all_critics()).items()
-            if name.startswith("discriminator") and isinstance(part, nn.Module)
-        }
-        return {"generators": self.stages(), "discriminators": discriminators}
+        return {"generators": self.stages(), "discriminators": self.critics.discriminators()}
 
     def stages(self) -> dict[str, nn.Module]:
         """The generator."""
@@ -91,11 +82,11 @@ class Pix2Pix(nn.Module):
 
     def parts(self) -> dict[str, object]:
         """Every part by name."""
-        return self.stages() | critic_parts("", self.all_critics()) | {"reconstruction": self.reconstruction}
+        return self.stages() | self.critics.parts() | {"reconstruction": self.reconstruction}
 
     def phase(self, step: int) -> Hashable:
         """Which penalties are due at a step, counted from 0."""
-        return tuple(critic.penalty_factor(step) for critic in self.all_critics())
+        return self.critics.phase(step)
 
     def train_step(
         self,
@@ -119,28 +110,18 @@ class Pix2Pix(nn.Module):
         return train_pix2pix(self, batch, optimizers, step=step)
 
 
-class _Unset:
-    """The preset's choice stands."""
-
-    def __repr__(self) -> str:
-        return "the preset's"
-
-
-_UNSET: Final[Any] = _Unset()
-
-
 def build_pix2pix(
     preset: str | Pix2PixPreset = "pix2pix",
     *,
-    generator: Any = _UNSET,
-    discriminator: Any = _UNSET,
-    adversarial: Any = _UNSET,
-    replay: Any = _UNSET,
-    augment: Any = _UNSET,
-    penalty: Any = _UNSET,
-    penalty_every: int = _UNSET,
-    reconstruction: Any = _UNSET,
-    reconstruction_weight: float = _UNSET,
+    generator: Any = UNSET,
+    discriminator: Any = UNSET,
+    adversarial: Any = UNSET,
+    replay: Any = UNSET,
+    augment: Any = UNSET,
+    penalty: Any = UNSET,
+    penalty_every: int = UNSET,
+    reconstruction: Any = UNSET,
+    reconstruction_weight: float = UNSET,
 ) -> Pix2Pix:
     """Assemble a :class:`Pix2Pix` from a preset, with any part chosen anew.
 
@@ -165,27 +146,29 @@ def build_pix2pix(
         TypeError: a part of the wrong kind, or a preset of another method.
         ValueError: the same trained module in two places.
     """
-    given = {
-        "generator": generator,
-        "discriminator": discriminator,
-        "adversarial": adversarial,
-        "replay": replay,
-        "augment": augment,
-        "penalty": penalty,
-        "penalty_every": penalty_every,
-        "reconstruction": reconstruction,
-        "reconstruction_weight": reconstruction_weight,
-    }
-    overrides = {name: value for name, value in given.items() if value is not _UNSET}
-    chosen = replace(preset_named(preset, Pix2PixPreset, "build_pix2pix"), **overrides)
-    names = ("adversarial", "replay", "augment", "penalty", "penalty_every")
+    chosen = overridden(
+        preset_named(preset, Pix2PixPreset, "build_pix2pix"),
+        generator=generator,
+        discriminator=discriminator,
+        adversarial=adversarial,
+        replay=replay,
+        augment=augment,
+        penalty=penalty,
+        penalty_every=penalty_every,
+        reconstruction=reconstruction,
+        reconstruction_weight=reconstruction_weight,
+    )
     several = chosen.discriminator if isinstance(chosen.discriminator, list) else [chosen.discriminator]
     return Pix2Pix(
         generator=build_part("generator", chosen.generator, GENERATORS),
         critics=build_critics(
             "",
             discriminator=[_conditional(choice, chosen.norm) for choice in several],
-            **{name: getattr(chosen, name) for name in names},
+            adversarial=chosen.adversarial,
+            replay=chosen.replay,
+            augment=chosen.augment,
+            penalty=chosen.penalty,
+            penalty_every=chosen.penalty_every,
         ),
         reconstruction=build_part("reconstruction", chosen.reconstruction, CONSISTENCY_LOSSES),
         reconstruction_weight=chosen.reconstruction_weight,

@@ -33,11 +33,10 @@ def train_pix2pix(model: Pix2Pix, pair: Pair, optimizers: Optimizers, *, step: i
     source, target = pair
     fake = model.generator(source)
     real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake.detach()], 1)
-    critics = model.all_critics()
-    each = [critic.discriminate(real_pair, fake_pair, optimizers, step=step) for critic in critics]
+    each = [critic.discriminate(real_pair, fake_pair, optimizers, step=step) for critic in model.critics]
     if "discriminators" in optimizers:
         optimizers.step("discriminators")
-    judged = [critic.gradient(fake_pair, optimizers, real=real_pair) for critic in critics]
+    judged = [critic.gradient(fake_pair, optimizers, real=real_pair) for critic in model.critics]
     gradient = sum_of([one.gradient for one in judged])[:, source.shape[1] :]
     reconstruction = model.reconstruction_weight * consistency_loss(model.reconstruction, fake, target)
     optimizers.backward(reconstruction, trained_parameters(model.generator), onward=(fake, gradient))

@@ -398,7 +398,8 @@ class Loop:
         with torch.no_grad(), evaluating(generator):  # which draws no dropout, and leaves batch norms alone
             generator(self.samples)
         self._wait()
-        return self.after * (self.clock() - before) / (len(self.samples) * self.samples.shape[2] * self.samples.shape[3])
+        pixels = len(self.samples) * self.samples.shape[2] * self.samples.shape[3]
+        return self.after * (self.clock() - before) / pixels
 
     def _same_randomness(self) -> AbstractContextManager[None]:
         """What is done within draws random numbers of its own: scoring leaves training as it is."""
