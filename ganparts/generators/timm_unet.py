@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ganparts.blocks import (
     Norm,
@@ -44,6 +45,7 @@ class _Encoder(nn.Module):
             raise ValueError(
                 f"timm cannot build the encoder {name!r} (pretrained={pretrained}): {reason}: {remedy}"
             ) from error
+        _fix_padding(self.model)
         self.channels: list[int] = self.model.feature_info.channels()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         self.strides: list[int] = self.model.feature_info.reduction()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         first = self.strides[0]
@@ -67,6 +69,34 @@ class _Encoder(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         features = self.model((images - self.mean) * self.scale)
         return [rearrange(stage, "b h w c -> b c h w") if self.channels_last else stage for stage in features]
+
+
+class _SameConv(nn.Module):
+    """A convolution that pads as TensorFlow's "same" does, of height and width that are multiples of its stride.
+
+    The padding is then the same for all sizes. timm computes it from each size, which tracing for an export takes
+    minutes to follow.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        sizes = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+        rows, columns = (max(0, (kernel - 1) * dilation + 1 - stride) for kernel, stride, dilation in sizes)
+        self.padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+
+    def forward(self, features: Tensor) -> Tensor:
+        padded = F.pad(features, self.padding)
+        return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _fix_padding(encoder: nn.Module) -> None:
+    from timm.layers.conv2d_same import Conv2dSame
+
+    for name, layer in list(encoder.named_modules()):
+        if isinstance(layer, Conv2dSame) and isinstance(layer, nn.Conv2d):
+            encoder.set_submodule(name, _SameConv(layer))
 
 
 def _conv(in_channels: int, channels: int, norm: Norm) -> nn.Sequential:
