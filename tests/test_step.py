@@ -51,30 +51,41 @@ def fixed_history(size: int, batch: int, steps: int) -> tuple[HistoryBuffer, His
     return history, HistoryList(size, flat)
 
 
-def textbook_optimizers(model: CycleGAN) -> Optimizers:
+def textbook_optimizers(model: CycleGAN, eps: float = 1e-8) -> Optimizers:
     """The paper's two Adams over all parameters, as the reference implementation has them."""
     critics = [critic.discriminator for critic in chain(model.critics_a, model.critics_b)]
     networks = {"generators": (model.generator_ab, model.generator_ba), "discriminators": critics}
     return Optimizers(
         {
-            name: torch.optim.Adam(chain(*(network.parameters() for network in several)), 2e-4, (0.5, 0.999))
+            name: torch.optim.Adam(chain(*(network.parameters() for network in several)), 2e-4, (0.5, 0.999), eps)
             for name, several in networks.items()
         }
     )
 
 
 def assert_same_training(
-    model: CycleGAN, size: int, batch: int, *, steps: int = 2, numbered: bool = False, replay=(None, None), augment=None
+    model: CycleGAN,
+    size: int,
+    batch: int,
+    *,
+    steps: int = 2,
+    numbered: bool = False,
+    replay=(None, None),
+    augment=None,
+    eps: float = 1e-8,
 ):
     """Train a model and a copy of it, by our step and the textbook's, in float64; compare losses and weights."""
     model = without_dropout(model).double()
     oracle = deepcopy(model).requires_grad_()  # biases that a norm cancels are trained too, on rounding noise
-    ours, theirs = make_optimizers(model), textbook_optimizers(oracle)
+    ours, theirs = make_optimizers(model, eps=eps), textbook_optimizers(oracle, eps)
     for step in range(steps):
         pair = Pair(*(torch.rand(2, batch, 3, size, size, dtype=torch.float64) * 2 - 1))
         extra: dict[str, Any] = {} if augment is None else {"augment": augment}
         number = step if numbered else None
         expected = textbook_step(oracle, pair, theirs, replay_a=replay[0], replay_b=replay[1], step=number, **extra)
+        for name, parameter in oracle.named_parameters():
+            if name.endswith(".rho"):  # U-GAT-IT clips the shares of its norms after each step
+                parameter.data.clamp_(0, 1)
         losses = train_step(model, pair, ours, step=number)
         assert losses.keys() == expected.keys()
         for name, loss in losses.items():
@@ -95,7 +106,10 @@ def test_every_generator_trains_as_in_the_textbook(name, batch, identity):
         replay="none",
         weights=LossWeights(identity=identity),
     )
-    assert_same_training(model, smallest_image(model.generator_ab), batch)
+    # batch norms cancel biases of the encoder of timm: their gradients are rounding noise of 1e-13, of which Adam's
+    # usual eps would make steps. At 64 pixels its last maps have 2x2 places, and norms over 4 numbers magnify rounding
+    eps, least = (1e-4, 128) if name == "timm_unet" else (1e-8, 32)
+    assert_same_training(model, smallest_image(model.generator_ab, least=least), batch, eps=eps)
 
 
 STATELESS = [  # those whose buffers count their calls are not comparable with a step that calls them more often
