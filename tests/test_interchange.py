@@ -3,17 +3,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from golden_files import golden_names, part_of, read, relative_error
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_parts import smallest_image, tiny
-from torch import nn
+from torch import Tensor, nn
 
 from ganparts import DISCRIMINATORS, GENERATORS
 from ganparts.blocks import InstanceNorm2d
@@ -23,7 +27,9 @@ from ganparts.interchange import (
     ModelCard,
     from_junyanz,
     from_pretrained,
+    from_published,
     load_junyanz,
+    load_published,
     push_to_hub,
     save_pretrained,
 )
@@ -121,6 +127,11 @@ def test_foreign_weights_are_refused_by_name():
         from_junyanz(weights)
 
 
+def maps(output: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a network returns, of one scale or several."""
+    return output if isinstance(output, tuple) else (output,)
+
+
 @pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
 def test_a_pretrained_folder_rebuilds_the_network(tmp_path: Path, name: str):
     table = GENERATORS if name in GENERATORS else DISCRIMINATORS
@@ -165,6 +176,23 @@ def test_wrong_pretrained_folders_are_refused_by_name(tmp_path: Path):
         from_pretrained(folder)
 
 
+def test_options_are_written_as_what_rebuilds_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    @GENERATORS.register("mine")
+    def mine(*, pretrained: bool = False, weights: Path | None = None, levels: tuple[int, ...] = ()) -> nn.Module:
+        assert not pretrained or not (tmp_path / "config.json").exists(), "downloads again"
+        return nn.Conv2d(3, 3, 1)
+
+    try:
+        network = GENERATORS.create("mine", pretrained=True, weights=tmp_path / "w.pth", levels=(1, 2))
+        save_pretrained(network, tmp_path)
+        from_pretrained(tmp_path)
+        options = json.loads((tmp_path / "config.json").read_text())["options"]
+        assert options == {"pretrained": False, "weights": str(tmp_path / "w.pth"), "levels": [1, 2]}
+        assert vars(network)["built_from"][2]["pretrained"] is True
+    finally:
+        GENERATORS.remove("mine")
+
+
 def test_a_read_network_can_be_saved(tmp_path: Path):
     networks = [
         ResNetGenerator(2, 4, width=2, blocks=4, norm=affine, padding="zero", dropout=0.5),
@@ -187,6 +215,212 @@ def test_statistics_beside_a_bias_are_an_old_instance_norms():
     network = PatchGAN(width=2, layers=1, norm=affine)
     old = network.state_dict() | {"model.3.running_mean": torch.zeros(4), "model.3.running_var": torch.ones(4)}
     assert isinstance(from_junyanz(old).model[3], InstanceNorm2d)
+
+
+# --- published weights of every family
+
+
+def in_unit_range(name: str) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """UVCGAN2's images are in [0, 1]."""
+    golden = read(name)
+    network = from_published(part_of(golden, "weights.")).eval()
+    if "input" in golden:
+        return [(network, (network(2 * golden["input"] - 1) + 1) / 2, golden["output"])]
+    return [(network, network(2 * golden["real"][0] - 1), golden["eval.output"])]
+
+
+def plain(name: str) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    golden = read(name)
+    network = from_published(part_of(golden, "weights.")).eval()
+    return [(network, network(golden["input"]), golden["output"])]
+
+
+def scaled(name: str) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    golden = read(name)
+    network = from_published(part_of(golden, "weights."))
+    maps = network(golden["input"])
+    assert f"output.{len(maps)}" not in golden
+    return [(network, map_, golden[f"output.{scale}"]) for scale, map_ in enumerate(maps)]
+
+
+def attended(name: str) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    golden = read(name)
+    network = from_published(part_of(golden, "weights.")).eval()
+    made, suffix = network.forward_with_attention(golden["input"]), "_eval" if "output_eval.image" in golden else ""
+    kinds = ("image", "cam", "heatmap")
+    expected = [golden[f"output{suffix}.{kind}"] for kind in kinds]
+    return [(network, value.reshape(e.shape), e) for value, e in zip(made, expected, strict=True)]
+
+
+def projected(name: str) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    golden = read(name)
+    network = from_published(part_of(golden, "weights."))
+    features = [golden[key] for key in sorted(golden) if re.fullmatch(r"feature\.\d+", key)]
+    return [(network, network(features).flatten(1), golden["output"])]
+
+
+def sampled(name: str) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    golden = read(name)
+    network = from_published(part_of(golden, "weights."))
+    layers = range(network.layers)
+    made = network([golden[f"qA.{layer}"] for layer in layers], [golden[f"ids.A.{layer}"] for layer in layers])
+    return [(network, vectors, golden[f"F_q.A.{layer}"]) for layer, vectors in enumerate(made)]
+
+
+PUBLISHED = {
+    **dict.fromkeys(("resnet[0-9]*", "unet[0-9_]*", "patchgan[0-9]*", "pixel*"), plain),
+    **dict.fromkeys(("cut_resnet*", "cut_patchgan*", "ganilla*", "attentiongan*"), plain),
+    "cut_patchnce*": sampled,
+    "pix2pixhd_*": scaled,
+    "projected_d_*": projected,
+    "ugatit_[!n]*": attended,
+    "uvcgan2_*": in_unit_range,
+}
+GOLDEN = [(name, compute) for kind, compute in PUBLISHED.items() for name in golden_names(kind)]
+UNREGISTERED = ("PatchProjector", "FeatureDiscriminator")
+
+
+@pytest.mark.parametrize(("name", "compute"), GOLDEN, ids=[name for name, _ in GOLDEN])
+def test_golden_weights_of_every_family_are_read(tmp_path: Path, name: str, compute: Callable[..., Any]):
+    outcomes = compute(name)
+    for _, value, expected in outcomes:
+        assert relative_error(value, expected) < 1e-9
+    network = outcomes[0][0]
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float64}
+    if type(network).__name__ in UNREGISTERED:
+        return
+    save_pretrained(network, tmp_path)
+    again = from_pretrained(tmp_path).double()
+    kept = again.state_dict()
+    assert kept.keys() == network.state_dict().keys()
+    expected = {key: value.to(kept[key].dtype) for key, value in network.state_dict().items()}
+    for key, value in kept.items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", golden_names("*cut_train_*"))
+def test_golden_training_runs_start_from_weights_that_are_read(name: str):
+    golden = read(name)
+    kinds = [type(from_published(part_of(golden, f"{letter}."))).__name__ for letter in "GDF"]
+    assert kinds == ["AntialiasedResNetGenerator", "PatchGAN", "PatchProjector"]
+
+
+READ_BACK: dict[str, dict[str, Any]] = {
+    **{name: {"blocks": 2} for name in ("resnet9", "resnet9_antialias", "attention_gan", "ugatit", "unet_vit")},
+    **{name: {} for name in ("resnet6", "resnet6_antialias", "unet128", "ganilla", "patchgan", "pixel")},
+    **{name: {"layers": 4} for name in ("patchgan_antialias", "multiscale_patchgan", "batch_head", "ugatit_global")},
+    "unet256": {"levels": 5},
+    "ugatit_local": {},
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", READ_BACK)
+def test_what_the_weights_show_is_read_back(name: str, prefix: str):
+    table = GENERATORS if name in GENERATORS else DISCRIMINATORS
+    out_channels = {"out_channels": 2 if name == "attention_gan" else 1} if table is GENERATORS else {}
+    network = tiny(table, name, width=2, in_channels=2, **out_channels, **READ_BACK[name])()
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor) * 0.2 + 0.1)
+    weights = {prefix + key: t.half() for key, t in network.state_dict().items() if not key.endswith("pushed")}
+    read = from_published(weights)
+    assert type(read) is type(network)
+    assert {t.dtype for t in read.state_dict().values() if t.is_floating_point()} == {torch.float16}
+    read, network = read.float().eval(), network.half().float().eval()
+    images = torch.rand(1, 2, *2 * [smallest_image(network)]) * 2 - 1
+    for ours, theirs in zip(maps(read(images)), maps(network(images)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_a_generator_without_light_attention_and_a_deeper_ganilla_are_told_apart():
+    full = GENERATORS.create("ugatit", width=1, blocks=1, light=False, img_size=16).state_dict()
+    assert vars(from_published(full))["built_from"][2]["img_size"] == 16
+    deep = GENERATORS.create("ganilla", width=1, depth=34).state_dict()
+    assert vars(from_published(deep))["built_from"][2]["depth"] == 34
+    heads = DISCRIMINATORS.create("batch_head", width=2, head="batch_norm", objectives=2)
+    weights = {key: t for key, t in heads.state_dict().items() if not key.startswith("queue")}
+    assert vars(from_published(weights))["built_from"][2] | {"in_channels": 3} == {
+        **{"in_channels": 3, "width": 2, "layers": 3, "objectives": 2, "head": "batch_norm"}
+    }
+
+
+def test_names_of_pix2pixhds_feature_matching_are_read():
+    network = DISCRIMINATORS.create("multiscale_patchgan", width=2, scales=2, layers=2, norm="batch")
+    places = {0: (0, 0), 2: (1, 0), 3: (1, 1), 5: (2, 0), 6: (2, 1), 8: (3, 0)}
+
+    def theirs(key: str) -> str:
+        scale, place, rest = re.fullmatch(r"layer(\d+)\.(\d+)\.(.+)", key).groups()  # pyright: ignore
+        return "scale{}_layer{}.{}.{}".format(scale, *places[int(place)], rest)
+
+    weights = {theirs(key): tensor for key, tensor in network.state_dict().items()}
+    read = from_published(weights)
+    assert all(torch.equal(tensor, network.state_dict()[key]) for key, tensor in read.state_dict().items())
+    assert vars(read)["built_from"][2]["norm"] == "batch"
+    weights |= {f"scale{scale}_layer1.0.bias": torch.zeros(4) for scale in range(2)}
+    with pytest.raises(ValueError, match=r"read as pix2pixHD's discriminator: .*have biases before batch norm"):
+        from_published(weights)
+
+
+def test_weights_that_fit_no_family_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"from_published takes a state_dict, .*was given a str"):
+        from_published("latest_net_G.pth")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        ValueError, match=r"no network that is known has weights of these names: 0\.weight, 0\.bias\. Pa"
+    ):
+        from_published(nn.Sequential(nn.Linear(2, 2)).state_dict())
+    with pytest.raises(ValueError, match=r"names: none\. Pass .* of U-GAT-IT, .*, CUT, CycleGAN and pix2pix$"):
+        from_published({})
+    with pytest.raises(ValueError, match="'netG' is not a tensor but dict"):
+        from_published({"netG": {}})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"these are 10,001 tensors, and at most 10,000"):
+        from_published({f"model.{i}": torch.ones(1) for i in range(10_001)})
+    for name, lost in (
+        ("resnet9_antialias", "model.4.bias"),
+        ("ganilla", "layer4.0.conv1.weight"),
+        ("ugatit", "gamma.weight"),
+    ):
+        weights = GENERATORS.create(name, width=2).state_dict()
+        del weights[lost]
+        with pytest.raises(ValueError, match=rf"read as (CUT|GANILLA|U-GAT-IT): .*{re.escape(lost)}"):
+            from_published(weights)
+    with pytest.raises(ValueError, match="do not fit one"):
+        from_junyanz(GENERATORS.create("resnet9_antialias", width=2).state_dict())
+    deep = GENERATORS.create("ganilla", width=1, depth=34).state_dict()
+    shallower = {key: tensor for key, tensor in deep.items() if not re.match(r"layer3\.[345]", key)}
+    with pytest.raises(ValueError, match=r"its third stage has 3 blocks, but GANILLA's has 2"):
+        from_published(shallower)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in GOLDEN[::2]])
+def test_sizes_that_no_file_holds_are_refused_before_they_take_memory(name: str):
+    weights = part_of(read(name), "weights.")
+    wide = [key for key, tensor in weights.items() if tensor.ndim > 1]
+    for key in wide[:6]:
+        shape = (10**5, 10**5, *weights[key].shape[2:])
+        with pytest.raises(ValueError, match=rf"{re.escape(repr(key))} claims the shape .* holds fewer numbers"):
+            from_published(weights | {key: torch.empty(1).expand(shape)})
+        with pytest.raises(ValueError, match=r"fit|no network"):
+            from_published(weights | {key: weights[key][..., :0]})
+
+
+def test_networks_of_other_families_are_found_in_their_files(tmp_path: Path):
+    queues = ("queue_real.pushed", "queue_fake.pushed")
+    judge = {k: t for k, t in DISCRIMINATORS.create("batch_head", width=2).state_dict().items() if k not in queues}
+    painter = GENERATORS.create("ugatit", width=1, blocks=1).state_dict()
+    local = DISCRIMINATORS.create("ugatit_local", width=2).state_dict()
+    path = tmp_path / "x.pth"
+    for content, key, kind in (
+        (judge, None, "BatchHeadDiscriminator"),
+        ({f"netD.{name}": tensor for name, tensor in judge.items()}, None, "BatchHeadDiscriminator"),
+        ({"genA2B": painter, "disLA": local}, "genA2B", "UGATITGenerator"),
+        ({"genA2B": painter, "disLA": local}, "disLA", "UGATITDiscriminator"),
+        (GENERATORS.create("unet_vit", width=2, blocks=1).state_dict(), None, "UNetViTGenerator"),
+    ):
+        found = load_published(write(path, content), key=key)
+        assert type(found.network).__name__ == kind
+    with pytest.raises(ValueError, match=r"x\.pth, genA2B: "):
+        load_junyanz(write(path, {"genA2B": painter}))
 
 
 # --- checkpoint files

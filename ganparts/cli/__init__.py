@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from ganparts.cli import demo, doctor, evaluate, export, import_junyanz, parts, submission, translate
+from ganparts.cli import demo, doctor, evaluate, export, import_published, parts, submission, translate
 from ganparts.cli.app import app, console
 
 __all__ = ["main"]
@@ -20,7 +20,7 @@ _COMMANDS = (
     translate,
     evaluate,
     submission,
-    import_junyanz,
+    import_published,
     export,
     demo,
 )  # imported to register themselves

@@ -326,23 +326,29 @@ def unet_vit(
     width: int = 48,
     blocks: int = 12,
     heads: int | None = None,
+    levels: Sequence[int] | None = None,
+    channels: int | None = None,
+    hidden: int | None = None,
+    code: int | None = None,
     in_channels: int = 3,
     out_channels: int = 3,
     residual: bool = False,
 ) -> UNetViTGenerator:
     """UVCGAN2's generator, for multiples of 16: 32,192,231 parameters.
 
-    Its levels have 1, 2, 4 and 8 times ``width`` channels, the tokens 8 times, their feed-forward layers 32 times.
-    ``heads`` is 6 by default, or as many of these as divide the tokens' channels.
+    By default its ``levels`` have 1, 2, 4 and 8 times ``width`` channels, the tokens (``channels``) and the position
+    ``code`` 8 times, and the feed-forward layers (``hidden``) 4 times as many as the tokens. ``heads`` is 6 by
+    default, or as many of these as divide the tokens' channels.
     """
+    channels = 8 * width if channels is None else channels
     return UNetViTGenerator(
         in_channels,
         out_channels,
-        levels=(width, 2 * width, 4 * width, 8 * width),
-        channels=8 * width,
-        heads=math.gcd(6, 8 * width) if heads is None else heads,
+        levels=(width, 2 * width, 4 * width, 8 * width) if levels is None else levels,
+        channels=channels,
+        heads=math.gcd(6, channels) if heads is None else heads,
         blocks=blocks,
-        hidden=32 * width,
-        code=8 * width,
+        hidden=4 * channels if hidden is None else hidden,
+        code=channels if code is None else code,
         residual=residual,
     )

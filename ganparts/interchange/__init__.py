@@ -2,10 +2,11 @@
 PyTorch's own format.
 """
 
-from ganparts.interchange.checkpoints import Published, load_junyanz
+from ganparts.interchange.checkpoints import Published, load_junyanz, load_published
 from ganparts.interchange.export import export_generator
 from ganparts.interchange.junyanz import from_junyanz
 from ganparts.interchange.onnx import OnnxGenerator, load_onnx
+from ganparts.interchange.published import from_published
 from ganparts.interchange.quantize import Quantized, quantize_generator
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained, push_to_hub, save_pretrained
 
@@ -18,8 +19,10 @@ __all__ = [
     "export_generator",
     "from_junyanz",
     "from_pretrained",
+    "from_published",
     "load_junyanz",
     "load_onnx",
+    "load_published",
     "push_to_hub",
     "quantize_generator",
     "save_pretrained",

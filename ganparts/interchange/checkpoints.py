@@ -1,4 +1,4 @@
-"""Published checkpoint files of the reference implementation and its descendants.
+"""Published checkpoint files.
 
 A file may hold one network, bare or beside others and what trained them. Reading runs no code in it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.interchange.junyanz import from_junyanz
+from ganparts.interchange.published import from_published
 
-__all__ = ["Published", "load_junyanz"]
+__all__ = ["Published", "load_junyanz", "load_published"]
 
 
 class Published(NamedTuple):
@@ -26,8 +27,8 @@ class Published(NamedTuple):
     key: str
 
 
-def load_junyanz(file: Path | str, *, key: str | None = None) -> Published:
-    """The generator or discriminator in a checkpoint file, by :func:`from_junyanz`.
+def load_published(file: Path | str, *, key: str | None = None) -> Published:
+    """The network in a published checkpoint file, by :func:`from_published`.
 
     The file may hold the weights themselves, dictionaries of them (``{"netG_A": ...}``, ``{"state_dict": ...}``), or
     those of several networks under one roof (``netG_A.model.1.weight``); ``module.`` of ``nn.DataParallel`` is dropped.
@@ -40,6 +41,15 @@ def load_junyanz(file: Path | str, *, key: str | None = None) -> Published:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, holds no network or several, or none called so; or the weights do not fit.
     """
+    return _load(from_published, file, key)
+
+
+def load_junyanz(file: Path | str, *, key: str | None = None) -> Published:
+    """As :func:`load_published`, but of the CycleGAN and pix2pix family alone: by :func:`from_junyanz`."""
+    return _load(from_junyanz, file, key)
+
+
+def _load(read: Callable[[Mapping[str, Tensor]], nn.Module], file: Path | str, key: str | None) -> Published:
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
@@ -58,7 +68,7 @@ def load_junyanz(file: Path | str, *, key: str | None = None) -> Published:
         raise ValueError(f"{file} holds nothing called {key!r:.100}, but: {names}")
     chosen = next(iter(found)) if key is None else key
     try:
-        return Published(from_junyanz(found[chosen]), chosen)
+        return Published(read(found[chosen]), chosen)
     except ValueError as error:
         raise ValueError(f"{file}{f', {chosen}' if chosen else ''}: {error}") from None
 
@@ -79,10 +89,14 @@ def _networks(content: Any, place: str = "", depth: int = 2) -> dict[str, dict[s
     return found
 
 
+_OWNER = re.compile(r"(?:(.+?)\.)??((?:_body|_head|model|net|mlp_\d+)\..*)")
+"""A network's own name, and what comes after it: names of layers that several published networks begin with."""
+
+
 def _split(name: str) -> tuple[str, str]:
     """``netG_A.module.model.1.weight`` as ``netG_A`` and ``model.1.weight``."""
     name = re.sub(r"(^|\.)module\.", r"\1", name)
-    match = re.match(r"(?:(.+?)\.)??((?:model|net)\..*)", name)
+    match = _OWNER.match(name)
     return (match[1] or "", match[2]) if match else ("", name)
 
 

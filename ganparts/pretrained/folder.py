@@ -31,7 +31,8 @@ _LONGEST_CONFIG = 2**20  # bytes
 def describe_network(network: nn.Module) -> str:
     """The configuration that rebuilds a network, as JSON: its kind, name and options.
 
-    If another module than ours registers the part, it says which.
+    If another module than ours registers the part, it says which. Paths are written as text. An option ``pretrained``
+    is written as False: whatever weights the network started from, those beside the configuration replace them.
 
     Raises:
         ValueError: the network was not built by name, or an option of it cannot be written as JSON.
@@ -43,14 +44,23 @@ def describe_network(network: nn.Module) -> str:
             "GENERATORS.create(name, **options), in build_cyclegan by partial(GENERATORS.create, name, **options)"
         )
     kind, name, options = built_from
+    if options.get("pretrained") is True:
+        options = options | {"pretrained": False}
     config = {"kind": kind, "name": name, "options": options}
     module = getattr(_TABLES[kind].get(name), "__module__", None)
     if module is not None and module.partition(".")[0] != "ganparts":
         config["module"] = module
     try:
-        return json.dumps(config, indent=2)
+        return json.dumps(config, indent=2, default=_path_as_text)
     except TypeError as error:
         raise ValueError(f"the options {options} of {name!r} cannot be written as JSON: {error}") from None
+
+
+def _path_as_text(value: object) -> str:
+    """What JSON does not know: of that, only paths can be written."""
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
+    raise TypeError(f"{value!r:.200} is a {type(value).__name__}")
 
 
 def save_pretrained(network: nn.Module, folder: Path | str, *, card: ModelCard | None = None) -> None:
