@@ -55,6 +55,13 @@ class Generator(Protocol):
     - ``min_size`` (int, default ``size_multiple``): the smallest height and width.
     - ``images_are_independent`` (bool, default False): True if, in training, no image of a batch influences another's
       output. Two batches then go through in one call. Batch norm and spectral norm make it False.
+    - ``tileable`` (bool, default True): whether a large picture can go through in tiles with the same result
+      (:func:`ganparts.translate.translate_tiled`). Attention over the whole picture makes it False.
+    - ``exportable`` (bool, default True): whether :func:`ganparts.interchange.export_generator` can write it. Weights
+      that are made for one size of image make it False.
+
+    Optional method: ``constrain()``. Training calls it after each step of the generator's optimizer. It changes weights
+    in place, to bring them back into the range that they must have.
     """
 
     __call__: Callable[..., Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def generator(name: str, **options: object) -> nn.Module:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_is_exported(tmp_path: Path, name: str):
     network = generator(name)
-    assert export_generator(network, tmp_path / "x.onnx") <= 1e-4
+    assert getattr(network, "exportable", True)
+    export_generator(network, tmp_path / "x.onnx")  # which compares them
     assert network.training  # it is left as it was
     read = load_onnx(tmp_path / "x.onnx")
     assert read.size_multiple == network.size_multiple
@@ -39,8 +41,10 @@ def test_every_generator_is_exported(tmp_path: Path, name: str):
     images = torch.rand(3, 3, side, side) * 2 - 1
     with torch.no_grad():
         expected = network.eval()(images)
+        exact = copy.deepcopy(network).double()(images.double())
     assert expected.std() > 0.01
-    torch.testing.assert_close(read(images), expected, rtol=0, atol=1e-4)
+    own = float((expected - exact).abs().max())
+    assert (read(images) - exact).abs().max() <= max(1e-4, 4 * own)  # ganilla: own is 2e-4
     with pytest.raises(ValueError, match="needs a height and a width that are multiples of"):
         read(torch.zeros(1, 3, side + 1, side))
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
@@ -57,6 +61,31 @@ def test_a_program_of_pytorch_needs_no_code_of_ours(tmp_path: Path, name: str, o
         images = torch.rand(batch, 3, height, width) * 2 - 1
         with torch.no_grad():
             torch.testing.assert_close(program(images), network.eval()(images), rtol=0, atol=1e-4)
+
+
+def test_a_generator_for_one_size_says_that_it_is_not_exported(tmp_path: Path):
+    network = generator("ugatit", light=False, img_size=16, blocks=1)
+    with pytest.raises(ValueError, match=r"this UGATITGenerator says that it cannot be exported \(exportable=False\)"):
+        export_generator(network, tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_pytorchs_own_rounding_is_not_forgiven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    network, wrong = generator("ganilla"), 2e-3  # at the smallest sizes 32 bits differ from 64 by 2e-4
+    program = torch.export.load
+
+    class Wrong:
+        def __init__(self, path: str):
+            self.read = program(path).module()
+
+        def module(self):
+            return lambda images: self.read(images) + wrong
+
+    monkeypatch.setattr(torch.export, "load", Wrong)
+    with pytest.raises(ValueError, match=r"differs from PyTorch by 0\.002 on"):
+        export_generator(network, tmp_path / "x.pt2")
+    wrong = 1e-5
+    assert export_generator(network, tmp_path / "x.pt2") == pytest.approx(1e-5, rel=0.1)
 
 
 def test_sixteen_bits_take_half_the_room(tmp_path: Path):

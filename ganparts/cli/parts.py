@@ -7,51 +7,19 @@ import difflib
 import inspect
 import types
 import typing
-from collections import Counter
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import torch
 import tyro
-from torch import Tensor, nn
 
 from ganparts.cli.app import Imports, app, console, import_parts, print_table
+from ganparts.interchange.costs import NETWORKS, Costs, PartRow, documentation_of, measure, part_rows
+from ganparts.interchange.costs import TABLES as CORE_TABLES
 from ganparts.metrics import FEATURE_EXTRACTORS
-from ganparts.registry import (
-    ADVERSARIAL_LOSSES,
-    CONSISTENCY_LOSSES,
-    DISCRIMINATORS,
-    GENERATORS,
-    PENALTIES,
-    PRESETS,
-    REPLAY_BUFFERS,
-    Registry,
-    UnknownPartError,
-)
+from ganparts.registry import PRESETS, Registry, UnknownPartError
 
-__all__ = ["Layer", "Size", "list_parts", "measure", "show"]
+__all__ = ["NETWORKS", "TABLES", "list_parts", "measure", "show"]
 
-NETWORKS: tuple[Registry[Any], ...] = (GENERATORS, DISCRIMINATORS)
-TABLES = (*NETWORKS, ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, PENALTIES, REPLAY_BUFFERS, FEATURE_EXTRACTORS, PRESETS)
-SIDE = 256  # pixels of the image that operations are counted for
-
-
-class Layer(NamedTuple):
-    """One layer that has parameters of its own."""
-
-    name: str
-    what: str
-    output: str
-    parameters: int
-
-
-class Size(NamedTuple):
-    """How large a network is."""
-
-    parameters: int
-    tflop: float
-    layers: list[Layer]
-    kinds: Counter[str]
+TABLES: tuple[Registry[Any], ...] = (*CORE_TABLES, FEATURE_EXTRACTORS)
 
 
 @app.command(name="list")
@@ -61,7 +29,9 @@ def list_parts(
 ) -> int:
     """List the parts there are.
 
-    With networks' parameters, and the operations of one forward pass of a 256x256 image.
+    Of networks it also tells parameters, operations of one forward pass of a 256x256 image, MiB that this pass keeps
+    for backward, the sizes of image that they take, their paper on arXiv, and of generators whether large pictures go
+    through in tiles (t) and whether they can be exported (e).
     Example: ganparts list "*unet*"
 
     Args:
@@ -69,16 +39,21 @@ def list_parts(
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
-    rows = []
-    for table in TABLES:
-        for name in table.names(pattern):
-            size = measure(table, name)
-            numbers = ("", "") if size is None else (f"{size.parameters:,}", f"{size.tflop:.3g}")
-            rows.append((name, table.kind, *numbers, _documentation(table[name]).partition("\n")[0]))
+    rows = part_rows(pattern, tables=TABLES)
     if not rows:
         raise UnknownPartError(f"no part has a name like {pattern!r}: ganparts list, by itself, shows all")
-    print_table(("name", "kind", "parameters", "TFLOP", "what"), rows, right=("parameters", "TFLOP"))
+    columns = ("name", "kind", "parameters", "TFLOP", "kept MiB", "sizes", "arXiv", "can", "what")
+    print_table(columns, map(_cells, rows), right=("parameters", "TFLOP", "kept MiB"))
     return 0
+
+
+def _cells(row: PartRow) -> tuple[str, ...]:
+    costs = row.costs
+    if costs is None:
+        return row.name, row.kind, "", "", "", "", row.paper, "", row.what
+    numbers = (f"{costs.parameters:,}", f"{costs.tflop:.3g}", f"{costs.kept / 2**20:.0f}")
+    can = " ".join(letter for letter, able in (("t", costs.tileable), ("e", costs.exportable)) if able)
+    return row.name, row.kind, *numbers, costs.sizes, row.paper, can, row.what
 
 
 @app.command
@@ -101,7 +76,7 @@ def show(
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UnknownPartError(f"there is no part named {part!r}{hint}: ganparts list shows all")
     for place, table in enumerate(tables):
-        console.print(f"{'' if place == 0 else chr(10)}{table.kind} {part}\n\n{_documentation(table[part])}\n")
+        console.print(f"{'' if place == 0 else chr(10)}{table.kind} {part}\n\n{documentation_of(table[part])}\n")
         _print_options(table, part)
         size = measure(table, part)
         if size is not None:
@@ -109,53 +84,14 @@ def show(
     return 0
 
 
-def measure(table: Registry[Any], name: str) -> Size | None:
-    """The size of a network as it is without options, on the meta device, where it takes neither memory nor time.
-
-    Returns:
-        None for what is no network, or cannot be counted: one that asks for values, or takes no 256x256 images of 3
-        channels.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    if table not in NETWORKS:
-        return None
-    layers: list[Layer] = []
-    try:
-        with torch.device("meta"):
-            network = table.create(name)
-        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-            leaves = {path: layer for path, layer in network.named_modules() if not any(layer.children())}
-            for path, layer in leaves.items():
-                if any(True for _ in layer.parameters()):
-                    layer.register_forward_hook(_recorder(path, layers))
-            network(torch.zeros(1, 3, SIDE, SIDE))
-    except Exception:  # whatever a part of somebody's own raises
-        return None
-    kinds = Counter(type(layer).__name__ for layer in leaves.values())
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Size(parameters, counter.get_total_flops() / 1e12, layers, kinds)
-
-
-def _recorder(path: str, layers: list[Layer]) -> Callable[[nn.Module, Any, Tensor], None]:
-    def record(layer: nn.Module, _: Any, output: Tensor) -> None:
-        parameters = sum(parameter.numel() for parameter in layer.parameters())
-        layers.append(Layer(path, _told(layer), "x".join(map(str, output.shape[1:])), parameters))
-
-    return record
-
-
-def _told(layer: nn.Module) -> str:
-    kind = type(layer).__name__
-    if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-        return kind
-    kernel, stride = ("x".join(map(str, pair)) for pair in (layer.kernel_size, layer.stride))
-    return f"{kind} {layer.in_channels} to {layer.out_channels}, {kernel}, stride {stride}"
-
-
-def _print_layers(size: Size) -> None:
+def _print_layers(size: Costs) -> None:
     kinds = ", ".join(f"{count} {kind}" for kind, count in size.kinds.most_common())
-    console.print(f"\n{size.parameters:,} parameters, {size.tflop:.3g} TFLOP for a {SIDE}x{SIDE} image: {kinds}\n")
+    side = f"{size.side}x{size.side}"
+    console.print(f"\n{size.parameters:,} parameters, {size.tflop:.3g} TFLOP for a {side} image: {kinds}")
+    console.print(f"A forward pass of it keeps {size.kept / 2**20:.0f} MiB for backward, in 32 bits.")
+    abilities = {"in tiles": size.tileable, "exported": size.exportable}
+    told = ", ".join(f"{name}: {'yes' if able else 'no'}" for name, able in abilities.items() if able is not None)
+    console.print(f"Sizes: {size.sizes}{f'; {told}' if told else ''}\n")
     rows = ((layer.name, layer.what, layer.output, f"{layer.parameters:,}") for layer in size.layers)
     print_table(("layer", "what", "output", "parameters"), rows, right=("output", "parameters"))
 
@@ -189,7 +125,3 @@ def _spelled(annotation: Any) -> str:
     if origin is not None and getattr(origin, "__name__", "") == "Callable":
         return "a function"
     return "none" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
-
-
-def _documentation(builder: Any) -> str:
-    return (inspect.getdoc(builder) or "").replace("``", "")

@@ -146,7 +146,7 @@ class UGATITGenerator(PretrainedModule):
             raise ValueError(f"img_size={img_size} is no multiple of 4 from 8 on: choose {max(8, img_size // 4 * 4)}")
         self.in_channels = in_channels
         self.residual = residual
-        self.light = light
+        self.light = self.exportable = light
         self.size_multiple, self.min_size = (4, 8) if light else (img_size, img_size)
         channels = 4 * width
 
