@@ -96,7 +96,7 @@ def test_penalties_are_at_least_fp32_under_autocast(name: str):
         torch.manual_seed(1)
         value = PENALTIES.create(name)(network, real, fake)
     assert value.dtype == torch.float32
-    if name in ("lecam", "balanced_consistency"):  # they run the discriminator in the precision around them
+    if name in ("lecam", "consistency"):  # they run the discriminator in the precision around them
         torch.testing.assert_close(value, expected, rtol=0.1, atol=0.01)
     else:
         assert value == expected
@@ -292,7 +292,7 @@ def test_moves_mirror_and_shift_with_reflection():
 def test_consistency_compares_logits_before_and_after_moving():
     network, (real, fake) = Scales(), images()
     for compare in ("image", "place"):
-        penalty = PENALTIES.create("balanced_consistency", weight=3.0, compare=compare, translation=0.25)
+        penalty = PENALTIES.create("consistency", weight=3.0, compare=compare, translation=0.25)
         moves = [penalty.draw(batch) for batch in (real, fake)]
         expected = []
         for batch, moved in ((real, penalty.move(real, moves[0])), (fake, penalty.move(fake, moves[1]))):

@@ -183,7 +183,7 @@ def test_only_the_heads_learn_and_the_mixing_is_saved():
     copied = copy.deepcopy(discriminator)  # after a training step, too
     assert copied.backbone is discriminator.backbone
     assert torch.equal(discriminator(images), copied(images))
-    assert not hasattr(discriminator, "images_are_independent")
+    assert discriminator.images_are_independent is False
 
 
 def test_it_trains_in_a_model_whose_memory_is_planned():
