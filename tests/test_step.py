@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from kept import Kept
 from tiny_parts import smallest_image, tiny
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -261,39 +262,6 @@ def test_a_step_does_no_more_operations_than_the_maths_needs(generator, identity
     with FlopCounterMode(display=False) as counter:
         train_step(model, pair, optimizers)
     assert counter.get_total_flops() / 1e12 <= 1.003 * TFLOP[generator, identity, replay]
-
-
-class Kept:
-    """Counts the bytes of distinct storages that autograd keeps for backward, parameters excluded."""
-
-    def __init__(self, parameters):
-        self.excluded = {parameter.untyped_storage()._cdata for parameter in parameters}
-        self.users: dict[int, int] = {}
-        self.now = self.peak = 0
-
-    def pack(self, tensor: Tensor):
-        storage = tensor.untyped_storage()
-        if storage._cdata in self.excluded:
-            return tensor
-        return Saved(self, storage._cdata, storage.nbytes(), tensor)
-
-    @staticmethod
-    def unpack(saved):
-        return saved.tensor if isinstance(saved, Saved) else saved
-
-
-class Saved:
-    def __init__(self, kept: Kept, key: int, size: int, tensor: Tensor):
-        self.kept, self.key, self.size, self.tensor = kept, key, size, tensor
-        if kept.users.setdefault(key, 0) == 0:
-            kept.now += size
-            kept.peak = max(kept.peak, kept.now)
-        kept.users[key] += 1
-
-    def __del__(self):
-        self.kept.users[self.key] -= 1
-        if self.kept.users[self.key] == 0:
-            self.kept.now -= self.size
 
 
 LEVELS = {"fast": 1040, "low": 690, "lowest": 320}  # MiB kept of the paper's step, at most
