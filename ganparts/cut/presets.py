@@ -85,7 +85,10 @@ def fastcut() -> CUTPreset:
 @PRESETS.register("monet_one_sided")
 def monet_one_sided() -> CUTPreset:
     """Ours for short trainings: a small residual generator, a projected and a patch discriminator behind DiffAugment,
-    content kept in the features of a frozen network instead of by contrast, crops at the images' own scale."""
+    content kept in the features of a frozen network instead of by contrast, crops at the images' own scale.
+
+    Its scores have not been measured yet.
+    """
     return CUTPreset(
         generator="painter",
         discriminator=[
