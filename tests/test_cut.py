@@ -215,3 +215,11 @@ def test_consistency_losses_take_the_place_of_the_contrastive_one(low_memory: bo
     for mine, other in zip(model.generator.parameters(), twin.generator.parameters(), strict=True):
         if mine.grad is not None:
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_without_content_losses_the_critics_alone_train_the_generator():
+    model = _small("cut", nce_weight=0.0)
+    before = [parameter.clone() for parameter in model.generator.parameters() if parameter.requires_grad]
+    train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64)), make_optimizers(model))
+    after = [parameter for parameter in model.generator.parameters() if parameter.requires_grad]
+    assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))

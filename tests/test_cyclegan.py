@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ganparts import PRESETS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts import PENALTIES, PRESETS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.adversarial import ConstantThenLinear, Critic, PiecewiseConstant
-from ganparts.augment import DiffAugment
+from ganparts.augment import AdaptiveAugment, DiffAugment
 from ganparts.cyclegan import Preset
 from ganparts.discriminators import PatchGAN, PixelDiscriminator
 from ganparts.generators import KerasUNetGenerator, ResNetGenerator, UNetGenerator
@@ -293,3 +293,11 @@ def test_a_step_outside_the_run_is_refused():
         for step in (-1, 10):
             with pytest.raises(ValueError, match=f"step {step} is not in a run of 10 steps"):
                 schedule(step, 10)
+
+
+@pytest.mark.parametrize("part", ["penalty", "augment"])
+def test_a_penalty_or_augmentation_that_remembers_is_not_shared(part: str):
+    shared = PENALTIES.create("lecam") if part == "penalty" else AdaptiveAugment()
+    with pytest.raises(ValueError, match=f"{part}_a and {part}_b are the same"):
+        build_cyclegan(**small, **{part: shared})
+    build_cyclegan(**small, penalty=PENALTIES.create("r1"), augment=DiffAugment())  # these do not

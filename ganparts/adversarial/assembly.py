@@ -250,7 +250,8 @@ def refuse_shared(places: Mapping[str, object]) -> None:
         if not isinstance(part, nn.Module):
             continue
         tensors: list[object] = [parameter for parameter in part.parameters() if parameter.requires_grad]
-        if place.startswith("replay"):
+        remembers = any(True for _ in part.buffers()) and place.startswith(("penalty", "augment"))
+        if place.startswith("replay") or remembers:
             tensors = [part]
         for tensor in tensors:
             if (other := owners.setdefault(id(tensor), place)) != place:
