@@ -1,7 +1,7 @@
 """Train a CUT that turns photos into paintings, then paint the photos: one direction, in less time than a CycleGAN.
 
 It takes the Kaggle competition's data if they are mounted, else the sample that ganparts ships. On a GPU it trains the
-whole preset; on a CPU it uses smaller defaults and takes about three minutes.
+whole preset; on a CPU it uses smaller defaults and few steps.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def train(config: Config) -> None:
         f"{preset.batch_size}; everything goes to {config.folder}"
     )
     if scaled_down:
-        console.print(f"Scaled down for a CPU, which no option chose: {'; '.join(scaled_down)}.")
+        console.print(f"Scaled down for a CPU, where no option was given: {'; '.join(scaled_down)}.")
     for line in loop.describe():
         console.print(f"  {line}")
 
     whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
-    few = max(1, round(150 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
+    few = max(1, round(150 * (128 / preset.crop) ** 2 / preset.batch_size))  # a first look
     steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
     workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
     still = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing() | {"resize": preset.crop})

@@ -80,7 +80,7 @@ def train(config: Config) -> None:
         f"{preset.batch_size}; everything goes to {config.folder}"
     )
     if scaled_down:
-        console.print(f"Scaled down for a CPU, which no option chose: {'; '.join(scaled_down)}.")
+        console.print(f"Scaled down for a CPU, where no option was given: {'; '.join(scaled_down)}.")
     for line in loop.describe():
         console.print(f"  {line}")
 

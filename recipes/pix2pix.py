@@ -82,12 +82,12 @@ def train(config: Config) -> None:
         f"{preset.batch_size}; everything goes to {config.folder}"
     )
     if scaled_down:
-        console.print(f"Scaled down for a CPU, which no option chose: {'; '.join(scaled_down)}.")
+        console.print(f"Scaled down for a CPU, where no option was given: {'; '.join(scaled_down)}.")
     for line in loop.describe():
         console.print(f"  {line}")
 
     whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
-    few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # about three minutes on two cores
+    few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # a first look
     steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
     workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
     if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes)):

@@ -61,7 +61,7 @@ def test_a_run_on_the_sample_leaves_everything(tmp_path: Path):
     out = tmp_path / "run"
     said = run(*QUICK, "--steps", 4, "--sample-every", 2, "--out", out)
     assert "114 photos, 69 paintings (the sample that ganparts ships" in said
-    assert "Scaled down for a CPU, which no option chose: a U-Net with learning rate 5e-4 and identity weight 2" in said
+    assert "Scaled down for a CPU, where no option was given: a U-Net with learning rate 5e-4 and identity" in said
     assert "128 pixels" in said
     assert "32 channels" not in said  # --width chose them
     assert "Painting 2 photos (all 135: --paint 135)" in said
