@@ -127,7 +127,7 @@ def test_it_computes_where_and_as_its_images_are():
     half = holder.backbone(images.bfloat16())
     assert {feature.dtype for feature in half} == {torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
-        assert holder.backbone(images)[0].dtype == torch.bfloat16
+        assert holder.backbone(images)[0].dtype == torch.float32  # slower in bf16 on a CPU
 
 
 def test_moving_a_holder_makes_the_weights_ready():

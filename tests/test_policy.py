@@ -46,11 +46,14 @@ def test_auto_is_decided_by_the_device(monkeypatch, capability, expected):
     assert policy.scaling == (policy.precision == "fp16")
 
 
-def test_a_cpu_compiles_and_captures_nothing():
+@pytest.mark.parametrize(("native", "precision"), [(None, "fp32"), ("AVX512-BF16", "bf16"), ("AMX", "bf16")])
+def test_a_cpu_compiles_and_captures_nothing_and_takes_bf16_where_it_has_it(monkeypatch, native, precision):
+    monkeypatch.setattr(policy_module, "native_bf16", lambda: native)
     policy = choose_policy(CPU)
     assert (policy.precision, policy.layout, policy.streams, policy.capture, policy.compile) == (
-        *("fp32", "channels_first", 1, False, False),
+        *(precision, "channels_first", 1, False, False),
     )
+    assert (native or "no instructions") in policy.reasons["precision"]
 
 
 def test_without_triton_or_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganparts.losses import at_least_fp32
+from ganparts.precision import at_least_fp32
 from ganparts.protocols import AdversarialLoss, ConsistencyLoss
 
 __all__ = ["Logits", "as_scales", "consistency_loss", "discriminator_loss", "generator_loss"]

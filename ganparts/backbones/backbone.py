@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
 from weakref import WeakValueDictionary
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.backbones.weights import is_planning
+from ganparts.precision import without_autocast
 from ganparts.registry import BACKBONES
 
 __all__ = ["Backbone", "create_backbone", "share_backbone"]
@@ -27,7 +29,8 @@ class Backbone(nn.Module):
     - ``copy.deepcopy`` gives the same object;
     - it computes where its images are. A copy of the weights is made for each device, once: when a part that holds
       it moves there, or else at the first call. So two models on two devices can share it;
-    - it computes in float32, for float64 images in float64, under autocast as that says. Features of half-precision
+    - it computes in float32, for float64 images in float64, under autocast as that says, except that a network with
+      depthwise convolutions stays in float32 on a CPU, where they are slower in bf16. Features of half-precision
       images have the type of the images.
 
     Args:
@@ -148,6 +151,9 @@ class _Frozen(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.network = network
+        self.depthwise = any(
+            isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels for layer in network.modules()
+        )
         self.normalises = any(mean) or any(value != 1 for value in std)
         precise: Any = {"dtype": torch.float64, "device": next(network.parameters()).device}
         self.mean = nn.Buffer(torch.tensor(mean, **precise).view(1, -1, 1, 1))
@@ -159,12 +165,17 @@ class _Frozen(nn.Module):
         return scaled.contiguous(memory_format=torch.channels_last)  # a third less time on a CPU
 
     def forward(self, images: Tensor) -> Sequence[Tensor]:
-        return self.network(self.normalised(images))
+        with self._precision(images):
+            return self.network(self.normalised(images))
 
     def pooled(self, images: Tensor) -> Tensor:
-        if hasattr(self.network, "pooled"):
+        if not hasattr(self.network, "pooled"):
+            return self(images)[-1].mean((2, 3))
+        with self._precision(images):
             return self.network.pooled(self.normalised(images))  # pyright: ignore[reportCallIssue]
-        return self(images)[-1].mean((2, 3))
+
+    def _precision(self, images: Tensor) -> AbstractContextManager[object]:
+        return without_autocast(images.device) if self.depthwise and images.device.type == "cpu" else nullcontext()
 
 
 def create_backbone(choice: str | Callable[[], Backbone]) -> Backbone:

@@ -16,7 +16,6 @@ Under autocast the estimate keeps the precision of the weight.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,17 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from ganparts.precision import without_autocast
+
 __all__ = ["SpectralLayer", "spectral_norm"]
 
 LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
 
 _EPS = 1e-12  # of the division by a vector's length
 _FIRST_ITERATIONS = 15  # when a layer is made, so that training does not begin with a guess
-
-
-def _full_precision(weight: Tensor) -> AbstractContextManager[Any]:
-    kind = weight.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def _improve_u(matrix: Tensor, u: Tensor, v: Tensor) -> None:
@@ -95,7 +91,7 @@ class SpectralLayer(nn.Module):
 
     def _normalised(self) -> Tensor:
         weight, u, v = self.weight_orig, self.weight_u, self.weight_v
-        with _full_precision(weight):
+        with without_autocast(weight.device):
             if self.training:
                 matrix = weight.detach().flatten(1)
                 _improve_v(matrix, u, v)
@@ -117,7 +113,7 @@ class _SpectralNorm(nn.Module):
         self.register_buffer("_v", v)
 
     def forward(self, weight: Tensor) -> Tensor:
-        with _full_precision(weight):
+        with without_autocast(weight.device):
             if self.training:
                 matrix = weight.detach().flatten(1)
                 _improve_u(matrix, self._u, self._v)

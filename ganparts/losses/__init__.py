@@ -30,7 +30,6 @@ from ganparts.losses.penalties import (
     zero_centered,
 )
 from ganparts.losses.perceptual import LPIPS, FeatureLoss, feature_distance, features, lpips, lpips_distance
-from ganparts.losses.precision import at_least_fp32, without_autocast
 from ganparts.losses.relativistic import Relativistic, RelativisticAverage, rahinge, ralsgan, rasgan, rsgan
 from ganparts.losses.similarity import (
     MSSSIM,
@@ -63,7 +62,6 @@ __all__ = [
     "Relativistic",
     "RelativisticAverage",
     "ZeroCentered",
-    "at_least_fp32",
     "balanced_consistency",
     "bce",
     "charbonnier",
@@ -98,6 +96,5 @@ __all__ = [
     "total_variation",
     "two_objective",
     "wgan",
-    "without_autocast",
     "zero_centered",
 ]

@@ -16,12 +16,13 @@ zeros is zero, where the published one is not a number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ganparts.precision import without_autocast
 
 __all__ = ["PatchProjector", "draw_positions", "patch_nce", "sample_patches"]
 
@@ -137,7 +138,7 @@ def patch_nce(
         raise ValueError(f"reduction={reduction!r} is not known: use 'mean' or 'none'")
     groups = 1 if negatives_from_batch else images
     q, k = (_wide(vectors).unflatten(0, (groups, -1)) for vectors in (query, key.detach()))
-    with _full_precision(query):
+    with without_autocast(query.device):
         positive = (q * k).sum(2, keepdim=True)  # [groups, n, 1]
         negative = q @ k.transpose(1, 2)  # [groups, n, n]
     own = torch.eye(q.shape[1], dtype=torch.bool, device=q.device)
@@ -147,8 +148,3 @@ def patch_nce(
 
 def _wide(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def _full_precision(values: Tensor) -> torch.autocast | nullcontext[None]:
-    """Without autocast, if the device has it at all (the meta device has not)."""
-    return nullcontext() if values.is_meta else torch.autocast(values.device.type, enabled=False)

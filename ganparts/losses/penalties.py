@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganparts.losses.precision import at_least_fp32, without_autocast
+from ganparts.precision import at_least_fp32, without_autocast
 from ganparts.registry import PENALTIES
 
 __all__ = [

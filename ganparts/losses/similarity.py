@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganparts.losses.precision import at_least_fp32, without_autocast
+from ganparts.precision import at_least_fp32, without_autocast
 from ganparts.registry import CONSISTENCY_LOSSES
 
 __all__ = [

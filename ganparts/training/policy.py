@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
+from ganparts.precision import native_bf16
 from ganparts.training.capture import CapturedStep, Step
 
 __all__ = ["CompileError", "Policy", "PolicyOptions", "choose_policy"]
@@ -220,7 +221,9 @@ def _automatic(capability: tuple[int, int] | None) -> dict[str, tuple[Any, str]]
     """Choice and reason for a CUDA device of a capability, or for a CPU."""
     if capability is None:
         return {
-            "precision": ("fp32", "a CPU's native precision"),
+            "precision": ("bf16", f"this CPU computes in it natively ({native})")
+            if (native := native_bf16())
+            else ("fp32", "this CPU has no instructions for bf16"),
             "layout": ("channels_first", "as published"),
             "streams": (1, "a CPU has none"),
             "capture": (False, "CUDA only"),
