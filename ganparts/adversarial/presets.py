@@ -23,7 +23,7 @@ class TrainingSettings:
         discriminator_learning_rate: of the discriminators, if they have their own.
         betas: Adam's.
         eps: Adam's.
-        ema_decay: of the generators' moving averages; None for none.
+        ema_decay: of the generators' moving averages, at most (see :class:`Averages`); None for none.
         schedule: factor on the learning rates as a function of (step, total steps).
         epochs: length of the run.
         steps_per_epoch: None for as many as the larger domain has batches.
