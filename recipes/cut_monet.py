@@ -1,7 +1,7 @@
 """Train a CUT that turns photos into paintings, then paint the photos: one direction, in less time than a CycleGAN.
 
 It takes the Kaggle competition's data if they are mounted, else the sample that ganparts ships. On a GPU it trains the
-whole preset; on a CPU it uses smaller defaults and few steps.
+whole preset; on a CPU it uses smaller defaults and is done within 3.6 minutes.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOpt
 def train(config: Config) -> None:
     """Train, paint, and leave everything in the run folder."""
     device = training.pick_device(config.device)
+    config = config.for_device(device)
     preset, scaled_down = config.settle(small=device.type == "cpu")
     domains = open_domains(
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
@@ -86,8 +87,7 @@ def train(config: Config) -> None:
         console.print(f"  {line}")
 
     whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
-    few = max(1, round(150 * (128 / preset.crop) ** 2 / preset.batch_size))  # a first look
-    steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
+    steps = None if config.hours else config.steps or whole
     workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
     still = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing() | {"resize": preset.crop})
     if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes + still.nbytes)):
@@ -102,7 +102,7 @@ def train(config: Config) -> None:
             yield from load(still, start=max(start, turn), steps=steps)
 
     with loop.folder as folder:
-        ended = loop.run(batches, steps=None if config.hours else steps)
+        ended = loop.run(batches, steps=steps)
         if ended.reason is not None:
             console.print(
                 f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."

@@ -47,6 +47,7 @@ class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOpt
 def train(config: Config) -> None:
     """Train, translate, and leave everything in the run folder."""
     device = training.pick_device(config.device)
+    config = config.for_device(device)
     preset, scaled_down = config.settle(small=device.type == "cpu")
     domains = open_aligned(
         config.data, a=config.a, b=config.b, direction=config.direction, skip_unreadable=config.skip_unreadable
@@ -87,14 +88,13 @@ def train(config: Config) -> None:
         console.print(f"  {line}")
 
     whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
-    few = max(1, round(330 * (128 / preset.crop) ** 2 / preset.batch_size))  # a first look
-    steps = config.steps or (few if device.type == "cpu" and not config.epochs else whole)
+    steps = None if config.hours else config.steps or whole
     workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
     if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes)):
         dataset = dataset.on_device(device, workers=workers)
     batches = partial(load_pairs, dataset, batch_size=preset.batch_size, workers=workers, device=device)
     with loop.folder as folder:
-        ended = loop.run(batches, steps=None if config.hours else steps)
+        ended = loop.run(batches, steps=steps)
         if ended.reason is not None:
             console.print(
                 f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."

@@ -52,6 +52,15 @@ def test_a_run_without_a_name_gets_one_folder(monkeypatch: pytest.MonkeyPatch):
     assert options.folder.parent == Path("runs")
 
 
+def test_a_run_without_a_length_is_short_on_a_cpu_alone():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert parsed().for_device(cpu).hours == 0.06
+    assert parsed().for_device(cuda).hours is None
+    for length in ("--steps", "--epochs", "--hours"):
+        given = parsed(length, "2")
+        assert given.for_device(cpu) is given
+
+
 def test_what_a_run_began_with_is_the_default_of_its_resumption(tmp_path: Path):
     began = parsed("--out", str(tmp_path), "--steps", "9", "--layers", "1", "2", "--target", "a/b", "--log-every", "1")
     config = {
