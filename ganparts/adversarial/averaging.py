@@ -49,14 +49,9 @@ class Averages(nn.Module):
         """Add the current weights to the averages."""
         self.steps += 1
         change = (9 / (self.steps + 9)).clamp_min(1 - self.decay)
-        kept: list[Tensor] = []
-        current: list[Tensor] = []
-        theirs = self._trained[0].state_dict()
+        current = self._trained[0].state_dict()
         for name, average in self.average.state_dict().items():
             if average.is_floating_point():
-                kept.append(average)
-                current.append(theirs[name])
+                average.lerp_(current[name], change.to(average.dtype))
             else:
-                average.copy_(theirs[name])
-        for average, difference in zip(kept, torch._foreach_sub(current, kept), strict=True):
-            average += difference * change.to(average.dtype)
+                average.copy_(current[name])
