@@ -49,8 +49,8 @@ def load_generator(model: str, *, device: torch.device) -> nn.Module:
 
     Args:
         model: an ``.onnx`` file of ``ganparts export``, or what
-            :func:`~ganparts.pretrained.find_pretrained` takes: a pretrained folder, a run folder, a name on the Hugging
-            Face Hub.
+            :func:`~ganparts.pretrained.find_pretrained` takes: a pretrained folder, a run folder, a painter's name, a
+            name on the Hugging Face Hub.
         device: on which it computes; an ONNX file does so where onnxruntime does.
 
     Raises:
@@ -62,11 +62,7 @@ def load_generator(model: str, *, device: torch.device) -> nn.Module:
 
     if model.endswith(".onnx"):
         return load_onnx(model)
-    network = from_pretrained(model, device=str(device))
-    kind = getattr(network, "built_from", ("generator",))[0]
-    if kind != "generator":
-        raise ValueError(f"{model} holds a {kind}, and this takes a generator")
-    return network
+    return from_pretrained(model, device=str(device), kind="generator")
 
 
 def print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, right: Iterable[str] = ()) -> None:

@@ -36,7 +36,7 @@ def demo(
     Examples: ganparts demo runs/first; ganparts demo monet.onnx runs/first owner/model --open
 
     Args:
-        models: Run folders, pretrained folders, .onnx files, names on the Hugging Face Hub.
+        models: Run folders, pretrained folders, .onnx files, painters' names, names on the Hugging Face Hub.
         device: Device to compute on: auto, cpu, cuda, cuda:1 ...
         host: Address to serve at: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody who can reach it.
         port: Port to serve at. None: the first free one from 7860.

@@ -31,7 +31,7 @@ def export(
     PyTorch. Example: ganparts export runs/first monet.onnx
 
     Args:
-        model: Run folder, pretrained folder, or owner/model on the Hugging Face Hub.
+        model: Run folder, pretrained folder, painter's name, or owner/model on the Hugging Face Hub.
         out: File to write, ending in .onnx or .pt2.
         fp16: Weights and computations in 16 bits, for GPUs: half the size; ONNX only.
         int8: Folder of photos, 8 or more: convolutions in 8 bits (transposed ones aside), for CPUs, if these photos'

@@ -1,4 +1,4 @@
-"""``ganparts list`` and ``ganparts show``: what parts there are, and what one of them is."""
+"""``ganparts list`` and ``ganparts show``: what parts and painters there are, and what one of the parts is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ganparts.cli.app import Imports, app, console, import_parts, print_table
 from ganparts.interchange.costs import NETWORKS, Costs, PartRow, documentation_of, measure, part_rows
 from ganparts.interchange.costs import TABLES as CORE_TABLES
 from ganparts.metrics import FEATURE_EXTRACTORS
+from ganparts.pretrained import list_painters
 from ganparts.registry import PRESETS, Registry, UnknownPartError
 
 __all__ = ["NETWORKS", "TABLES", "list_parts", "measure", "show"]
@@ -32,18 +33,41 @@ def list_parts(
     Of networks it also tells parameters, operations of one forward pass of a 256x256 image, MiB that this pass keeps
     for backward, the sizes of image that they take, their paper on arXiv, and of generators whether large pictures go
     through in tiles (t) and whether they can be exported (e).
-    Example: ganparts list "*unet*"
+    Examples: ganparts list "*unet*"; ganparts list painters
 
     Args:
-        pattern: Pattern of the names to list, as the shell's.
+        pattern: Pattern of the names to list, as the shell's; or painters, for the trained generators that have a name.
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
+    if pattern == "painters":
+        return _list_painters()
     import_parts(imports)
     rows = part_rows(pattern, tables=TABLES)
     if not rows:
         raise UnknownPartError(f"no part has a name like {pattern!r}: ganparts list, by itself, shows all")
     columns = ("name", "kind", "parameters", "TFLOP", "kept MiB", "sizes", "arXiv", "can", "what")
     print_table(columns, map(_cells, rows), right=("parameters", "TFLOP", "kept MiB"))
+    return 0
+
+
+def _list_painters() -> int:
+    painters = list_painters().values()
+    if not painters:
+        console.print("There are no painters yet.")
+        return 0
+    rows = [
+        (
+            painter.name,
+            f"{painter.size / 2**20:.1f}",
+            painter.license,
+            painter.address or "here",
+            painter.title,
+            painter.data,
+            ", ".join(f"{score} {value}" for score, value in painter.scores.items()),
+        )
+        for painter in painters
+    ]
+    print_table(("name", "MiB", "licence", "where", "what", "data", "scores"), rows, right=("MiB",))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Pretrained folders: a network, the options that rebuild it and a model card, on disk and on the Hugging Face Hub."""
+"""Pretrained folders: a network, the options that rebuild it and a model card, on disk, by short names, on the Hub."""
 
 from ganparts.pretrained.card import ModelCard
 from ganparts.pretrained.finding import find_pretrained, is_pretrained
@@ -9,14 +9,18 @@ from ganparts.pretrained.folder import (
     push_to_hub,
     save_pretrained,
 )
+from ganparts.pretrained.painters import Painter, PainterFile, list_painters
 
 __all__ = [
     "ModelCard",
+    "Painter",
+    "PainterFile",
     "PretrainedModule",
     "describe_network",
     "find_pretrained",
     "from_pretrained",
     "is_pretrained",
+    "list_painters",
     "push_to_hub",
     "save_pretrained",
 ]

@@ -28,16 +28,19 @@ class ModelCard:
     """Beside those that every card has."""
     picture: Path | None = None
     """An image file to show, which is copied into the folder."""
+    command: str | None = None
+    """Command that trained it, to do so again."""
     text: str = ""
     """Paragraphs of your own, in Markdown."""
 
-    def render(self, config: Mapping[str, Any], *, parameters: int, name: str) -> str:
+    def render(self, config: Mapping[str, Any], *, parameters: int, name: str, stored: str | None = None) -> str:
         """The card of a network, as Markdown with a YAML header.
 
         Args:
             config: kind, name and options of the network, and the module that registers it if it is not ours.
             parameters: how many the network has.
-            name: folder or name on the Hub that it is loaded from.
+            name: folder, painter's name or name on the Hub that it is loaded from.
+            stored: the type of the weights on disk, if it was chosen.
         """
         from huggingface_hub import ModelCardData
 
@@ -53,9 +56,10 @@ class ModelCard:
             picture,
             f"A {config['kind']} made with ganparts, a library of GAN parts for image translation with PyTorch.",
             self.text,
-            _table("", self._facts(config, parameters)),
+            _table("", self._facts(config, parameters, stored)),
             _table("## Scores", self.scores),
             f"## How to load it\n\n```python\n{_example(config, name)}\n```",
+            f"## How to train it\n\n```bash\n{self.command}\n```" if self.command else "",
         )
         return f"---\n{header.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
 
@@ -75,12 +79,13 @@ class ModelCard:
     def _picture_name(self) -> str:
         return f"sample{self.picture.suffix.lower()}" if self.picture is not None else ""
 
-    def _facts(self, config: Mapping[str, Any], parameters: int) -> dict[str, str]:
+    def _facts(self, config: Mapping[str, Any], parameters: int, stored: str | None) -> dict[str, str]:
         options = ", ".join(f"{option}={value!r}" for option, value in config["options"].items())
         facts = {
             "part": f"`{config['name']}`",
             "options": f"`{options}`" if options else "those that it has by itself",
             "parameters": f"{parameters:,}",
+            "weights": f"{stored} on disk, float32 when loaded" if stored else "",
             "preset": f"`{self.preset}`" if self.preset else "",
             "data": self.data or "",
             "steps": "" if self.steps is None else f"{self.steps:,}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -63,7 +64,14 @@ def _path_as_text(value: object) -> str:
     raise TypeError(f"{value!r:.200} is a {type(value).__name__}")
 
 
-def save_pretrained(network: nn.Module, folder: Path | str, *, card: ModelCard | None = None) -> None:
+def save_pretrained(
+    network: nn.Module,
+    folder: Path | str,
+    *,
+    card: ModelCard | None = None,
+    dtype: torch.dtype | None = None,
+    name: str | None = None,
+) -> None:
     """Write ``config.json`` and ``model.safetensors``, from which :func:`from_pretrained` makes the network again.
 
     Beside them goes ``README.md``, the model card. Each file is written in full before it takes the place of an older
@@ -74,16 +82,25 @@ def save_pretrained(network: nn.Module, folder: Path | str, *, card: ModelCard |
         network: built by name, as ``GENERATORS.create("resnet9", width=32)`` does, so that it knows its options.
         folder: made if it does not exist.
         card: what its reader should know beyond the network itself.
+        dtype: of the weights on disk: ``torch.float16`` or ``torch.bfloat16`` halves the file. They are float32 again
+            once they are loaded. None: as the network has them.
+        name: by which the card loads it. None: the folder's.
 
     Raises:
-        ValueError: as :func:`describe_network`.
+        ValueError: as :func:`describe_network`; or ``dtype`` is no type of floats, or too narrow for a weight.
         FileNotFoundError: the card's picture is no file.
     """
-    _write(network, Path(folder), card or ModelCard(), called=Path(folder).as_posix())
+    _write(network, Path(folder), card or ModelCard(), called=name or Path(folder).as_posix(), dtype=dtype)
 
 
 def push_to_hub(
-    network: nn.Module, name: str, *, card: ModelCard | None = None, private: bool = False, token: str | None = None
+    network: nn.Module,
+    name: str,
+    *,
+    card: ModelCard | None = None,
+    private: bool = False,
+    token: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> str:
     """Publish a network on the Hugging Face Hub, as :func:`save_pretrained` writes it; returns its address.
 
@@ -93,15 +110,16 @@ def push_to_hub(
         card: what its reader should know.
         private: whether a model that is made now is for its owner alone.
         token: of the Hub; None: the one that ``hf auth login`` left.
+        dtype: of the weights, as for :func:`save_pretrained`.
 
     Raises:
-        ValueError: as :func:`describe_network`, or the name is not of that form.
+        ValueError: as :func:`save_pretrained`, or the name is not of that form.
         OSError: the Hub cannot be reached, or it refuses.
     """
     if not is_hub_name(name):
         raise ValueError(f"{name!r} is no name of a model on the Hugging Face Hub: write it as owner/model")
     with tempfile.TemporaryDirectory() as folder:
-        _write(network, Path(folder), card or ModelCard(), called=name)
+        _write(network, Path(folder), card or ModelCard(), called=name, dtype=dtype)
         return upload(folder, name, private=private, token=token)
 
 
@@ -111,29 +129,44 @@ class PretrainedModule(nn.Module):
     A network of your own need not be one: the functions take any that was built by name.
     """
 
-    def save_pretrained(self, folder: Path | str, *, card: ModelCard | None = None) -> None:
+    def save_pretrained(
+        self,
+        folder: Path | str,
+        *,
+        card: ModelCard | None = None,
+        dtype: torch.dtype | None = None,
+        name: str | None = None,
+    ) -> None:
         """As the function :func:`save_pretrained`."""
-        save_pretrained(self, folder, card=card)
+        save_pretrained(self, folder, card=card, dtype=dtype, name=name)
 
     def push_to_hub(
-        self, name: str, *, card: ModelCard | None = None, private: bool = False, token: str | None = None
+        self,
+        name: str,
+        *,
+        card: ModelCard | None = None,
+        private: bool = False,
+        token: str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> str:
         """As the function :func:`push_to_hub`."""
-        return push_to_hub(self, name, card=card, private=private, token=token)
+        return push_to_hub(self, name, card=card, private=private, token=token, dtype=dtype)
 
 
-def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str) -> None:
+def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str, dtype: torch.dtype | None) -> None:
     from safetensors.torch import save_model
 
     config = describe_network(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    text = card.render(json.loads(config), parameters=parameters, name=called)
+    stored = None if dtype is None else str(dtype).removeprefix("torch.")
+    text = card.render(json.loads(config), parameters=parameters, name=called, stored=stored)
+    saved = network if dtype is None else _in_type(network, dtype)
     partial = folder / _PARTIAL  # inside, since beside it may be another disk
     shutil.rmtree(partial, ignore_errors=True)  # of a program that was killed
     partial.mkdir(parents=True)
     try:
         card.copy_picture(partial)
-        save_model(network, str(partial / WEIGHTS))
+        save_model(saved, str(partial / WEIGHTS))
         (partial / _CARD).write_text(text, encoding="utf-8")
         (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
         for path in sorted(partial.iterdir(), key=lambda path: path.name == CONFIG):  # which makes it a whole folder
@@ -142,27 +175,52 @@ def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str) ->
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def from_pretrained(folder: Path | str, *, device: str = "cpu", revision: str | None = None) -> nn.Module:
+def _in_type(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of the network with its floats in another type.
+
+    Raises:
+        ValueError: it is no type of floats, or a weight is beyond its range.
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype={dtype}: weights are floats: torch.float16, torch.bfloat16 or torch.float32")
+    narrow = copy.deepcopy(network).to(dtype)
+    before = network.state_dict()
+    for name, tensor in narrow.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().equal(before[name].isfinite()):
+            largest = torch.finfo(dtype).max
+            raise ValueError(f"dtype={dtype}: {name} holds values beyond {largest:,.0f}: take torch.bfloat16, or none")
+    return narrow
+
+
+def from_pretrained(
+    folder: Path | str, *, device: str = "cpu", revision: str | None = None, kind: str | None = None
+) -> nn.Module:
     """The network that :func:`save_pretrained` or :func:`push_to_hub` wrote, in ``eval()`` mode.
+
+    Its weights are float32 (torch's default type), whatever type they have on disk.
 
     It is planned on the meta device first: what the weights cannot fit is refused before it takes memory.
 
     Args:
-        folder: where it is; or a run folder, for its ``generator/``; or a name on the Hugging Face Hub,
-            ``owner/model``, if there is no folder ``owner`` here.
+        folder: where it is; or a run folder, for its ``generator/``; or a painter's name, as ``"monet"``, unless a
+            folder of this name holds a model; or a name on the Hugging Face Hub, ``owner/model``, if there is no folder
+            ``owner`` here.
         device: where it goes.
         revision: on the Hub, a branch, tag or commit.
+        kind: what it must be, ``"generator"`` or ``"discriminator"``; None: either.
 
     Raises:
         FileNotFoundError: there is no such folder, or it holds no network; the text says what it holds.
-        OSError: it is not on the Hub either, or the Hub cannot be reached.
-        ValueError: a file does not hold what it should.
+        OSError: it is not on the Hub either, or the Hub or the painter's address cannot be reached.
+        ValueError: a file does not hold what it should, or the folder holds another kind.
         UnknownPartError: the network's name is not registered; import the module that registers it first.
     """
     from safetensors.torch import load_model
 
-    folder = find_pretrained(folder, revision=revision)
+    given, folder = folder, find_pretrained(folder, revision=revision)
     table, name, options, module = _described(folder / CONFIG)
+    if kind not in (None, table.kind):
+        raise ValueError(f"{given} holds a {table.kind}, and this takes a {kind}")
     misfit = textwrap.shorten(f"does not hold the weights of {name!r} with {options}", 500)
     try:
         tensors, numbers = _held(folder / WEIGHTS)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from ganparts.data import ImageEntry, to_bytes, to_rgb, to_unit_range
+from ganparts.pretrained import from_pretrained
 from ganparts.translate.tiles import fit, translate_tiled
 
 if TYPE_CHECKING:
@@ -20,30 +21,28 @@ if TYPE_CHECKING:
 __all__ = ["pixels_at_once", "translate", "translate_pixels"]
 
 _Kind = TypeVar("_Kind", "Image.Image", Tensor, "numpy.ndarray")
+_Generator: TypeAlias = "Callable[[Tensor], Tensor] | Path | str"
 
 
 @overload
-def translate(generator: Callable[[Tensor], Tensor], image: Path | str, *, tile: int | None = None) -> Image.Image: ...
+def translate(generator: _Generator, image: Path | str, *, tile: int | None = None) -> Image.Image: ...
 @overload
-def translate(generator: Callable[[Tensor], Tensor], image: _Kind, *, tile: int | None = None) -> _Kind: ...
+def translate(generator: _Generator, image: _Kind, *, tile: int | None = None) -> _Kind: ...
 @overload
-def translate(
-    generator: Callable[[Tensor], Tensor], image: Sequence[Path | str], *, tile: int | None = None
-) -> list[Image.Image]: ...
+def translate(generator: _Generator, image: Sequence[Path | str], *, tile: int | None = None) -> list[Image.Image]: ...
 @overload
-def translate(
-    generator: Callable[[Tensor], Tensor], image: Sequence[_Kind], *, tile: int | None = None
-) -> list[_Kind]: ...
+def translate(generator: _Generator, image: Sequence[_Kind], *, tile: int | None = None) -> list[_Kind]: ...
 
 
-def translate(generator: Callable[[Tensor], Tensor], image: Any, *, tile: int | None = None) -> Any:
+def translate(generator: _Generator, image: Any, *, tile: int | None = None) -> Any:
     """Translate a picture of any size, or several: the same kind comes back, of the same size.
 
     A picture is padded by reflection to the generator's ``size_multiple`` and cropped again. One that is too large for
     the generator in one piece goes through it in tiles, with the same result (:func:`translate_tiled`).
 
     Args:
-        generator: trained; put it in ``eval()`` mode (``from_pretrained`` does).
+        generator: trained; put it in ``eval()`` mode (``from_pretrained`` does). Or what ``from_pretrained`` takes: a
+            painter's name, as ``"monet"``, a folder, a name on the Hub. It is loaded anew in each call.
         image: a Pillow image of any mode, or an image file, which becomes an RGB Pillow image; or a tensor
             [3, H, W] or [B, 3, H, W], or a NumPy array [H, W, 3] or [B, H, W, 3] (or as a tensor), uint8 or float in
             [-1, 1]; or a list of these, which becomes a list: those of one size go through the generator together.
@@ -53,9 +52,12 @@ def translate(generator: Callable[[Tensor], Tensor], image: Any, *, tile: int | 
     Raises:
         UnreadableImageError: a file cannot be read.
         TilingError: a large picture, and a generator that cannot be tiled.
+        OSError: there is no generator of that name, or it cannot be fetched.
         TypeError: something else than the above.
         ValueError: an array of another shape, or floats beyond [-1, 1].
     """
+    if isinstance(generator, str | Path):
+        generator = from_pretrained(generator, kind="generator")
     if not isinstance(image, list | tuple):
         pixels, restore = _pixels(image)
         return restore(translate_pixels(generator, pixels, tile=tile))
