@@ -22,7 +22,6 @@ from benchmarks import ship
 from ganparts import DISCRIMINATORS, GENERATORS, cli, from_pretrained, save_pretrained
 from ganparts.cli.app import load_generator
 from ganparts.data import open_images, sample, to_unit_range
-from ganparts.metrics import Scores
 from ganparts.pretrained import Painter, find_pretrained, is_pretrained, list_painters, painters
 from ganparts.pretrained.finding import CONFIG, WEIGHTS
 from ganparts.translate import translate
@@ -51,38 +50,28 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def monet(table: Path, tmp_path: Path, generator: nn.Module, capsys, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A painter of that name, made of a run by the command that makes them."""
+def monet(table: Path, tmp_path: Path, generator: nn.Module) -> Path:
+    """A painter of that name, made of a run as the command makes them."""
     save_pretrained(generator, tmp_path / "run" / "generator")
-    command(ship.main, monkeypatch, "run", "monet")
-    said = capsys.readouterr().out.splitlines()
-    size = (table / "monet" / WEIGHTS).stat().st_size
-    assert said[0] == f"{table / 'monet'}: {size / 2**20:.2f} MiB of weights in float16"
-    assert said[1] in [f"The greatest difference of a painting is {levels} of 255." for levels in range(3)]
-    return table / "monet"
+    return ship.ship(options(tmp_path, "monet"))
 
 
-def command(main, monkeypatch: pytest.MonkeyPatch, run: str, name: str, *more: str) -> None:
-    scores = Scores(
-        extractor="inception",
-        extractor_digest="0",
-        real_digest="0",
-        real_count=300,
-        fake_count=1500,
-        real_size="256x256",
-        fake_size="256x256",
-        kid=0.0123,
-        fid=80.0,
-        diversity=0.5,
-        memorization=0.3,
-        mifid=80.0,
+def options(folder: Path, name: str, **more: object) -> ship.Ship:
+    """Of a run in that folder, and with scores written beside it."""
+    scores = dict.fromkeys(("kid", "fid", "mifid", "memorization", "diversity"), 0.0123)
+    labels = dict.fromkeys(("extractor_digest", "real_digest", "real_size", "fake_size"), "0")
+    file = folder / "scores.json"
+    file.write_text(json.dumps(scores | labels | {"extractor": "inception", "real_count": 300, "fake_count": 1500}))
+    return ship.Ship(
+        run=str(folder / "run"),
+        name=name,
+        title=TITLE,
+        data=DATA,
+        license="cc0-1.0",
+        command=COMMAND,
+        scores=file,
+        **more,  # pyright: ignore[reportArgumentType]
     )
-    folder = Path.cwd().parent
-    scores.write_json(folder / "scores.json")
-    words = ["--title", TITLE, "--data", DATA, "--license", "cc0-1.0", "--command", COMMAND]
-    words += ["--scores", str(folder / "scores.json"), *more]
-    monkeypatch.setattr(sys, "argv", ["ship", str(folder / run), name, *words])
-    main()
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -142,6 +131,19 @@ def test_what_the_command_ships_keeps_the_promises(monet: Path):
     (monet / "README.md").write_text((monet / "README.md").read_text().replace(DATA, ""))
     with pytest.raises(AssertionError):
         assert_promises(list_painters()["monet"])
+
+
+def test_the_command_tells_size_and_rounding(table: Path, tmp_path: Path, generator: nn.Module, monkeypatch, capsys):
+    save_pretrained(generator, tmp_path / "run")
+    given = vars(options(tmp_path, "monet"))
+    words = [word for name in ("title", "data", "license", "command", "scores") for word in (f"--{name}", given[name])]
+    monkeypatch.setattr(sys, "argv", ["ship", given["run"], "monet", *map(str, words)])
+    ship.main()
+    said = capsys.readouterr().out.splitlines()
+    size = (table / "monet" / WEIGHTS).stat().st_size
+    assert said[0] == f"{table / 'monet'}: {size / 2**20:.2f} MiB of weights in float16"
+    assert said[1] in [f"The greatest difference of a painting is {levels} of 255." for levels in (1, 2)]
+    assert list(list_painters()) == ["monet"]
 
 
 # --- by name
@@ -312,7 +314,7 @@ def server(table: Path, tmp_path: Path, generator: nn.Module, monkeypatch: pytes
         monkeypatch.delenv(name, raising=False)
     server = Server(tmp_path / "served")
     save_pretrained(generator, tmp_path / "run")
-    command(ship.main, monkeypatch, "run", "monet", "--address", server.address, "--out", str(server.folder / "monet"))
+    ship.ship(options(tmp_path, "monet", address=server.address, out=server.folder / "monet"))
     try:
         yield server
     finally:
@@ -411,10 +413,10 @@ def test_a_cache_that_cannot_be_written_is_named(server: Server, monkeypatch: py
     assert painters.cache_folder() == Path.home() / ".cache" / "ganparts"
 
 
-def test_mistakes_in_shipping_are_named(monet: Path, monkeypatch: pytest.MonkeyPatch):
+def test_mistakes_in_shipping_are_named(monet: Path, tmp_path: Path):
     for name in ("Monet", "claude-monet", "a/b"):
         with pytest.raises(ValueError, match="use lower-case letters, digits and underscores"):
-            command(ship.main, monkeypatch, "run", name)
+            ship.ship(options(tmp_path, name))
     with pytest.raises(ValueError, match="--address and --out go together"):
-        command(ship.main, monkeypatch, "run", "other", "--out", "other")
+        ship.ship(options(tmp_path, "other", out=tmp_path / "other"))
     assert list(list_painters()) == ["monet"]
