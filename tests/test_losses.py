@@ -52,42 +52,12 @@ def test_each_loss_is_its_papers_formula(r: float, f: float):
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
-def test_adversarial_contract(name: str):
+def test_adversarial_losses_take_logits_without_a_map(name: str):
     loss = ADVERSARIAL_LOSSES.create(name)
-    real, fake = torch.rand(2, 2, 2, 5, 5, requires_grad=True).unbind()
-    for value in (loss.discriminator(real, fake), loss.generator(fake, real)):
-        assert value.shape == ()
-    if not getattr(loss, "needs_real", False):
-        assert loss.generator(fake) == loss.generator(fake, real)
-    # between its labels, a discriminator and a generator pull a logit of a fake opposite ways
-    (grad,) = torch.autograd.grad(loss.generator(fake, real), fake)
-    (opposed,) = torch.autograd.grad(loss.discriminator(real, fake), fake)
-    assert (grad * opposed).sum() < 0
-    weighted = ADVERSARIAL_LOSSES.create(name, weight=3.0)
-    base = ADVERSARIAL_LOSSES.create(name, weight=1.0)
-    torch.testing.assert_close(weighted.generator(fake, real), 3 * base.generator(fake, real))
-    torch.testing.assert_close(weighted.discriminator(real, fake), base.discriminator(real, fake))
-
-
-@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
-def test_adversarial_gradients_are_those_of_finite_differences(name: str):
-    loss = ADVERSARIAL_LOSSES.create(name)
-    real, fake = (2 * torch.randn(2, 2, 2, 3, 3, dtype=torch.float64)).requires_grad_().unbind()
-    assert torch.autograd.gradcheck(loss.discriminator, (real, fake))
-    assert torch.autograd.gradcheck(loss.generator, (fake, real))
-
-
-@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
-def test_adversarial_losses_take_any_shape_and_run_on_meta(name: str):
-    loss = ADVERSARIAL_LOSSES.create(name)
-    shapes = [(2, 2, 4, 4), (3, 2)] + ([(3,)] if name != "two_objective" else [])
-    for shape in shapes:
+    for shape in [(3, 2)] + ([(3,)] if name != "two_objective" else []):
         real, fake = torch.randn(2, *shape, dtype=torch.float64).unbind()
         value = loss.discriminator(real, fake), loss.generator(fake, real)
         assert all(term.shape == () and term.isfinite() for term in value)
-        real, fake = real.to("meta"), fake.to("meta")
-        assert loss.discriminator(real, fake).is_meta
-        assert loss.generator(fake, real).is_meta
 
 
 THEIRS = {  # golden name: ours, and how many times ours theirs is for the discriminator

@@ -1,4 +1,4 @@
-"""Contracts over every registered network, then what single ones promise."""
+"""What every registered network promises beyond its contracts (test_testing.py), then single ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_parts import smallest_image, tiny
+from tiny_parts import tiny
 from torch import nn
 
 from ganparts import DISCRIMINATORS, GENERATORS
@@ -40,21 +40,6 @@ def test_parameter_counts_are_the_published_ones(name: str):
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-def test_generator_contract(name: str):
-    generator = GENERATORS.create(name, width=2)
-    side = max(16, generator.size_multiple, getattr(generator, "min_size", 1))
-    images = torch.rand(2, 3, side, 2 * side) * 2 - 1
-    painted = generator(images)
-    assert painted.shape == images.shape
-    assert painted.abs().max() <= 1
-    painted.mean().backward()
-    starved = [n for n, p in generator.named_parameters() if p.requires_grad and p.grad is None]
-    assert starved == []
-    assert isinstance(generator.images_are_independent, bool)
-    assert generator.state_dict().keys() == GENERATORS.create(name, width=2).state_dict().keys()
-
-
-@pytest.mark.parametrize("name", GENERATORS)
 def test_generator_channels_are_options(name: str):
     generator = GENERATORS.create(name, width=2, in_channels=1, out_channels=2)
     size = max(16, generator.size_multiple, getattr(generator, "min_size", 1))
@@ -83,15 +68,19 @@ def test_train_and_eval_agree_without_dropout(name: str):
     assert torch.equal(generator.train()(images), generator.eval()(images))
 
 
+@pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
+def test_networks_say_whether_images_are_independent(name: str):
+    with torch.device("meta"):
+        network = tiny(GENERATORS if name in GENERATORS else DISCRIMINATORS, name)()
+    assert isinstance(network.images_are_independent, bool)
+
+
 @pytest.mark.parametrize("name", PLAIN)
-def test_discriminator_contract(name: str):
-    discriminator = DISCRIMINATORS.create(name, width=2, in_channels=4)
-    logits = discriminator(torch.rand(2, 4, 256, 256))
+def test_discriminator_channels_are_options(name: str):
+    with torch.device("meta"):
+        logits = DISCRIMINATORS.create(name, width=2, in_channels=4)(torch.rand(2, 4, 256, 256))
     maps = (logits,) if isinstance(logits, torch.Tensor) else logits
-    assert {(len(each), each.ndim) for each in maps} == {(2, 4)}
     assert {each.shape[1] for each in maps} == {2 if name == "two_objective" else 1}
-    sum(each.mean() for each in maps).backward()
-    assert all(p.grad is not None for p in discriminator.parameters() if p.requires_grad)
 
 
 REFERENCE_INIT = (
@@ -129,20 +118,6 @@ def test_norm_is_an_option(norm):
         wanted = {"batch": nn.BatchNorm2d, "group": nn.GroupNorm, "none": nn.Identity}.get(norm, InstanceNorm2d)
         assert wanted in kinds
     assert ResNetGenerator(width=4, norm="batch").model[1].bias is None
-
-
-@pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
-def test_networks_that_say_so_keep_the_images_of_a_batch_apart(name: str):
-    table = GENERATORS if name in GENERATORS else DISCRIMINATORS
-    network = tiny(table, name)()
-    assert isinstance(network.images_are_independent, bool)
-    side = smallest_image(network)
-    images = (torch.rand(2, 3, side, side) * 2 - 1).requires_grad_()
-    outputs = network.train()(images)
-    sum(o[0].square().sum() for o in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
-    assert images.grad[0].any()
-    if network.images_are_independent:
-        assert not images.grad[1].any()
 
 
 def test_keras_networks_keep_the_images_of_a_batch_apart():

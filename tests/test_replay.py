@@ -130,9 +130,6 @@ def test_another_shape_and_a_useless_size_are_refused():
 
 
 @pytest.mark.parametrize("name", REPLAY_BUFFERS)
-def test_replay_contract(name: str):
-    buffer = REPLAY_BUFFERS.create(name)
-    for _ in range(3):
-        images = torch.rand(2, 3, 4, 4)
-        assert buffer(images).shape == images.shape
+def test_a_new_buffer_returns_what_it_is_given(name: str):
+    images = torch.rand(2, 3, 4, 4)
     assert torch.equal(REPLAY_BUFFERS.create(name)(images), images)

@@ -90,6 +90,10 @@ def count(network: Any, images: Tensor, output: Any) -> Any:
     return output
 
 
+def weigh(network: Any, images: Tensor, output: Any) -> Any:
+    return output * (network.calls.add_(1) if network.training else 1)
+
+
 def unasked(network: Any, images: Tensor, output: Any) -> Any:
     return output if output.mean().item() < 10 else -output
 
@@ -134,6 +138,11 @@ def wrong_networks(kind: str, base: type[nn.Module]) -> list[Row]:
         ),
         ("passes_gradients", after(base, half_detached), "no gradient reached the images"),
         ("passes_gradients", after(base, lambda n, i, o: o / 0), "values that are not finite"),
+        (
+            "bears_two_calls",
+            holding(base, hold_count, weigh),
+            "modified by an inplace operation",
+        ),
         ("is_settled_in_eval", after(base, lambda n, i, o: o * torch.rand((), device=i.device)), "two calls .* differ"),
         ("is_settled_in_eval", after(base, lambda n, i, o: o + 0 * torch.rand(())), "it drew from PyTorch's generator"),
         ("is_settled_in_eval", holding(base, hold_count, count), "these changed: calls"),

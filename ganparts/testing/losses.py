@@ -60,7 +60,7 @@ def says_if_it_needs_real(part: Subject) -> None:
 )
 def has_right_gradients(part: Subject) -> None:
     loss = part.build()
-    real, fake = _logits(part, loss)
+    real, fake = ((8 * logits - 4).detach().requires_grad_() for logits in _logits(part, loss))
     for name, function, inputs in (
         ("discriminator", loss.discriminator, (real, fake)),
         ("generator", loss.generator, (fake, real)),

@@ -98,6 +98,16 @@ def passes_gradients(part: Subject) -> None:
 
 
 @contract(
+    "A second call may come before the backward pass of the first, as with real and generated images.",
+    remedy="compute with a copy of a buffer that forward changes in place (buffer.clone()).",
+)
+def bears_two_calls(part: Subject) -> None:
+    network = part.build().train()
+    first, second = (_flat(network(part.images(network))) for _ in range(2))
+    (first.square().mean() + second.square().mean()).backward()
+
+
+@contract(
     "In eval mode the output depends on the input alone: nothing is drawn, and no buffer changes.",
     remedy="draw, and change buffers, only if self.training.",
 )
@@ -213,6 +223,7 @@ NETWORK_CHECKS = (
     refuses_other_channels,
     leaves_its_input,
     passes_gradients,
+    bears_two_calls,
     is_settled_in_eval,
     runs_without_data,
     draws_with_torch,
