@@ -33,6 +33,7 @@ CPU_RUNS = {
     "diffaugment": "--augment diffaugment",
     "averaged": "--ema-decay 0.98",
 }
+COLUMNS = ("fid", "content_distance", "content_ssim")
 GPU_RUNS = {
     "paper": "--preset paper",
     "keras_monet": "--preset keras_monet",
@@ -88,12 +89,18 @@ def train(config: Config, name: str, options: str, seed: int, pairs: int, device
     if done.returncode:
         return {"run": name, "seed": seed, "options": options, "failed": done.stdout.splitlines()[-1:]}
     with (folder / "scores.csv").open() as file:
-        scores = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        scores = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     best = min(scores, key=lambda row: row["kid"])
     keep_paintings(max((folder / "samples").iterdir()), config.out / f"{stem}.png")
     settled = json.loads((folder / "config.json").read_text())["settled"]
     shutil.rmtree(folder)
     return {"run": name, "seed": seed, "options": options, "best": best, "scores": scores, "settled": settled}
+
+
+def shown(scores: dict[str, float]) -> list[str]:
+    """A row's scores as the table has them. Runs whose intervals overlap are not called different."""
+    kid, ratio, *others = (f"{scores[key]:.4f}" for key in ("kid", "kid_ratio", *COLUMNS))
+    return [kid, f"{scores['kid_low']:.4f} to {scores['kid_high']:.4f}", ratio, *others]
 
 
 def main() -> int:
@@ -105,15 +112,14 @@ def main() -> int:
         lines = (line.partition("=") for line in config.runs.read_text().splitlines() if line.strip())
         runs = {name.strip(): options.strip() for name, _, options in lines}
     config.out.mkdir(parents=True, exist_ok=True)
-    table = Table("run", "seed", "step", "KID", "FID", "content", "SSIM")
+    table = Table("run", "seed", "step", "KID", "95% interval", "KID / photos'", "FID", "content", "SSIM")
     results = []
     for name, options in runs.items():
         for seed in config.seeds:
             result = train(config, name, options, seed, pairs, device)
             results.append(result)
             best = result.get("best", {})
-            scores = (best.get(key) for key in ("kid", "fid", "content_distance", "content_ssim"))
-            cells = [result["failed"][0]] if "failed" in result else [f"{score:.4f}" for score in scores]
+            cells = [result["failed"][0]] if "failed" in result else shown(best)
             table.add_row(name, str(seed), f"{best.get('step', 0):.0f}", *cells)
             settings = vars(config) | {"pairs_of_a_run": pairs}
             write_json(config.out / "quality.json", settings=settings, results=results, device=device)

@@ -53,6 +53,7 @@ def plural(kind: str) -> str:
     return re.sub("ys$", "ies", re.sub("sss$", "sses", f"{kind}s"))
 
 
+@pytest.mark.filterwarnings("ignore::ganparts.metrics.FewImagesWarning")  # of 69 paintings
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

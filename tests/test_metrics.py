@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import urllib.error
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,16 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
+from ganparts import cli
 from ganparts.data import DataError, UnreadableImageError, open_images, resize, sample, to_bytes, to_unit_range
 from ganparts.metrics import (
     FEATURE_EXTRACTORS,
+    FewImagesWarning,
+    Interval,
     Scores,
     UnavailableError,
     cache_folder,
+    cmmd,
     content_distance,
     create_extractor,
     distances,
@@ -33,13 +38,21 @@ from ganparts.metrics import (
     extractors,
     fid,
     kid,
+    kid_interval,
+    kid_ratio,
+    kid_subsets,
+    manifolds,
     memorization,
     mifid,
+    prdc,
 )
 from ganparts.metrics.cache import digest_of_module
-from ganparts.metrics.features import load_batches, resize_exact
+from ganparts.metrics.distances import weighted_kid
+from ganparts.metrics.features import frame, load_batches, resize_exact
 from ganparts.metrics.sources import open_source
 from ganparts.registry import BACKBONES, UnknownPartError
+
+pytestmark = pytest.mark.filterwarnings("ignore::ganparts.metrics.FewImagesWarning")  # most sets here are small
 
 PAINTINGS, PHOTOS = sample() / "trainB", sample() / "testA"
 
@@ -112,7 +125,7 @@ def plain_nearest(of: np.ndarray, to: np.ndarray) -> float:
 
 @pytest.mark.parametrize(("n", "m"), [(30, 30), (25, 47), (60, 13)])
 def test_measures_agree_with_plain_numpy(n: int, m: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(distances, "_ROWS", 7)  # blocks that do not divide the images
+    monkeypatch.setattr(distances, "ROWS", 7)  # blocks that do not divide the images
     x, y = randoms(n, 11, seed=1), randoms(m, 11, seed=2, shift=0.3)
     real, fake = torch.from_numpy(x), torch.from_numpy(y)
     assert kid(real, fake).item() == pytest.approx(plain_kid(x, y), rel=1e-6)
@@ -189,7 +202,156 @@ def test_bounds_of_diversity_and_content():
         content_distance(same, same[:3])
 
 
-@pytest.mark.parametrize("measure", [kid, fid, memorization, mifid])
+# --- spread, against plain loops
+
+
+def test_a_weighted_kid_counts_each_pair_of_different_images(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(distances, "ROWS", 4)
+    x, y = randoms(9, 5, seed=1), randoms(11, 5, seed=2, shift=0.3)
+    rng = np.random.default_rng(3)
+    u, v = rng.integers(0, 4, (6, 9)).astype(float), rng.integers(0, 4, (6, 11)).astype(float)
+
+    def k(a: np.ndarray, b: np.ndarray) -> float:
+        return (float(a @ b) / 5 + 1) ** 3
+
+    def within(z: np.ndarray, w: np.ndarray) -> float:
+        pairs = list(itertools.permutations(range(len(z)), 2))
+        return sum(w[i] * w[j] * k(z[i], z[j]) for i, j in pairs) / sum(w[i] * w[j] for i, j in pairs)
+
+    for a, b, value in zip(u, v, weighted_kid(*map(torch.from_numpy, (x, y, u, v))), strict=True):
+        between = sum(p * q * k(s, t) for p, s in zip(a, x, strict=True) for q, t in zip(b, y, strict=True))
+        assert value.item() == pytest.approx(within(x, a) + within(y, b) - 2 * between / a.sum() / b.sum(), rel=1e-9)
+
+
+def normal(count: int, seed: int, shift: float = 0.0) -> Tensor:
+    return torch.randn(count, 12, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def test_kid_over_subsets():
+    real, fake = normal(40, 1), normal(30, 2, 0.3)
+    whole = kid_subsets(real[:30], fake, size=30)  # all of both sets, again and again
+    assert whole.mean == pytest.approx(kid(real[:30], fake).item(), rel=1e-9)
+    assert whole.error < 1e-12
+    many = kid_subsets(real, fake, subsets=4000, size=10)
+    assert many.mean == pytest.approx(kid(real, fake).item(), rel=0.05)  # each subset's is unbiased
+    assert many.error > kid_subsets(real, fake, size=20).error > 0
+    assert kid_subsets(real, fake, seed=1) != kid_subsets(real, fake) == kid_subsets(real, fake, seed=0)
+    for wrong in ({"subsets": 1}, {"size": 1}):
+        with pytest.raises(ValueError, match="a spread needs at least 2 subsets of at least 2 images"):
+            kid_subsets(real, fake, **wrong)
+
+
+def test_the_error_and_the_interval_are_those_of_new_images():
+    estimates = torch.stack([kid(normal(60, 2 * i), normal(50, 2 * i + 1, 0.4)) for i in range(400)])
+    spread, middle = estimates.std().item(), estimates.mean().item()
+    sets = [(normal(60, 1000 + i), normal(50, 2000 + i, 0.4)) for i in range(60)]
+    errors = [kid_subsets(*pair).error for pair in sets]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.15)
+    intervals = [kid_interval(*pair, draws=400) for pair in sets]
+    assert np.mean([high - low for low, high in intervals]) == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert sum(low <= middle <= high for low, high in intervals) >= 53  # 57 of 60 are to be expected
+
+
+def test_an_interval_contains_the_point_and_follows_its_level():
+    for seed in range(20):
+        real, fake, photos = normal(30, seed), normal(25, 100 + seed, 0.2), normal(25, 200 + seed, 0.6)
+        low, high = kid_interval(real, fake)
+        assert low < kid(real, fake).item() < high
+        narrow = kid_interval(real, fake, level=0.5)
+        assert low < narrow.low < narrow.high < high
+        low, high = kid_interval(real, fake, photos=photos)
+        assert low < kid_ratio(real, fake, photos).item() < high
+    assert kid_interval(real, fake) == kid_interval(real, fake, seed=0) != kid_interval(real, fake, seed=1)
+    for wrong in ({"level": 0.0}, {"level": 1.0}, {"draws": 0}):
+        with pytest.raises(ValueError, match="the level is between 0 and 1"):
+            kid_interval(real, fake, **wrong)
+
+
+def test_two_images_have_an_interval():
+    assert all(np.isfinite(kid_interval(normal(2, 1), normal(3, 2))))
+
+
+def test_the_ratio_is_one_for_the_photos_themselves_and_draws_a_photo_with_its_painting():
+    real, photos = normal(30, 1), normal(25, 2, 1.0)
+    assert kid_ratio(real, photos, photos).item() == 1
+    assert kid_interval(real, photos, photos=photos) == (1, 1)
+    fake = photos - 0.5
+    expected = kid(real, fake) / kid(real, photos)
+    assert kid_ratio(real, fake, photos).item() == pytest.approx(expected.item())
+    assert kid_ratio(real, fake, real[:25]).item() == float("inf")  # photos that are the paintings already
+    apart = kid_interval(real, fake, photos=photos.flip(0))
+    together = kid_interval(real, fake, photos=photos)
+    assert together.high - together.low < apart.high - apart.low
+    for measure in (lambda: kid_ratio(real, fake, photos[:9]), lambda: kid_interval(real, fake, photos=photos[:9])):
+        with pytest.raises(ValueError, match=r"photos \[9, 12\] and of their paintings \[25, 12\]"):
+            measure()
+
+
+def test_intervals_that_share_a_value_overlap():
+    assert Interval(0.1, 0.3).overlaps(Interval(0.3, 0.4))
+    assert Interval(0.3, 0.4).overlaps(Interval(0.1, 0.3))
+    assert Interval(0.1, 0.4).overlaps(Interval(0.2, 0.3))
+    assert Interval(0.2, 0.3).overlaps(Interval(0.1, 0.4))
+    assert not Interval(0.1, 0.2).overlaps(Interval(0.3, 0.4))
+    assert not Interval(0.3, 0.4).overlaps(Interval(0.1, 0.2))
+
+
+# --- precision, recall, density, coverage, and CMMD
+
+
+def plain_prdc(x: np.ndarray, y: np.ndarray, k: int) -> tuple[float, float, float, float]:
+    def reach(z: np.ndarray) -> list[float]:
+        return [sorted(np.linalg.norm(a - b) for j, b in enumerate(z) if j != i)[k - 1] for i, a in enumerate(z)]
+
+    far = np.array([[np.linalg.norm(a - b) for b in y] for a in x])
+    in_real, in_fake = far <= np.array(reach(x))[:, None], far <= np.array(reach(y))
+    means = in_real.any(0).mean(), in_fake.any(1).mean(), in_real.sum() / k / len(y), in_real.any(1).mean()
+    return tuple(map(float, means))  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(30, 30, 5), (25, 47, 3), (60, 13, 1)])
+def test_precision_and_recall_agree_with_plain_numpy(n: int, m: int, k: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(manifolds, "ROWS", 7)
+    rng = np.random.default_rng(5)
+    x, y = 50 + rng.normal(size=(n, 4)), 51 + 0.8 * rng.normal(size=(m, 4))
+    found = prdc(torch.from_numpy(x), torch.from_numpy(y), k=k)
+    assert found == pytest.approx(plain_prdc(x, y, k), rel=1e-12)
+    assert 0 < found.recall < found.precision < 1
+
+
+def test_precision_and_recall_of_sets_that_are_alike_apart_or_partial():
+    real = normal(50, 1)
+    alike = prdc(real, real)
+    assert (alike.precision, alike.recall, alike.coverage) == (1, 1, 1)
+    assert prdc(real, real.flip(0)) == alike
+    assert prdc(real, real + 100) == (0, 0, 0, 0)
+    two_modes = torch.cat([real, real + 100])
+    one_mode = prdc(two_modes, real)
+    assert one_mode.precision == 1
+    assert one_mode.coverage == one_mode.recall == 0.5
+    assert prdc(real, two_modes).precision == 0.5
+    assert prdc(real, real[:1].expand(20, -1)).coverage < 0.5  # a generator that has collapsed
+    with pytest.raises(ValueError, match="k=5: a ball reaches to one of the 4 other images"):
+        prdc(real, real[:5])
+    with pytest.raises(ValueError, match="k=0"):
+        prdc(real, real, k=0)
+
+
+def test_cmmd_agrees_with_plain_numpy(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(distances, "ROWS", 7)
+    x, y = randoms(20, 6, seed=1), randoms(23, 6, seed=2, shift=0.3)
+
+    def mean(a: np.ndarray, b: np.ndarray, sigma: float) -> float:
+        return float(np.mean([[np.exp(-np.sum((p - q) ** 2) / (2 * sigma**2)) for q in b] for p in a]))
+
+    for options in ({}, {"sigma": 2.0, "scale": 1.0}):
+        sigma, scale = options.get("sigma", 10.0), options.get("scale", 1000.0)
+        expected = scale * (mean(x, x, sigma) + mean(y, y, sigma) - 2 * mean(x, y, sigma))
+        assert cmmd(torch.from_numpy(x), torch.from_numpy(y), **options).item() == pytest.approx(expected, rel=1e-9)
+    assert 0 <= cmmd(torch.from_numpy(x), torch.from_numpy(x)).item() < 1e-9
+
+
+@pytest.mark.parametrize("measure", [kid, fid, memorization, mifid, kid_subsets, kid_interval, cmmd, prdc])
 def test_what_is_no_pair_of_feature_matrices_is_refused(measure):
     with pytest.raises(ValueError, match=r"shapes \[4, 3\] and \[4, 2\]: expected two matrices"):
         measure(torch.ones(4, 3), torch.ones(4, 2))
@@ -218,7 +380,11 @@ def test_streaming_gives_what_all_at_once_gives(batch_size: int, workers: int):
     for name, measure in (("kid", kid), ("fid", fid), ("mifid", mifid), ("memorization", memorization)):
         assert getattr(scores, name) == pytest.approx(measure(real, fake).item(), rel=1e-5), name
     assert scores.diversity == pytest.approx(diversity(fake).item(), rel=1e-5)
+    assert scores.interval("kid") == pytest.approx(kid_interval(real, fake), rel=1e-5)
+    assert (scores.kid_subsets, scores.kid_error) == pytest.approx(kid_subsets(real, fake), rel=1e-5)
+    assert (scores.precision, scores.recall, scores.density, scores.coverage) == pytest.approx(prdc(real, fake))
     assert (scores.content_distance, scores.content_ssim, scores.photos_digest) == (None, None, None)
+    assert (scores.kid_ratio, scores.cmmd) == (None, None)
 
 
 def test_a_limit_takes_the_first_generated_images_by_name():
@@ -246,6 +412,9 @@ def test_a_generator_scores_as_the_folder_of_its_paintings(tmp_path: Path):
     assert extractor.training
     written = score(fake=paint(tmp_path / "paintings"), photos=PHOTOS)
     assert painted == written
+    real, fake, photos = at_once(PAINTINGS), at_once_of(tmp_path / "paintings"), at_once(PHOTOS)
+    assert painted.kid_ratio == pytest.approx(kid_ratio(real, fake, photos).item(), rel=1e-4)
+    assert painted.interval() == pytest.approx(kid_interval(real, fake, photos=photos), rel=1e-4)
     assert painted.content_distance == pytest.approx(
         content_distance(at_once(PHOTOS), at_once_of(tmp_path / "paintings")).item(), rel=1e-4
     )
@@ -410,6 +579,39 @@ def test_images_of_several_sizes_are_said_and_go_to_the_extractor_resized():
     assert score(fake=given, extractor=Means()).extractor == "Means"
 
 
+def test_images_that_are_not_square_are_framed_as_for_training(tmp_path: Path):
+    wide = torch.arange(0, 240, dtype=torch.uint8).expand(3, 80, 240).contiguous()
+    assert torch.equal(frame(wide, 64), resize_exact(wide[:, :, 80:160], 64))
+    assert torch.equal(frame(wide.mT, None), wide.mT[:, 80:160])
+    assert torch.equal(frame(wide, 64, squash=True), resize_exact(wide, 64))
+    assert frame(wide, None, squash=True) is wide
+    photos = [image.contiguous() for image in torch.randint(0, 256, (8, 3, 90, 300), dtype=torch.uint8)]
+    middles = [photo[:, :, 105:195] for photo in photos]
+    wide, square = score(fake=photos, photos=photos), score(fake=middles, photos=middles)
+    assert (wide.fake_size, square.fake_size) == ("90x300", "90x90")
+    assert wide.values() == square.values()
+    painted, of_middles = score(fake=Fade(), photos=photos), score(fake=Fade(), photos=middles)
+    assert painted.values() == of_middles.values()
+    squashed = score(fake=photos, photos=photos, squash=True)
+    whole = [resize_exact(photo, 64) for photo in photos]
+    assert squashed.kid == pytest.approx(score(fake=whole).kid)
+    assert squashed.kid != pytest.approx(wide.kid)
+    with pytest.raises(ValueError, match=r"different framings \(squash\) \(False and True\)"):
+        wide.compare(squashed)
+
+
+def test_fid_of_fewer_images_than_features_is_warned_of():
+    with pytest.warns(FewImagesWarning, match="21 generated and 69 real images, where Tiny has 27 features: .*KID"):
+        few = score()
+    assert few.few_images
+    assert "too few images for 27 features" in on_console(few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        enough = score(extractor=Tiny(grid=2))
+    assert not enough.few_images
+    assert "too few images" not in on_console(enough)
+
+
 def test_scoring_leaves_random_numbers_alone():
     before = torch.get_rng_state()
     score(limit=9, workers=2, batch_size=4)
@@ -500,8 +702,12 @@ def test_scores_are_compared_written_and_shown(tmp_path: Path):
     change = plain.compare(faded)
     assert change["kid"] == pytest.approx(faded.kid - plain.kid)
     assert change["content_ssim"] < 0
-    assert set(change) == {"kid", "fid", "mifid", "memorization", "diversity", "content_distance", "content_ssim"}
-    assert set(score().compare(faded)) == {"kid", "fid", "mifid", "memorization", "diversity"}
+    always = {"kid", "kid_subsets", "kid_error", "fid", "mifid", "memorization", "diversity"}
+    always |= {"precision", "recall", "density", "coverage"}
+    assert set(change) == always | {"kid_ratio", "content_distance", "content_ssim"}
+    assert set(score().compare(faded)) == always
+    ends = {f"{name}_{end}" for name in ("kid", "kid_ratio") for end in ("low", "high")}
+    assert set(faded.values()) == set(change) | ends
     faded.write_json(tmp_path / "scores.json")
     assert Scores.read_json(tmp_path / "scores.json") == faded
     assert json.loads((tmp_path / "scores.json").read_text())["extractor"] == "Tiny"
@@ -510,9 +716,34 @@ def test_scores_are_compared_written_and_shown(tmp_path: Path):
         Scores.read_json(tmp_path / "other.json")
     shown = on_console(faded)
     assert "Tiny: 21 generated (256x256), 69 real (256x256)" in shown
-    assert f"{faded.kid:.4f}" in shown
-    assert "SSIM" in shown
+    assert f"{faded.kid:.4f} ({faded.kid_low:.4f} to {faded.kid_high:.4f})" in shown
+    assert f"{faded.kid_ratio:.4f} ({faded.kid_ratio_low:.4f} to {faded.kid_ratio_high:.4f})" in shown
+    for name in ("standard error of KID", "precision", "recall", "density", "coverage", "SSIM"):
+        assert name in shown
+    assert faded.told()["KID"] == f"{faded.kid:.4f} ({faded.kid_low:.4f} to {faded.kid_high:.4f})"
     assert "SSIM" not in on_console(score())
+
+
+def test_the_command_shows_and_writes_every_score(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    out = tmp_path / "scores.json"
+    options = ("--photos", PHOTOS, "--limit", 8, "--extractor", "tiny", "--workers", 0, "--device", "cpu", "-o", out)
+    monkeypatch.setattr(sys, "argv", ["ganparts", "evaluate", *map(str, (PAINTINGS, PHOTOS, *options))])
+    FEATURE_EXTRACTORS.register("tiny")(lambda: Tiny())
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        FEATURE_EXTRACTORS.remove("tiny")
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    scores = Scores.read_json(out)
+    for label in ("value (95% interval)", "KID over random halves", "standard error of KID", "precision", "coverage"):
+        assert label in said
+    assert f"{scores.kid:.4f} ({scores.kid_low:.4f} to {scores.kid_high:.4f})" in said
+    assert "1.0000 (1.0000 to 1.0000)" in said  # relative to the photos, which these are
+    assert "Compare KID instead" in said
 
 
 @pytest.mark.parametrize(
@@ -526,6 +757,7 @@ def test_scores_are_compared_written_and_shown(tmp_path: Path):
         ({"real_size": "224x224"}, r"different sizes of real images \(256x256 and 224x224\)"),
         ({"fake_size": "224x224"}, r"different sizes of generated images \(256x256 and 224x224\)"),
         ({"photos_digest": "0"}, "different photos"),
+        ({"squash": True}, r"different framings \(squash\)"),
     ],
 )
 def test_scores_under_other_conditions_are_not_compared(change: dict, said: str):
@@ -537,6 +769,37 @@ def test_scores_under_other_conditions_are_not_compared(change: dict, said: str)
 def test_scores_under_the_same_conditions_compare_to_zero():
     mine = score(limit=2, photos=PHOTOS)
     assert set(mine.compare(mine).values()) == {0.0}
+
+
+def test_results_differ_when_their_intervals_are_apart():
+    mine = score(limit=8, photos=PHOTOS)
+    other = replace(mine, kid_low=mine.kid_high + 1, kid_high=mine.kid_high + 2)
+    assert not mine.differs_from(mine)
+    assert not mine.differs_from(mine, "kid")
+    assert mine.differs_from(other, "kid")
+    assert other.differs_from(mine, "kid")
+    assert not mine.differs_from(other)  # the ratio's intervals are the same
+    elsewhere = replace(mine, extractor="inception", extractor_digest="0")
+    assert not mine.differs_from(elsewhere, "kid_ratio")  # which compares across extractors
+    with pytest.raises(ValueError, match="of different feature extractors"):
+        mine.differs_from(elsewhere, "kid")
+    with pytest.raises(ValueError, match="of different real images"):
+        mine.differs_from(replace(elsewhere, real_digest="0"))
+    with pytest.raises(ValueError, match="no interval of 'kid_ratio' in these scores: kid has one, and with photos"):
+        score(limit=8).interval()
+
+
+def test_scores_of_very_few_images_lack_what_needs_more(tmp_path: Path):
+    scores = score(limit=2, photos=PHOTOS)
+    assert (scores.precision, scores.coverage) == (None, None)
+    assert "recall" not in scores.values()
+    scores.write_json(tmp_path / "scores.json")
+    assert Scores.read_json(tmp_path / "scores.json") == scores
+    old = json.loads((tmp_path / "scores.json").read_text())
+    for name in ("kid_low", "kid_high", "kid_ratio", "precision", "features", "squash"):
+        del old[name]  # as an older version wrote it
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert "KID" in on_console(Scores.read_json(tmp_path / "old.json"))
 
 
 # --- extractors
@@ -667,6 +930,71 @@ def test_any_model_of_timm_normalises_as_it_was_trained(monkeypatch: pytest.Monk
         UnavailableError, match=r"timm's model 'resnet0815' cannot be had with its weights: Unknown model"
     ):
         create_extractor("timm:resnet0815")
+
+
+def untrained_weights(path: Path, model: str) -> nn.Module:
+    """A model of timm with the weights that it starts from, which are written to a file."""
+    timm = pytest.importorskip("timm")
+    network = timm.create_model(model).eval()
+    torch.save(network.state_dict(), path)
+    return network
+
+
+def test_timm_clip_and_dino_take_weights_from_a_file(tmp_path: Path):
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    model = "vit_base_patch32_clip_224.openai"
+    network = untrained_weights(tmp_path / "clip.pth", model)
+    mean, std = (torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    extractor = FEATURE_EXTRACTORS.create("clip", model=model, weights=tmp_path / "clip.pth").eval()
+    (tmp_path / "clip.pth").unlink()  # 350 MB
+    with torch.inference_mode():
+        expected = network((images / 255 - mean) / std)  # projected, as CLIP compares images with texts
+        features = extractor(images)
+    assert features.shape == (2, 512)
+    assert torch.allclose(features, expected / expected.norm(dim=1, keepdim=True), atol=1e-4)
+    assert (evaluation._label(extractor), extractor.input_size) == (f"clip:{model}", 224)
+
+    model = "vit_small_patch14_dinov2.lvd142m"
+    untrained_weights(tmp_path / "dino.pth", model)
+    extractor = FEATURE_EXTRACTORS.create("dino", model=model, weights=tmp_path / "dino.pth").eval()
+    with torch.inference_mode():
+        assert extractor(images).shape == (2, 384)
+    assert extractor.input_size == 224
+    assert FEATURE_EXTRACTORS.create("timm", model=model, weights=tmp_path / "dino.pth").input_size == 518
+    for name in ("clip", "dino"):
+        with pytest.raises(UnavailableError, match=r"there is no file of weights .*lost\.pth"):
+            FEATURE_EXTRACTORS.create(name, model="vit_tiny_patch16_224", weights=tmp_path / "lost.pth")
+
+
+def test_weights_that_the_hub_does_not_give_are_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
+    timm = pytest.importorskip("timm")
+
+    def offline(*_: object, **__: object) -> nn.Module:
+        raise OSError("no route to huggingface.co")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    for name in ("clip", "dino"):
+        with pytest.raises(UnavailableError, match=r"cannot be had with its weights: no route to huggingface\.co"):
+            create_extractor(name)
+    with pytest.raises(UnavailableError, match=r"create\('clip', model='vit_large_patch14_clip_336.openai', weights="):
+        create_extractor("clip")
+
+
+def test_cmmd_is_scored_with_clip_alone():
+    @FEATURE_EXTRACTORS.register("clip_stand_in")
+    def stand_in() -> nn.Module:
+        return Tiny()
+
+    try:
+        extractor = create_extractor("clip_stand_in")
+        assert score(extractor=extractor).cmmd is None
+        extractor.built_from = ("feature extractor", "clip", {"model": "small"})
+        scores = score(extractor=extractor)
+    finally:
+        FEATURE_EXTRACTORS.remove("clip_stand_in")
+    assert scores.extractor == "clip:small"
+    assert scores.cmmd == pytest.approx(cmmd(at_once(PAINTINGS), at_once(PHOTOS)).item(), rel=1e-4)
+    assert "CMMD" in on_console(scores)
 
 
 def test_inception_takes_bytes_of_any_size_and_gives_pool3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

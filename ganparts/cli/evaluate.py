@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -20,28 +21,33 @@ def evaluate(
     photos: Path | None = None,
     extractor: str = "auto",
     limit: int | None = None,
+    squash: bool = False,
     device: str = "auto",
     workers: int = 2,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     imports: Imports = (),
 ) -> int:
-    """Score generated images against real ones: KID, FID, the competition's MiFID, diversity, content kept.
+    """Score generated images against real ones: KID, FID, the competition's MiFID, precision and recall, content kept.
 
     Examples: ganparts evaluate monet_jpg images.zip --photos photo_jpg;
     ganparts evaluate monet_jpg runs/first --photos photo_jpg --limit 1500 -o scores.json
 
     Args:
         real: A folder of images or TFRecords, or a zip of images.
-        fake: Likewise; or a run folder, pretrained folder, .onnx file or name on the Hugging Face Hub, whose generator
+        fake: The same; or a run folder, pretrained folder, .onnx file or name on the Hugging Face Hub, whose generator
             then paints the photos.
-        photos: Photos that the generated images are paintings of: content kept is scored, too.
-        extractor: inception, efficientnet_lite0, timm:MODEL, or auto: the first of these whose weights are here.
+        photos: Photos that the generated images are paintings of. They add content kept, and KID relative to the
+            photos' own, which compares across extractors.
+        extractor: inception, efficientnet_lite0, efficientnet_lite1, clip, dino, timm:MODEL, or auto: inception if its
+            weights are here, else efficientnet_lite0.
         limit: Number of generated images to score, the first ones. None: all.
+        squash: Distort images that are not square, instead of scoring their middle square.
         device: Device to compute on: auto, cpu, cuda ...
         workers: Processes that decode images.
         out: A JSON file for the scores.
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
+    from ganparts.metrics import FewImagesWarning
     from ganparts.metrics import evaluate as score
     from ganparts.pretrained import is_pretrained
     from ganparts.training import pick_device
@@ -49,15 +55,19 @@ def evaluate(
     import_parts(imports)
     chosen = pick_device(device)
     is_model = fake.endswith(".onnx") or is_pretrained(fake)
-    scores = score(
-        real,
-        load_generator(fake, device=chosen) if is_model else Path(fake),
-        photos=photos,
-        extractor=extractor,
-        limit=limit,
-        device=chosen,
-        workers=workers,
-    )
+    generator = load_generator(fake, device=chosen) if is_model else Path(fake)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewImagesWarning)  # the table says it
+        scores = score(
+            real,
+            generator,
+            photos=photos,
+            extractor=extractor,
+            limit=limit,
+            squash=squash,
+            device=chosen,
+            workers=workers,
+        )
     console.print(scores)
     if out is not None:
         scores.write_json(out)

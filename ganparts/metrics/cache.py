@@ -1,4 +1,4 @@
-"""Features kept on disk, under a name made of the images' bytes and the extractor: what changed is computed anew."""
+"""Keep features on disk, under a name made of the images' bytes and the extractor, so that changes are noticed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Features(NamedTuple):
 
     Args:
         matrix: features, float [N, D].
-        size: of the images, as ``256x256``.
+        size: size of the images, such as ``256x256``.
     """
 
     matrix: Tensor
@@ -33,12 +33,12 @@ class Features(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """``$GANPARTS_CACHE``, else ``~/.cache/ganparts``; it may be deleted at any time."""
+    """``$GANPARTS_CACHE``, else ``~/.cache/ganparts``. You may delete it at any time."""
     return Path(os.environ.get("GANPARTS_CACHE") or Path.home() / ".cache" / "ganparts").expanduser()
 
 
 def digest_of_images(entries: Iterable[Entry]) -> str:
-    """SHA-256 of the images' bytes, in order; names are no part of it.
+    """SHA-256 of the images' bytes, in order; names do not count.
 
     Raises:
         UnreadableImageError: a file cannot be read.
@@ -50,7 +50,7 @@ def digest_of_images(entries: Iterable[Entry]) -> str:
 
 
 def digest_of_module(module: nn.Module) -> str:
-    """SHA-256 of a module's structure, simple attributes and weights: what its features depend on."""
+    """SHA-256 of everything that a module's features depend on: structure, simple attributes and weights."""
     digest = hashlib.sha256()
     for name, part in module.named_modules():
         settings = {key: value for key, value in vars(part).items() if key != "training" and _is_simple(value)}
@@ -66,9 +66,9 @@ def _is_simple(value: object) -> bool:
 
 
 def cached(key: str, compute: Callable[[], Features]) -> Features:
-    """What was computed under this key before, else what ``compute`` gives, which is kept.
+    """The features kept under this key; if there are none, compute and keep them.
 
-    A file that cannot be read is computed anew; a folder that cannot be written is warned of.
+    A file that cannot be read is replaced. A folder that cannot be written brings a warning.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file

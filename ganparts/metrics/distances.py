@@ -1,16 +1,17 @@
-"""Distances between sets of deep features: KID, FID, the competition's MiFID, content kept and diversity.
+"""Distances between sets of deep features: KID, FID, the competition's MiFID, CMMD, content kept and diversity.
 
-Pure functions of matrices [images, features] of any floating type; they compute in float64 and return a scalar of it.
-What the features are, they do not ask: with Inception's the names are the published ones, with others the numbers
-are of another scale and compare only among themselves.
+Pure functions of matrices [images, features] of any floating type. They compute in float64 and return a scalar of it.
+With Inception's features the names are the published ones. Other features give numbers on another scale, which compare
+only among themselves.
 
 - KID: Bińkowski et al., arXiv 1801.01401.
 - FID: Heusel et al., arXiv 1706.08500.
 - MiFID: Bai et al., arXiv 2106.03062, with the threshold of the Kaggle competition's public code.
+- CMMD: Jayasumana et al., arXiv 2401.09603.
 
-Three are not torchmetrics': its KID averages over random subsets, and its kernel sums take only sets of one size; its
-MiFID averages over the real images instead of the generated ones; and its FID takes the eigenvalues of a product that
-is not symmetric, whose rounding errors the root magnifies where there are fewer images than features.
+Three of them exist in torchmetrics, but not as needed here. Its KID takes subsets only, of the same size from both
+sets. Its MiFID averages over the real images instead of the generated ones. Its FID takes the eigenvalues of a product
+that is not symmetric, and the root magnifies their rounding errors where there are fewer images than features.
 """
 
 from __future__ import annotations
@@ -19,39 +20,102 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["content_distance", "diversity", "fid", "kid", "memorization", "mifid", "penalized"]
+__all__ = ["cmmd", "content_distance", "diversity", "fid", "kid", "memorization", "mifid", "penalized", "weighted_kid"]
 
-_ROWS = 1024  # of a block of a matrix of all pairs, so that memory grows with the images and not with their square
+ROWS = 1024  # of a block of a matrix of all pairs, so that memory grows with the images and not with their square
 
 
 def kid(real: Tensor, fake: Tensor) -> Tensor:
-    """Kernel distance: the unbiased squared MMD over all pairs, with kernel (x.y / d + 1)^3.
+    """Kernel distance: the unbiased squared MMD over all pairs of images, with kernel (x.y / d + 1)^3.
 
-    Being unbiased it is comparable between sets of different numbers of images, and can fall a little below 0.
+    It is unbiased, so sets of different numbers of images compare, and it can fall a little below 0. It draws no random
+    subsets; :func:`~ganparts.metrics.kid_interval` says how far to trust it.
 
     Args:
         real: features of the real images, [N, d].
         fake: features of the generated images, [M, d].
 
     Returns:
-        A scalar, lower is better. No subsets are drawn, so there is no chance in it and no spread.
+        A scalar, lower is better.
 
     Raises:
-        ValueError: not two matrices of as many columns, or one has fewer than 2 rows.
+        ValueError: not two matrices with the same number of columns, or one has fewer than 2 rows.
     """
-    real, fake = _checked(real, fake)
-    n, m = len(real), len(fake)
-    within_real = (_kernel_sum(real, real) - _kernel(real.square().sum(1), real).sum()) / (n * (n - 1))
-    within_fake = (_kernel_sum(fake, fake) - _kernel(fake.square().sum(1), fake).sum()) / (m * (m - 1))
-    return within_real + within_fake - 2 * _kernel_sum(real, fake) / (n * m)
+    real, fake = checked_pair(real, fake)
+    return weighted_kid(real, fake, real.new_ones(1, len(real)), fake.new_ones(1, len(fake)))[0]
+
+
+def weighted_kid(real: Tensor, fake: Tensor, real_weights: Tensor, fake_weights: Tensor) -> Tensor:
+    """:func:`kid` of weighted images, for many weightings at once.
+
+    A weight of 0 leaves an image out, a weight of 2 counts it twice. Pairs of an image with itself never count, so
+    images that a bootstrap draws twice do not bias the distance.
+
+    Args:
+        real: features of the real images, [N, d].
+        fake: features of the generated images, [M, d].
+        real_weights: [R, N].
+        fake_weights: [R, M].
+
+    Returns:
+        Distances [R]; nan where fewer than 2 images of a set have a weight.
+    """
+    products = [
+        ((weights @ _kernel(rows @ fake.T, rows)) * fake_weights).sum(1)
+        for rows, weights in zip(real.split(ROWS), real_weights.split(ROWS, dim=1), strict=True)
+    ]
+    between = torch.stack(products).sum(0) / (real_weights.sum(1) * fake_weights.sum(1))
+    return _within(real, real_weights) + _within(fake, fake_weights) - 2 * between
+
+
+def _within(features: Tensor, weights: Tensor) -> Tensor:
+    """Mean kernel over the pairs of different images: [R]."""
+    squares = weights.square()
+    total = -(squares @ _kernel(features.square().sum(1), features))  # pairs of an image with itself
+    for start in range(0, len(features), ROWS):
+        stop = start + ROWS
+        kernel = _kernel(features[start:stop] @ features[start:].T, features)
+        kernel[:, ROWS:] *= 2  # for the pairs below the diagonal, which are left out
+        total += ((weights[:, start:stop] @ kernel) * weights[:, start:]).sum(1)
+    pairs = weights.sum(1).square() - squares.sum(1)
+    return torch.where(pairs > 0, total / pairs, torch.nan)
 
 
 def _kernel(products: Tensor, features: Tensor) -> Tensor:
     return (products / features.shape[1] + 1) ** 3
 
 
-def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
-    return torch.stack([_kernel(rows @ y.T, x).sum() for rows in x.split(_ROWS)]).sum()
+def cmmd(real: Tensor, fake: Tensor, *, sigma: float = 10.0, scale: float = 1000.0) -> Tensor:
+    """CMMD: the squared MMD with a Gaussian kernel, times ``scale``; the biased estimate, as published.
+
+    The published figures are of CLIP's embeddings (the extractor ``clip``), which have length 1. Features of other
+    lengths need another ``sigma``.
+
+    Args:
+        real: features of the real images, [N, d].
+        fake: features of the generated images, [M, d].
+        sigma: width of the kernel exp(-|x - y|^2 / (2 sigma^2)).
+        scale: makes the numbers readable.
+
+    Returns:
+        A scalar from 0, lower is better.
+
+    Raises:
+        ValueError: not two matrices with the same number of columns, or one has fewer than 2 rows.
+    """
+    real, fake = checked_pair(real, fake)
+
+    def mean(x: Tensor, y: Tensor) -> Tensor:
+        sums = [torch.exp(-squared_distances(rows, y) / (2 * sigma**2)).sum() for rows in x.split(ROWS)]
+        return torch.stack(sums).sum() / (len(x) * len(y))
+
+    return (scale * (mean(real, real) + mean(fake, fake) - 2 * mean(real, fake))).clamp(min=0)
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared Euclidean distances [N, M] of rows [N, d] and [M, d]."""
+    lengths = x.square().sum(1)[:, None] + y.square().sum(1)
+    return torch.addmm(lengths, x, y.T, alpha=-2).clamp(min=0)
 
 
 def fid(real: Tensor, fake: Tensor) -> Tensor:
@@ -72,7 +136,7 @@ def fid(real: Tensor, fake: Tensor) -> Tensor:
     Raises:
         ValueError: not two matrices of as many columns, or one has fewer than 2 rows.
     """
-    real, fake = _checked(real, fake)
+    real, fake = checked_pair(real, fake)
     means = (real.mean(0) - fake.mean(0)).square().sum()
     a, b = _covariance_factor(real), _covariance_factor(fake)
     distance = means + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
@@ -100,8 +164,8 @@ def memorization(real: Tensor, fake: Tensor) -> Tensor:
     Raises:
         ValueError: not two matrices of as many columns, one has fewer than 2 rows, or only rows of zeros.
     """
-    real, fake = (_directions(features) for features in _checked(real, fake))
-    nearest = [1 - (rows @ real.T).abs().amax(1) for rows in fake.split(_ROWS)]
+    real, fake = (_directions(features) for features in checked_pair(real, fake))
+    nearest = [1 - (rows @ real.T).abs().amax(1) for rows in fake.split(ROWS)]
     return torch.cat(nearest).mean().clamp(min=0)
 
 
@@ -148,7 +212,7 @@ def diversity(fake: Tensor) -> Tensor:
     Raises:
         ValueError: not a matrix, or it has fewer than 2 rows.
     """
-    fake, _ = _checked(fake, fake)
+    fake, _ = checked_pair(fake, fake)
     directions, count = F.normalize(fake, dim=1), len(fake)
     similarity = (directions.sum(0).square().sum() - directions.square().sum()) / (count * (count - 1))
     return (1 - similarity).clamp(min=0)
@@ -167,13 +231,13 @@ def content_distance(photos: Tensor, paintings: Tensor) -> Tensor:
     Raises:
         ValueError: not two matrices of one shape, or with fewer than 2 rows.
     """
-    photos, paintings = _checked(photos, paintings)
+    photos, paintings = checked_pair(photos, paintings)
     if len(photos) != len(paintings):
         raise ValueError(f"{len(photos)} photos and {len(paintings)} paintings: each photo needs its painting")
     return (1 - F.cosine_similarity(photos, paintings)).mean().clamp(min=0)
 
 
-def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+def checked_pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     shapes = f"{list(real.shape)} and {list(fake.shape)}"
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(f"features of shapes {shapes}: expected two matrices [images, features] of as many columns")

@@ -1,8 +1,9 @@
-"""From two sets of images, or a generator and photos, to scores."""
+"""Scores of two sets of images, or of a generator and photos."""
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
 from ganparts.metrics.cache import Features, cached, digest_of_images, digest_of_module
-from ganparts.metrics.distances import content_distance, diversity, fid, kid, memorization, penalized
+from ganparts.metrics.distances import cmmd, content_distance, diversity, fid, memorization, penalized
 from ganparts.metrics.extractors import create_extractor, require
 from ganparts.metrics.features import (
     IMAGE_SIZE,
@@ -23,13 +24,21 @@ from ganparts.metrics.features import (
     load_batches,
     paint_batches,
 )
+from ganparts.metrics.manifolds import prdc
+from ganparts.metrics.resampling import kid_scores
 from ganparts.metrics.scores import Scores
 from ganparts.metrics.sources import Entry, Source, open_source, photo_of_each
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Evaluator", "evaluate"]
+__all__ = ["Evaluator", "FewImagesWarning", "evaluate"]
+
+_NEIGHBOURS = 5  # that precision, recall, density and coverage look at
+
+
+class FewImagesWarning(UserWarning):
+    """A set has too few images for FID, no more than features; the text says what to compare instead."""
 
 
 def evaluate(
@@ -39,6 +48,7 @@ def evaluate(
     extractor: str | nn.Module = "auto",
     limit: int | None = None,
     photos: Source | None = None,
+    squash: bool = False,
     device: torch.device | str | None = None,
     batch_size: int = 32,
     workers: int = 2,
@@ -46,33 +56,39 @@ def evaluate(
 ) -> Scores:
     """Score generated images against real ones.
 
-    Images pass in batches; only features are kept. Those of the real images and of the photos are computed once and
-    kept on disk (``$GANPARTS_CACHE``, else ``~/.cache/ganparts``), under a name made of the images' bytes and of the
-    extractor. Modules are put in ``eval()`` mode, and afterwards back.
+    Images pass in batches, and only their features stay in memory. Features of the real images and of the photos are
+    computed once and kept on disk (``$GANPARTS_CACHE``, else ``~/.cache/ganparts``), under a name made of the images'
+    bytes and the extractor. Modules work in ``eval()`` mode and get their own mode back.
+
+    Images that are not square are cropped to their middle square, as for training.
 
     Args:
         real: a folder of images or TFRecords, a zip archive of images, or a sequence of them: uint8 [3, H, W]
             tensors, Pillow images or image files.
-        fake: likewise, or a generator (from photos to such images), which paints ``photos``, resized to 256x256.
+        fake: the same kinds of images, or a generator, which paints ``photos`` at 256x256.
         extractor: a name in ``FEATURE_EXTRACTORS``; ``timm:<model>``; ``auto``, which is ``inception`` if its weights
             are on this machine already, else ``efficientnet_lite0``; or a module that maps uint8 [B, 3, H, W] to
-            float [B, D], to whose ``input_size``, if it has one, images are resized by Pillow's bicubic.
-        limit: score the first so many generated images, by name or in order; None for all.
-        photos: of which ``fake`` are the paintings: matched by name if all have names, else by place. With them come
-            the scores of content kept.
-        device: where an extractor that was given by name computes; None for CUDA if there is one, else the CPU.
-            Modules stay where they are.
+            float [B, D]. If it has ``input_size``, images are resized to that with Pillow's bicubic.
+        limit: score only the first generated images, by name or in order; None for all.
+        photos: the photos that ``fake`` are paintings of, matched by name if all have names, else by place. They add
+            the scores of content kept, and KID relative to the photos' own.
+        squash: distort images that are not square to a square, instead of cropping them.
+        device: where an extractor given by name computes; None for CUDA if there is one, else the CPU. Modules stay
+            where they are.
         batch_size: images at a time.
-        workers: processes that decode and resize; 0 for none.
+        workers: processes that decode; 0 for none.
         progress: show a bar, if standard error is a terminal.
 
+    Warns:
+        FewImagesWarning: a set has no more images than the extractor has features, too few for FID.
+
     Raises:
-        UnreadableImageError: names an image that cannot be read, and the reason.
+        UnreadableImageError: an image cannot be read.
         DataError: there are no images, or a painting has no photo.
-        UnavailableError: a package or weights that a score needs are not here.
+        UnavailableError: a package or weights are missing.
         UnknownPartError: there is no extractor of that name.
-        TypeError: a generator without photos, or a sequence of something else than images.
-        ValueError: fewer than 2 images in a set, ``limit`` below 2, or an extractor that makes no matrix of features.
+        TypeError: a generator without photos, or a sequence of something other than images.
+        ValueError: fewer than 2 images in a set, ``limit`` below 2, or an extractor that gives no matrix of features.
     """
     if limit is not None and limit < 2:
         raise ValueError(f"limit={limit}: scores need at least 2 generated images")
@@ -87,39 +103,55 @@ def evaluate(
         extractor = create_extractor(extractor).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     with evaluating(extractor, generator), _progress_bar(progress) as bar:
-        reader = _Reader(extractor, digest_of_module(extractor), batch_size, workers, bar)
+        reader = _Reader(extractor, digest_of_module(extractor), squash, batch_size, workers, bar)
         real_set, real_digest = reader.kept(real_entries, "real images")
         photo_set, photos_digest = reader.kept(photo_entries, "photos") if photo_entries else (None, None)
         batches = reader.paintings(fake_entries, photo_entries, generator)
         fake_set, ssim = reader.read(batches, len(fake_entries or photo_entries), "generated images")
-    return Scores(
-        extractor=_label(extractor),
+    label = _label(extractor)
+    scores = Scores(
+        extractor=label,
         extractor_digest=reader.digest[:16],
         real_digest=real_digest[:16],
         real_count=len(real_entries),
         fake_count=len(fake_set.matrix),
         real_size=real_set.size,
         fake_size=fake_set.size,
-        **_measures(real_set.matrix, fake_set.matrix),
+        squash=squash,
+        features=fake_set.matrix.shape[1],
+        **_distances(real_set.matrix, fake_set.matrix),
+        **kid_scores(real_set.matrix, fake_set.matrix, photo_set.matrix if photo_set else None),
+        **_neighbours(real_set.matrix, fake_set.matrix),
+        cmmd=cmmd(real_set.matrix, fake_set.matrix).item() if label.partition(":")[0] == "clip" else None,
         content_distance=content_distance(photo_set.matrix, fake_set.matrix).item() if photo_set else None,
         content_ssim=ssim,
         photos_digest=photos_digest[:16] if photos_digest else None,
     )
+    if scores.few_images:
+        warnings.warn(
+            f"FID and MiFID of {scores.fake_count:,} generated and {scores.real_count:,} real images, where {label} "
+            f"has {scores.features:,} features: with so few images they depend on the number of images more than on "
+            "what is in them. Compare KID and its interval instead",
+            FewImagesWarning,
+            stacklevel=2,
+        )
+    return scores
 
 
 class Evaluator:
-    """Scores one generator again and again, under the same conditions: while it is trained.
+    """Scores one generator again and again under the same conditions, while it trains.
 
     Args:
         real: as in :func:`evaluate`.
         photos: to paint, always the same.
-        extractor: as there; made once.
-        limit: of the photos.
+        extractor: a name, as in :func:`evaluate`; it is built once.
+        limit: paint only the first photos; None for all.
+        squash: distort images that are not square to a square, instead of cropping them.
         device: where the extractor computes.
-        workers: processes that decode and resize.
+        workers: processes that decode; 0 for none.
 
     Raises:
-        UnavailableError: a package or weights that a score needs are not here.
+        UnavailableError: a package or weights are missing.
     """
 
     def __init__(
@@ -129,29 +161,35 @@ class Evaluator:
         photos: Source,
         extractor: str = "auto",
         limit: int | None = None,
+        squash: bool = False,
         device: torch.device | str = "cpu",
         workers: int = 0,
     ):
         require("torchmetrics.functional.image", "torchmetrics")
         self.extractor = create_extractor(extractor).to(device)
-        self.real, self.photos, self.limit, self.workers = real, photos, limit, workers
+        self.real, self.photos = real, photos
+        self.conditions = {"limit": limit, "squash": squash, "workers": workers}
 
     def __call__(self, generator: nn.Module) -> Scores:
-        """The scores of what a generator, in whatever mode, makes of the photos."""
-        conditions = {"limit": self.limit, "workers": self.workers, "progress": False}
-        return evaluate(self.real, generator, photos=self.photos, extractor=self.extractor, **conditions)
+        """Scores of what a generator, in either mode, makes of the photos."""
+        return evaluate(
+            self.real, generator, photos=self.photos, extractor=self.extractor, progress=False, **self.conditions
+        )
 
 
-def _measures(real: Tensor, fake: Tensor) -> dict[str, float]:
+def _distances(real: Tensor, fake: Tensor) -> dict[str, float]:
     distance, copied = fid(real, fake), memorization(real, fake)
     values = {
-        "kid": kid(real, fake),
         "fid": distance,
         "mifid": penalized(distance, copied),
         "memorization": copied,
         "diversity": diversity(fake),
     }
     return {name: value.item() for name, value in values.items()}
+
+
+def _neighbours(real: Tensor, fake: Tensor) -> dict[str, float]:
+    return prdc(real, fake, k=_NEIGHBOURS)._asdict() if min(len(real), len(fake)) > _NEIGHBOURS else {}
 
 
 def _photos(photos: Source | None, fake_entries: list[Entry] | None) -> list[Entry]:
@@ -171,18 +209,20 @@ def _label(extractor: nn.Module) -> str:
 
 @dataclass
 class _Reader:
-    """Turns entries into features, with one extractor and one progress bar."""
+    """Turns images into features, with one extractor and one progress bar."""
 
     extractor: nn.Module
     digest: str
+    squash: bool
     batch_size: int
     workers: int
     bar: Progress
 
     def kept(self, entries: list[Entry], what: str) -> tuple[Features, str]:
-        """Features of images that come again, from the disk if they came before; and the images' digest."""
+        """Features of images that come again, from the disk if they were there before; and the images' digest."""
         images = digest_of_images(entries)
-        key = hashlib.sha256(f"{self.digest} {images}".encode()).hexdigest()
+        framing = "squashed" if self.squash else "cropped"
+        key = hashlib.sha256(f"{self.digest} {images} {framing}".encode()).hexdigest()
         return cached(key, lambda: self.read(self._load(entries), len(entries), what)[0]), images
 
     def paintings(
@@ -193,7 +233,7 @@ class _Reader:
             return self._load(entries, photos)
         assert generator is not None
         size = getattr(self.extractor, "input_size", None)
-        loaded = load_batches(photos, size=IMAGE_SIZE, batch_size=self.batch_size, workers=self.workers)
+        loaded = self._load_at(IMAGE_SIZE, photos)
         return paint_batches(loaded, generator, size=size)
 
     def read(self, batches: Iterator[Batch], total: int, what: str) -> tuple[Features, float | None]:
@@ -212,8 +252,11 @@ class _Reader:
         return Features(torch.cat(rows), describe_sizes(sizes)), ssim
 
     def _load(self, entries: list[Entry], photos: list[Entry] | None = None) -> Iterator[Batch]:
-        size = getattr(self.extractor, "input_size", None)
-        return load_batches(entries, size=size, photos=photos, batch_size=self.batch_size, workers=self.workers)
+        return self._load_at(getattr(self.extractor, "input_size", None), entries, photos)
+
+    def _load_at(self, size: int | None, entries: list[Entry], photos: list[Entry] | None = None) -> Iterator[Batch]:
+        options = {"squash": self.squash, "batch_size": self.batch_size, "workers": self.workers}
+        return load_batches(entries, size=size, photos=photos, **options)
 
 
 def _similarity(photos: Tensor, paintings: Tensor) -> Tensor:

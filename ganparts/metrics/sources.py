@@ -1,4 +1,4 @@
-"""Where images to be scored lie: folders, archives, sequences; each image an entry that is read when its turn comes."""
+"""Find the images to score in folders, archives and sequences. Each is an entry that is read when its turn comes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Source: TypeAlias = "Path | str | Sequence[Tensor | Image.Image | Path | str] | 
 
 
 class Entry(Protocol):
-    """One image: ``name`` without folder and suffix, or None for an image that came from memory."""
+    """One image: ``name`` without folder and suffix, or None for an image in memory."""
 
     @property
     def name(self) -> str | None: ...
 
     def read(self) -> bytes:
-        """The bytes by which it is recognised when it comes again."""
+        """The bytes that identify the image when it comes again."""
         ...
 
     def load(self) -> Tensor:
@@ -39,7 +39,7 @@ class Entry(Protocol):
 
 
 class _Archive:
-    """A zip archive that each process opens for itself, since a file's position is shared across a fork."""
+    """A zip archive that each process opens for itself, since forks share a file's position."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -109,10 +109,10 @@ class _Picture:
 def open_source(source: Source) -> list[Entry]:
     """The images of a folder or archive (sorted by name), or of a sequence (in its order).
 
-    No image is left out of a score in silence: :class:`~ganparts.data.Images` that skip unreadable ones do not here.
+    Every image counts: :class:`~ganparts.data.Images` that skip unreadable ones do not skip them here.
 
     Raises:
-        DataError: no such folder or archive, or no images in it.
+        DataError: there is no such folder or archive, or it has no images.
         TypeError: an item of a sequence is no image.
     """
     if isinstance(source, Images):
@@ -158,10 +158,10 @@ def _entry(item: object, index: int) -> Entry:
 
 
 def photo_of_each(photos: list[Entry], paintings: list[Entry]) -> list[Entry]:
-    """The photo of each painting: of the same name where all have names, else at the same place.
+    """The photo of each painting: by name where all have names, else by place.
 
     Raises:
-        DataError: a painting has no photo, or without names, there are not as many of both.
+        DataError: a painting has no photo, or without names the numbers differ.
     """
     names = {photo.name: photo for photo in photos}
     if None in names or any(painting.name is None for painting in paintings):
