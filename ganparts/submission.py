@@ -1,5 +1,4 @@
-"""Submissions to the Kaggle competition "I'm Something of a Painter Myself": written, and checked before they are
-handed in."""
+"""Write submissions to the Kaggle competition "I'm Something of a Painter Myself", and check them first."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ _SHOWN = 3  # offenders of each kind that an error lists
 
 
 class SubmissionError(ValueError):
-    """A submission that the competition would refuse; the text lists every kind of wrong, with its first offenders."""
+    """A submission that the competition would refuse; the text lists every problem and the first files that have it."""
 
 
 def write_submission(
@@ -47,17 +46,18 @@ def write_submission(
     Args:
         generator: trained, in ``eval()`` mode.
         photos: names and images, uint8 [3, H, W].
-        path: of the archive; it is written under another name and renamed.
-        mirror: if the photos are fewer than the competition wants, paint them mirrored, too, until they are enough.
+        path: of the archive, which gets its name when it is complete.
+        mirror: if there are fewer photos than the competition wants, paint mirrored ones until there are enough.
         quality: of the JPEGs, from 1 to 100; the competition's own have 75.
-        subsampling: of the JPEGs' colours, "4:2:0" (half the height and width, as the competition's) or "4:4:4" (none).
+        subsampling: how the JPEGs store colours: "4:2:0" (half the height and width, as the competition's own), "4:2:2"
+            (half the width) or "4:4:4" (in full).
         squash: distort photos that are not square, instead of taking their middle square.
 
     Returns:
-        How many images it has.
+        How many images the archive has.
 
     Raises:
-        SubmissionError: the competition would refuse it; the archive is there to be looked at.
+        SubmissionError: the competition would refuse it; the archive is kept.
         UnreadableImageError: a photo cannot be read.
     """
     wanted = mirrored(photos, _LEAST) if mirror else photos
@@ -66,7 +66,7 @@ def write_submission(
 
 
 def mirrored(photos: Iterable[tuple[str, Tensor]], count: int) -> Iterator[tuple[str, Tensor]]:
-    """The photos, and if they are fewer than ``count``, as many of them mirrored as are missing, ``name_mirrored``."""
+    """The photos, and as many mirrored ones, ``name_mirrored``, as are missing to make ``count``."""
     names: list[str] = []
     first: list[Tensor] = []
     for name, photo in photos:
@@ -81,17 +81,17 @@ def mirrored(photos: Iterable[tuple[str, Tensor]], count: int) -> Iterator[tuple
 def check_submission(path: Path | str) -> int:
     """Check ``images.zip`` as the competition does: 7,000 to 10,000 JPEGs, RGB, 256x256, flat, of unique names.
 
-    Every image is decoded, those that are the same to the byte once. Such copies bring a warning: the competition
-    takes them, but they are seldom meant. The archive's own name is not checked.
+    Every image is decoded, copies of a file only once. Copies bring a warning: the competition takes them, but they are
+    seldom intended. The archive's own name is not checked.
 
     Args:
         path: of the archive.
 
     Returns:
-        How many images it has.
+        How many images the archive has.
 
     Raises:
-        SubmissionError: what is wrong with it, all at once.
+        SubmissionError: lists everything that is wrong with it.
     """
     path = Path(path)
     try:
@@ -115,7 +115,7 @@ def check_submission(path: Path | str) -> int:
 
 
 def _inspect(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> tuple[dict[str, list[str]], list[str]]:
-    """Offenders by kind of wrong, and the members that are copies of another."""
+    """The members that have each problem, and the members that are copies of another."""
     problems: defaultdict[str, list[str]] = defaultdict(list)
     copies: list[str] = []
     verdicts: dict[bytes, str | None] = {}  # of contents, so that copies are decoded once
@@ -146,7 +146,7 @@ def _inspect(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> tuple[
 
 
 def _verdict(encoded: bytes) -> str | None:
-    """What is wrong with an encoded image, if anything is."""
+    """What is wrong with an encoded image, or None."""
     try:
         ignore_pillow_warnings()
         with Image.open(io.BytesIO(encoded)) as image:
@@ -168,16 +168,25 @@ def _listed(names: list[str]) -> str:
 
 
 def paint_submission(
-    generator: nn.Module, photos: Images, path: Path | str, *, count: int, console: Console | None = None
+    generator: nn.Module,
+    photos: Images,
+    path: Path | str,
+    *,
+    count: int,
+    quality: int = 95,
+    subsampling: Subsampling = "4:2:0",
+    console: Console | None = None,
 ) -> None:
-    """Paint the first ``count`` photos into ``images.zip``, and tell whether the competition would take it.
+    """Paint the first ``count`` photos into ``images.zip``, and say whether the competition would take it.
 
     Args:
         generator: trained, in ``eval()`` mode.
         photos: to paint.
         path: of the archive.
-        count: of photos.
-        console: where to show progress and speak.
+        count: how many photos to paint.
+        quality: as in :func:`write_submission`.
+        subsampling: as in :func:`write_submission`.
+        console: where to show progress and the result.
 
     Raises:
         UnreadableImageError: a photo cannot be read, and skipping was not chosen.
@@ -187,7 +196,8 @@ def paint_submission(
     console.print(f"Painting {count} photos{more}.")
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            written = translate_to_zip(generator, progress.track(photos.readable(count), total=count), path)
+            tracked = progress.track(photos.readable(count), total=count)
+            written = translate_to_zip(generator, tracked, path, quality=quality, subsampling=subsampling)
         console.print(f"{written} paintings of {_SIZE}x{_SIZE} are in {path}")
         console.print(f"The competition takes it: {check_submission(path)} images.")
     except SubmissionError as error:

@@ -152,16 +152,24 @@ def test_photos_are_cropped_or_squashed_to_a_size(tmp_path: Path):
         translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "out", squash=True)
 
 
-@pytest.mark.parametrize(("options", "layers"), [({}, 2), ({"subsampling": "4:2:0"}, 2), ({"subsampling": "4:4:4"}, 1)])
-def test_quality_and_subsampling_of_jpegs(tmp_path: Path, options, layers: int):
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        ({}, (2, 2)),
+        ({"subsampling": "4:2:0"}, (2, 2)),
+        ({"subsampling": "4:2:2"}, (2, 1)),
+        ({"subsampling": "4:4:4"}, (1, 1)),
+    ],
+)
+def test_quality_and_subsampling_of_jpegs(tmp_path: Path, options, layers: tuple[int, int]):
     picture = torch.from_numpy(gradient(20, 30)).permute(2, 0, 1)
     default = io.BytesIO()
     Image.fromarray(gradient(20, 30)).save(default, "JPEG", quality=75)
     encoded = Encoding(quality=75, **options).encode(picture)
-    assert (encoded == default.getvalue()) == (layers == 2)  # Pillow's own is 4:2:0
+    assert (encoded == default.getvalue()) == (layers == (2, 2))  # Pillow's own is 4:2:0
     with Image.open(io.BytesIO(encoded)) as image:
         assert isinstance(image, JpegImageFile)
-        assert [layer[1:3] for layer in image.layer] == [(layers, layers), (1, 1), (1, 1)]
+        assert [layer[1:3] for layer in image.layer] == [layers, (1, 1), (1, 1)]
         expected = image.quantization
     Image.fromarray(255 - gradient(20, 30)).save(tmp_path / "photo.png")
     translate_files(Negative(), [tmp_path / "photo.png"], tmp_path / "out", quality=75, **options)
@@ -173,7 +181,7 @@ def test_quality_and_subsampling_of_jpegs(tmp_path: Path, options, layers: int):
     assert (tmp_path / "out" / "photo.jpg").read_bytes() == encoded
     with Image.open(inside) as image:
         assert isinstance(image, JpegImageFile)
-        assert image.layer[0][1] == layers
+        assert image.layer[0][1:3] == layers
         assert image.quantization == expected
     for wrong in ({"quality": 0}, {"quality": 101}, {"subsampling": "4:1:1"}, {"format": "gif"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from torch import nn
 
-from ganparts.submission import SubmissionError, check_submission
+from ganparts.data import open_images, sample
+from ganparts.submission import SubmissionError, check_submission, paint_submission
 
 
 def encoded(colour=(90, 120, 150), *, size=(256, 256), mode: str = "RGB", kind: str = "JPEG") -> bytes:
@@ -33,6 +36,17 @@ def archive(path: Path, extra: Iterable[tuple[str, bytes]] = (), *, good: int = 
         for name, content in extra:
             file.writestr(name, content)
     return path
+
+
+def test_paintings_are_written_as_chosen(tmp_path: Path):
+    photos = open_images(sample() / "testA")
+    for options, table, layer in (({}, 2, (2, 2)), ({"quality": 50, "subsampling": "4:2:2"}, 16, (2, 1))):
+        paint_submission(nn.Identity(), photos, tmp_path / "images.zip", count=1, **options)
+        with zipfile.ZipFile(tmp_path / "images.zip") as file, Image.open(file.open(file.namelist()[0])) as image:
+            assert isinstance(image, JpegImageFile)
+            assert (image.quantization[0][0], image.layer[0][1:3]) == (table, layer)
+    with pytest.raises(ValueError, match="quality=101: it is at most 100"):
+        paint_submission(nn.Identity(), photos, tmp_path / "images.zip", count=1, quality=101)
 
 
 @pytest.mark.filterwarnings("ignore:.*the same to the byte")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.progress import Progress
 
 from ganparts.cli.app import Imports, app, console, import_parts, load_generator
+from ganparts.translate.encoding import Subsampling
 
 __all__ = ["submission"]
 
@@ -20,8 +21,8 @@ def submission(
     /,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("images.zip"),
     mirror: bool = False,
-    quality: int = 95,
-    subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0",
+    jpeg_quality: Annotated[int, tyro.conf.arg(aliases=["--quality"])] = 95,
+    subsampling: Subsampling = "4:2:0",
     squash: bool = False,
     device: str = "auto",
     imports: Imports = (),
@@ -36,8 +37,9 @@ def submission(
         photos: A folder of photos (image files or TFRecords).
         out: The archive to write.
         mirror: Fill up with mirrored photos if there are fewer than 7,000.
-        quality: JPEG quality, 1 to 100. The competition's own images have 75.
-        subsampling: JPEG colours: 4:2:0 at half the height and width, as the competition's own images; 4:4:4 whole.
+        jpeg_quality: JPEG quality, 1 to 100. The competition's own images have 75.
+        subsampling: How JPEGs store colours: 4:2:0 at half the height and width, as the competition's own images;
+            4:2:2 at half the width; 4:4:4 in full.
         squash: Distort photos that are not square, instead of painting their middle square.
         device: Device to compute on: auto, cpu, cuda ...
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
@@ -56,7 +58,7 @@ def submission(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tracked = progress.track(images.readable(), total=len(images), description="painting")
         count = write_submission(
-            generator, tracked, out, mirror=mirror, quality=quality, subsampling=subsampling, squash=squash
+            generator, tracked, out, mirror=mirror, quality=jpeg_quality, subsampling=subsampling, squash=squash
         )
     console.print(f"{out} is right: {count:,} images")
     return 0

@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from ganparts.cli.app import Imports, app, console, import_parts, load_generator
 from ganparts.training import pick_device
 from ganparts.translate import Report, translate_files
+from ganparts.translate.encoding import Subsampling
 from ganparts.translate.sources import find_photos
 
 __all__ = ["translate"]
@@ -32,8 +33,8 @@ def translate(
     size: int | None = None,
     squash: bool = False,
     format: Literal["jpg", "png"] = "jpg",
-    quality: int = 95,
-    subsampling: Literal["4:4:4", "4:2:0"] = "4:2:0",
+    jpeg_quality: Annotated[int, tyro.conf.arg(aliases=["--quality"])] = 95,
+    subsampling: Subsampling = "4:2:0",
     tile: int | None = None,
     overwrite: bool = False,
     imports: Imports = (),
@@ -51,8 +52,9 @@ def translate(
         size: Height and width to which photos are resized first, in pixels. None: their own.
         squash: With --size, distort photos that are not square, instead of painting their middle square.
         format: File format of the results.
-        quality: JPEG quality, 1 to 100.
-        subsampling: JPEG colours: 4:2:0 at half the height and width, as most programs write them; 4:4:4 whole.
+        jpeg_quality: JPEG quality, 1 to 100.
+        subsampling: How JPEGs store colours: 4:2:0 at half the height and width, as most programs write them; 4:2:2
+            at half the width; 4:4:4 in full.
         tile: Compute about as many pixels at a time as a square of this side has; the result is the same. None: for
             photos of more than a million pixels (four million on a GPU). 0: never.
         overwrite: Translate again what is in OUT already.
@@ -80,7 +82,7 @@ def translate(
                 batch_size=batch_size or (1 if chosen.type == "cpu" else 16),
                 tile=tile,
                 format=format,
-                quality=quality,
+                quality=jpeg_quality,
                 subsampling=subsampling,
                 overwrite=overwrite,
                 progress=show,

@@ -1,4 +1,4 @@
-"""Translated pictures as files: JPEG or PNG."""
+"""Translated pictures as files, JPEG or PNG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["Encoding", "Subsampling"]
 
-Subsampling = Literal["4:4:4", "4:2:0"]
+Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Encoding:
     Args:
         format: "jpg" or "png".
         quality: of JPEGs, from 1 to 100.
-        subsampling: of JPEGs' colours. "4:2:0" keeps them at half the height and width, as most programs do; "4:4:4"
-            keeps them whole, in a larger file.
+        subsampling: how JPEGs store colours: "4:2:0" at half the height and width, as most programs do; "4:2:2" at half
+            the width; "4:4:4" in full, in a larger file.
 
     Raises:
-        ValueError: an option that is out of range.
+        ValueError: an option is out of range.
     """
 
     format: Literal["jpg", "png"] = "jpg"
@@ -36,11 +36,11 @@ class Encoding:
             raise ValueError(f"format={self.format!r}: it is 'jpg' or 'png'")
         if not 1 <= self.quality <= 100:
             raise ValueError(f"quality={self.quality}: it is at {'least 1' if self.quality < 1 else 'most 100'}")
-        if self.subsampling not in ("4:4:4", "4:2:0"):
-            raise ValueError(f"subsampling={self.subsampling!r}: it is '4:4:4' or '4:2:0'")
+        if self.subsampling not in ("4:4:4", "4:2:2", "4:2:0"):
+            raise ValueError(f"subsampling={self.subsampling!r}: it is '4:4:4', '4:2:2' or '4:2:0'")
 
     def encode(self, picture: Tensor) -> bytes:
-        """The file of a picture, uint8 [3, H, W]."""
+        """The bytes of a file with a picture, uint8 [3, H, W]."""
         from torchvision.transforms.v2.functional import to_pil_image
 
         encoded, image = io.BytesIO(), to_pil_image(picture)
