@@ -1,4 +1,7 @@
-"""Images in: folders and TFRecords, paired at random or aligned; bytes become floats in [-1, 1] here only."""
+"""Read images from folders and TFRecords, and pair them at random or by name.
+
+Images are bytes in files and in memory; a batch for training has floats in [-1, 1].
+"""
 
 from ganparts.data.aligned import AlignedDomains, AlignedImages, AlignedPairs, open_aligned
 from ganparts.data.images import (

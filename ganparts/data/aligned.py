@@ -1,6 +1,6 @@
-"""Aligned pairs, as pix2pix takes them: two images of one scene, in one file side by side or in two folders by name.
+"""Aligned pairs for pix2pix: two images of one scene, side by side in one file, or in two folders under one name.
 
-Isola et al. 2017, arXiv 1611.07004. A crop and a flip are the same for both images of a pair.
+Isola et al. 2017, arXiv 1611.07004. Both images of a pair get the same crop and flip.
 """
 
 from __future__ import annotations
@@ -40,17 +40,16 @@ _SHOWN = 3  # names that an error lists
 class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
     """Pairs that are decoded when asked for: source and target, each uint8 [3, H, W], of one size.
 
-    The target is resized to the source's size if it has another. Of a file with both images side by side, each is
-    one half of the width.
+    A target of another size is resized to the source's. A file with both images side by side is cut in the middle.
 
     Args:
-        a: where the first images lie; or the files that hold both.
-        b: where the second ones lie, in the same order; None: in the files of ``a``, at their right.
+        a: files of the first images, or of both side by side.
+        b: files of the second images, in the same order; None if the files of ``a`` hold them at the right.
         direction: "ab": the first image is the source; "ba": the second is.
-        skip_unreadable: where an image cannot be read, warn and give the next pair that can.
+        skip_unreadable: warn of a pair that cannot be read, and give the next one instead.
 
     Raises:
-        UnreadableImageError: when asked for a pair that cannot be read, or whose images have different aspects.
+        UnreadableImageError: a pair that was asked for cannot be read, or its images have different aspects.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
         raise UnreadableImageError(f"none of {len(self)} pairs can be read, {self.a[0]} and the others")
 
     def readable(self, limit: int | None = None) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-        """The first ``limit`` pairs with their names; those that cannot be read are skipped if that was chosen."""
+        """The first ``limit`` pairs with their names, without unreadable ones if ``skip_unreadable``."""
         for index, entry in enumerate(self.a[:limit]):
             try:
                 yield entry.name, self._load(index)
@@ -125,20 +124,20 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
 class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
     """Aligned pairs, by position: item i is (source, target), each uint8 [3, crop, crop].
 
-    An epoch shows each pair once, in random order; positions go on beyond it. A pair is a pure function of the seed
-    and the position.
+    An epoch shows each pair once, in random order; positions go on beyond it. A pair depends only on the seed and the
+    position.
 
     Args:
         images: pairs of source and target, uint8 [3, H, W], of one size.
         seed: decides order, crops and flips.
-        resize: length of the shorter side, to which both images are resized first; None: they keep their size.
-        crop: and the same square of this side is cut out of both at random.
-        flip: and both are mirrored with probability 1/2.
+        resize: length in pixels that the shorter side of both images is resized to first; None keeps their size.
+        crop: side of the square that is then cut out of both, at the same random place.
+        flip: mirror both with probability 1/2.
         squash: resize both sides to ``resize``, as the reference implementation of pix2pix does.
 
     Raises:
-        ValueError: a crop that is larger than the resized image, or squash without resize.
-        UnreadableImageError: when asked for a pair that cannot be read, unless such pairs are skipped.
+        ValueError: ``crop`` is larger than ``resize``, or ``squash`` is given without ``resize``.
+        UnreadableImageError: the pair asked for cannot be read, and such pairs are not skipped.
     """
 
     def __init__(
@@ -174,7 +173,7 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes all images take when they are decoded and resized; exact if they are held."""
+        """Estimated bytes of all images once decoded and resized; exact if they are held."""
         if not isinstance(self.images, AlignedImages):
             return sum(image.nbytes for pair in self.images for image in pair)
         halves = 2 if self.images.b is None else 1
@@ -183,12 +182,12 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
     def on_device(
         self, device: torch.device | str, *, workers: int = 0, track: Callable[[Iterable[Any]], Iterable[Any]] = iter
     ) -> AlignedPairs:
-        """The same pairs, bit for bit, from images that are decoded and resized once and then stay on a device.
+        """The same pairs, bit for bit, with all images decoded and resized once and kept on a device.
 
         Args:
-            device: where they stay, as bytes.
+            device: where the images stay, as bytes.
             workers: processes that decode.
-            track: is given the pairs as they come, and passes them on: a progress bar.
+            track: passes on the pairs that it gets, like a progress bar.
 
         Raises:
             DataError: an image cannot be read, and the data set does not skip such images.
@@ -199,7 +198,7 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Fitted:
-    """The pairs in the order of their names, resized."""
+    """The resized pairs, in the order of their names."""
 
     def __init__(self, pairs: AlignedPairs):
         self.pairs = pairs
@@ -216,10 +215,10 @@ class AlignedDomains:
     """The pairs of a data set.
 
     Args:
-        train: to train on.
-        val: for choosing settings, if the data set has some.
-        test: kept for the end, if the data set has some.
-        origin: where they come from, in words.
+        train: pairs to train on.
+        val: pairs for choosing settings, if there are any.
+        test: pairs to keep for the end, if there are any.
+        origin: says where the pairs come from.
     """
 
     train: AlignedImages
@@ -228,11 +227,11 @@ class AlignedDomains:
     origin: str
 
     def summary(self) -> str:
-        """How many pairs there are in which folder, without its own place: for a published model card."""
+        """Number of pairs and name of their folder, without its path: for a published model card."""
         return f"{len(self.train)} aligned pairs ({self.train.a[0].path.parent.name})"
 
     def digest(self) -> str:
-        """As :meth:`ganparts.data.Domains.digest`, of the training pairs."""
+        """Like :meth:`ganparts.data.Domains.digest`, for the training pairs."""
         return digest(self.train.a, self.train.b or [])
 
 
@@ -246,19 +245,19 @@ def open_aligned(
 ) -> AlignedDomains:
     """Find aligned pairs.
 
-    Images in two folders make a pair if their names without suffix are the same. An image without a partner is an
-    error, unless ``skip_unreadable`` is chosen: then a warning counts such images, and they are left out.
+    Images in two folders make a pair if they have the same name without suffix. An image without a partner is an error;
+    with ``skip_unreadable`` a warning counts such images instead.
 
     Args:
         root: a folder with ``train`` and perhaps ``val`` and ``test``, whose files hold both images side by side; or
             with ``trainA``, ``trainB`` and perhaps ``valA``, ``valB``, ``testA``, ``testB``.
-        a: a folder of the first images instead, or of files that hold both if ``b`` is not given.
+        a: instead, a folder of the first images, or without ``b`` of files that hold both.
         b: a folder of the second images.
         direction: "ab": translate the first (left) images into the second; "ba": the other way round.
         skip_unreadable: warn of images that cannot be read or have no partner, and go on without them.
 
     Raises:
-        DataError: what was looked for is not there (says what was found), names that do not match, or none that do.
+        DataError: folders are missing (the text says what was found), or images lack partners.
     """
 
     def opened(first: Path, second: Path | None) -> AlignedImages:

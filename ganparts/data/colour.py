@@ -1,4 +1,4 @@
-"""Colours as numbers that mean the same in every picture: sRGB, without a profile."""
+"""Convert embedded colour profiles to sRGB, so that numbers mean the same colours in every picture."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ __all__ = ["to_srgb"]
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """A picture by the colour profile (ICC) that it carries converted to sRGB; as it is if there is none to apply.
+    """Convert a picture to sRGB by the colour profile (ICC) that it carries.
 
-    A profile that is damaged, or made for another kind of picture (RGB in a grey one), is not applied: viewers do the
-    same.
+    Like viewers, it ignores a profile that is damaged or made for another kind of picture (RGB in a grey one).
 
     Args:
         image: 8-bit, of any mode.
 
     Returns:
-        RGB, or RGBA if it was transparent, if a profile was applied.
+        RGB, or RGBA if the picture is transparent; the same picture if there is no profile to apply.
     """
     embedded = image.info.get("icc_profile")
     if not embedded:

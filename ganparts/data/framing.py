@@ -1,4 +1,4 @@
-"""From an image of any size to a square to train on: resize it, cut a square out of it, mirror it."""
+"""Make a training square of an image of any size: resize it, cut a square out, mirror it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Framing", "Window"]
 
 
 class Window(NamedTuple):
-    """Where a square is cut out, and whether it is mirrored."""
+    """Where to cut a square out, and whether to mirror it."""
 
     top: int
     left: int
@@ -26,14 +26,14 @@ class Framing:
     """How training images are framed.
 
     Args:
-        resize: length of the shorter side in pixels, to which images are resized first (bicubic, antialiased); None:
-            they keep their size. An image smaller than the crop is enlarged until it has the crop's size.
-        crop: side of the square that is cut out at random.
-        flip: mirror it with probability 1/2.
-        squash: resize both sides to ``resize``, whatever the aspect, as the reference implementation of CycleGAN does.
+        resize: length in pixels that the shorter side is resized to first (bicubic, antialiased). None keeps the size;
+            only images smaller than the crop are enlarged to it.
+        crop: side of the square that is cut out at random, in pixels.
+        flip: mirror the square with probability 1/2.
+        squash: resize both sides to ``resize`` and ignore the aspect, as the reference implementation of CycleGAN does.
 
     Raises:
-        ValueError: a crop that is larger than the resized image, or that is not positive; or squash without resize.
+        ValueError: ``crop`` is larger than ``resize`` or not positive, or ``squash`` is given without ``resize``.
     """
 
     resize: int | None = 286
@@ -52,24 +52,24 @@ class Framing:
             raise ValueError("squash=True needs a size to squash images to: give resize")
 
     def fit(self, image: Tensor) -> Tensor:
-        """The whole image, uint8 [3, H, W], at the size at which it is cut; one that was fitted before is unchanged."""
+        """Resize a whole image, uint8 [3, H, W], for cutting; an image that is resized already stays as it is."""
         if self.resize is not None:
             return resize(image, self.resize) if self.squash else resize_shorter(image, self.resize)
         return resize_shorter(image, self.crop) if min(image.shape[-2:]) < self.crop else image
 
     def fitted_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that :meth:`fit` gives an image of this height and width."""
+        """Height and width after :meth:`fit`, of an image of this height and width."""
         if self.squash and self.resize is not None:
             return self.resize, self.resize
         return scaled_size(height, width, self.resize or max(self.crop, min(height, width)))
 
     def draw(self, image: Tensor, draws: random.Random) -> Window:
-        """A random window of a fitted image."""
+        """Draw a random window of a fitted image."""
         top, left = (draws.randrange(side - self.crop + 1) for side in image.shape[-2:])
         return Window(top, left, self.flip and draws.random() < 0.5)
 
     def cut(self, image: Tensor, window: Window) -> Tensor:
-        """That window of a fitted image: [3, crop, crop]."""
+        """Cut a window out of a fitted image: [3, crop, crop]."""
         top, left, mirrored = window
         image = image[:, top : top + self.crop, left : left + self.crop]
         return image.flip(-1) if mirrored else image

@@ -1,6 +1,6 @@
-"""Image files and records of image bytes, decoded to 8-bit RGB tensors.
+"""Decode image files and records of image bytes to 8-bit RGB tensors.
 
-Pillow decodes every format, JPEG too, so that a picture does not depend on which of two decoders met it.
+Pillow decodes every format, JPEG too, so that pixels do not depend on a choice of decoder.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _PILLOW = re.compile(r"PIL\.")
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the text says what, why, and what to do."""
+    """Data that cannot be used; the text says which, why, and what to do."""
 
 
 class UnreadableImageError(DataError):
@@ -58,13 +58,13 @@ class UnreadableImageError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """Where one encoded image lies.
+    """The place of one encoded image.
 
     Args:
-        name: of the image, without folder and suffix.
-        path: of its file.
-        record: its number in a TFRecord file, from 0; None for a file of its own.
-        offset: of its first byte in the file.
+        name: the image's name, without folder and suffix.
+        path: its file.
+        record: its number in a TFRecord file, from 0; None if it has a file of its own.
+        offset: position of its first byte in the file.
         length: in bytes; -1 for the rest of the file.
     """
 
@@ -89,7 +89,7 @@ class ImageEntry:
             raise self._unreadable(error) from None
 
     def dimensions(self) -> tuple[int, int]:
-        """Height and width, without decoding it.
+        """Height and width, without decoding the image.
 
         Raises:
             UnreadableImageError: names the file, the record and the reason.
@@ -103,7 +103,7 @@ class ImageEntry:
             raise self._unreadable(error) from None
 
     def encoded_size(self) -> int:
-        """Bytes that the encoded image has, without reading it; -1 if its file is not there."""
+        """Size of the encoded image in bytes, without reading it; -1 if its file is missing."""
         try:
             return self.length if self.length >= 0 else self.path.stat().st_size - self.offset
         except OSError:
@@ -136,14 +136,14 @@ class ImageEntry:
 
 
 def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """The image in these bytes as 8-bit RGB: uint8 [3, H, W].
+    """Decode image bytes to 8-bit RGB: uint8 [3, H, W].
 
     Grey, palette and CMYK images become RGB, 16-bit values are scaled to 8, an embedded colour profile (ICC) is
-    converted to sRGB, transparency is laid on white, and EXIF orientation is applied. What claims more than
-    ``max_pixels``, 178,956,970 unless told otherwise, is refused before any memory is taken.
+    converted to sRGB, transparency is laid on white, and EXIF orientation is applied. An image that claims more than
+    ``max_pixels`` is refused before any memory is taken.
 
     Raises:
-        ValueError: the reason why it cannot be decoded.
+        ValueError: says why the image cannot be decoded.
     """
     from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -169,10 +169,10 @@ _warnings_lock = threading.Lock()
 
 
 def ignore_pillow_warnings() -> None:
-    """Ignore, from now on, what Pillow's own modules warn of: damaged metadata and large images.
+    """Ignore warnings of Pillow's own modules from now on: of damaged metadata and of large images.
 
-    Warnings that Pillow attributes to its caller, as deprecations, are still shown. ``warnings.catch_warnings`` would
-    not do: it changes the whole process, and threads that decode would undo each other's changes.
+    Warnings that Pillow attributes to its caller, such as deprecations, still show. ``warnings.catch_warnings`` is no
+    alternative: it changes the whole process, and threads that decode would undo each other's changes.
     """
     with _warnings_lock:
         if not any(action == "ignore" and module == _PILLOW for action, _, _, module, _ in warnings.filters):
@@ -184,10 +184,10 @@ def _too_many(claimed: str, limit: int = MAX_PIXELS) -> str:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as RGB; see :func:`decode_image`.
+    """Convert any Pillow image to RGB; see :func:`decode_image`.
 
     Raises:
-        ValueError: floating-point or 32-bit pixels, whose range is not defined.
+        ValueError: its pixels are floating-point or 32-bit numbers, whose range is not defined.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
@@ -205,7 +205,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Resize bytes [..., H, W], bicubic and antialiased, whatever their aspect; unchanged if they have that size.
+    """Resize bytes [..., H, W] with a bicubic, antialiased filter; the aspect may change.
 
     Args:
         image: of any size.
@@ -224,16 +224,16 @@ def resize_shorter(image: Tensor, size: int) -> Tensor:
     """Resize bytes [..., H, W] so that the shorter side has ``size`` pixels; the aspect stays.
 
     Raises:
-        DataError: an image so narrow that the result would be enormous.
+        DataError: the image is so narrow that the result would be enormous.
     """
     return resize(image, scaled_size(image.shape[-2], image.shape[-1], size))
 
 
 def scaled_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width when the shorter side is resized to ``size`` pixels.
+    """Height and width after resizing the shorter side to ``size`` pixels.
 
     Raises:
-        DataError: that is enormous.
+        DataError: the result would be enormous.
     """
     shorter = min(height, width)
     scaled = round(height * size / shorter), round(width * size / shorter)
@@ -250,8 +250,8 @@ def resize_square(image: Tensor, size: int, *, squash: bool = False) -> Tensor:
 
     Args:
         image: of any size.
-        size: of the square, in pixels.
-        squash: keep all of an image that is not square and distort it, instead of its middle square.
+        size: side of the square, in pixels.
+        squash: distort an image that is not square, instead of taking its middle square.
     """
     from torchvision.transforms.v2 import functional
 
@@ -259,12 +259,12 @@ def resize_square(image: Tensor, size: int, *, squash: bool = False) -> Tensor:
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """Bytes 0..255 to floats in [-1, 1], of any shape."""
+    """Convert bytes 0..255 of any shape to floats in [-1, 1]."""
     return images.float() / 127.5 - 1
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Floats in [-1, 1] (beyond is clipped) to bytes 0..255, of any shape."""
+    """Convert floats in [-1, 1] of any shape to bytes 0..255; values outside are clipped."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -272,11 +272,11 @@ class Images(Sequence[Tensor]):
     """Images that are decoded when asked for: ``images[i]`` is uint8 [3, H, W], ``images[:9]`` the first nine Images.
 
     Args:
-        entries: where they lie, in order.
-        skip_unreadable: where an image cannot be read, warn and give the next one that can.
+        entries: the places of the images, in order.
+        skip_unreadable: warn of an image that cannot be read, and give the next one instead.
 
     Raises:
-        UnreadableImageError: when asked for an image that cannot be read, or when all cannot.
+        UnreadableImageError: an image that was asked for cannot be read, or none can.
     """
 
     def __init__(self, entries: Sequence[ImageEntry], *, skip_unreadable: bool = False):
@@ -306,7 +306,7 @@ class Images(Sequence[Tensor]):
         raise UnreadableImageError(f"none of {len(self)} images can be read, {self.entries[0]} and the others")
 
     def readable(self, limit: int | None = None) -> Iterator[tuple[str, Tensor]]:
-        """The first ``limit`` images with their names; those that cannot be read are skipped if that was chosen.
+        """The first ``limit`` images with their names, without unreadable ones if ``skip_unreadable``.
 
         Raises:
             UnreadableImageError: an image cannot be read, and skipping was not chosen.
@@ -330,11 +330,13 @@ class Images(Sequence[Tensor]):
 
 
 def open_images(folder: Path | str, *, skip_unreadable: bool = False) -> Images:
-    """The images of a folder, sorted by name: image files, or TFRecord files with features ``image`` and
-    (optionally) ``image_name``, whose checksums are verified here.
+    """Open the images of a folder, sorted by name.
+
+    The folder has image files, or TFRecord files with a feature ``image`` and perhaps ``image_name``. Checksums of
+    TFRecord files are verified here.
 
     Raises:
-        DataError: no such folder, nothing in it, or a damaged TFRecord file (named, with the record's number).
+        DataError: there is no such folder, it has no images, or a TFRecord file is damaged.
     """
     folder = existing_folder(folder)
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -372,16 +374,16 @@ def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
 
 
 def _stem(name: bytes) -> str:
-    """A record's name for its image as the stem of a file's, on any system: no folders, nothing unprintable."""
+    """A record's image name as a file's stem on any system: without folders and unprintable letters."""
     stem = PureWindowsPath(name.decode(errors="replace").replace("\0", "")).stem[:100]
     return "".join(letter if letter.isprintable() else "_" for letter in stem)
 
 
 def existing_folder(path: Path | str) -> Path:
-    """``path``, which must be a folder.
+    """Check that ``path`` is a folder, and return it.
 
     Raises:
-        DataError: it is not.
+        DataError: it is no folder.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():

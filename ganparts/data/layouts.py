@@ -1,4 +1,4 @@
-"""Where the images of the two domains lie: the Kaggle competition's layout, CycleGAN's, or two folders by hand."""
+"""Find the images of the two domains: in the Kaggle competition's layout, CycleGAN's, or two given folders."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Domains:
     Args:
         a: photos to train on.
         b: paintings to train on.
-        test_a: photos that are kept out of training, if the layout has some.
-        test_b: paintings that are kept out of training, if the layout has some.
-        origin: where they come from, in words.
+        test_a: photos to keep out of training, if there are any.
+        test_b: paintings to keep out of training, if there are any.
+        origin: says where the images come from.
     """
 
     a: Images
@@ -43,12 +43,12 @@ class Domains:
         return Images(held_out + self.a.entries, skip_unreadable=self.a.skip_unreadable)
 
     def summary(self) -> str:
-        """How many images there are in which folders, without the folders' own places: for a published model card."""
+        """Numbers of images and names of their folders, without paths: for a published model card."""
         parts = ((self.a, "photos"), (self.b, "paintings"))
         return ", ".join(f"{len(images)} {what} ({images.entries[0].path.parent.name})" for images, what in parts)
 
     def digest(self) -> str:
-        """Which training images these are, in 64 hexadecimal digits: their names and sizes in bytes, in order.
+        """A hash of the training images' names and sizes in bytes, in order: 64 hexadecimal digits.
 
         It stays the same when the folders move or are renamed. No image is read.
         """
@@ -56,7 +56,7 @@ class Domains:
 
 
 def digest(*groups: Iterable[ImageEntry]) -> str:
-    """A hash (SHA-256) of the names and encoded sizes of groups of images, whose order counts."""
+    """SHA-256 of the names and encoded sizes of groups of images, in order."""
     hashed = hashlib.sha256()
     for group in groups:
         for entry in group:
@@ -66,10 +66,10 @@ def digest(*groups: Iterable[ImageEntry]) -> str:
 
 
 def sample() -> Path:
-    """The folder of the data set that the package ships, in CycleGAN's layout.
+    """The folder of the data set that ships with the package, in CycleGAN's layout.
 
-    114 + 21 photos and 69 crops of 9 paintings by Van Gogh, 256x256, public domain or CC0; its ``SOURCES.tsv`` names
-    author, licence and source of each. It is for first runs and tests, not for claims about quality.
+    It has 114 + 21 photos and 69 crops of 9 paintings by Van Gogh, 256x256, public domain or CC0. ``SOURCES.tsv`` names
+    author, licence and source of each. Use it for first runs and tests, not for claims about quality.
     """
     return Path(__file__).parent / "photo2vangogh"
 
@@ -92,7 +92,7 @@ def open_domains(
         skip_unreadable: warn of images that cannot be read, and go on without them.
 
     Raises:
-        DataError: what was looked for is not there (says what was found), or a TFRecord file is damaged.
+        DataError: folders are missing (the text says what was found), or a TFRecord file is damaged.
     """
     folder_a, folder_b = (None if given is None else Path(given) for given in (photos, paintings))
     test_a = test_b = None

@@ -23,8 +23,8 @@ _MOST_LOOKED_AT = 64  # images whose sizes are read for an estimate
 class Pairs(Protocol):
     """What :func:`load_pairs` loads: pairs of square images, by position, without end.
 
-    A pair should depend on nothing but its position and a seed: then a run that is resumed sees what it would have
-    seen. A data set whose images are decoded already says so by an attribute ``is_held = True``.
+    A pair should depend only on its position and a seed, so that a resumed run sees the same pairs. A data set whose
+    images are decoded already has an attribute ``is_held = True``.
     """
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Pairs(Protocol):
         ...
 
     def __getitem__(self, position: int, /) -> tuple[Tensor, Tensor]:
-        """Two images, uint8 [3, crop, crop]; raises :class:`DataError` if they cannot be read."""
+        """Two images, uint8 [3, crop, crop]; raises :class:`DataError` if one cannot be read."""
         ...
 
 
@@ -45,14 +45,14 @@ def load_pairs(
     workers: int = 0,
     device: torch.device | str = "cpu",
 ) -> Iterator[Pair]:
-    """Batches of pairs for steps ``start`` to ``steps``, their images float [B, 3, crop, crop] in [-1, 1].
+    """Load batches of pairs for steps ``start`` to ``steps``: float [B, 3, crop, crop] in [-1, 1].
 
     Args:
-        dataset: where they come from, as PairDataset or AlignedPairs.
-        batch_size: pairs a step.
-        steps: the number of steps of the whole run; None: the batches never end.
-        start: the first step to give.
-        workers: processes that decode; 0 for none, as for images that are decoded already.
+        dataset: a PairDataset, AlignedPairs, or another with the same methods.
+        batch_size: pairs per step.
+        steps: the number of steps of the whole run; None for batches without end.
+        start: the first step to load.
+        workers: processes that decode; 0 for none. Images that are decoded already need none.
         device: where the batches go.
 
     Raises:
@@ -82,7 +82,7 @@ class _Indexed(Protocol[_Item]):
 
 
 class _ErrorsAsItems(Dataset[Any]):
-    """A data set whose errors are items: raised by a worker they would arrive with the worker's whole trace."""
+    """Returns errors as items: raised in a worker, they would bring the worker's whole trace."""
 
     def __init__(self, dataset: _Indexed[Any]):
         self.dataset = dataset
@@ -106,7 +106,7 @@ def _collate(items: list[Any]) -> tuple[Tensor, Tensor] | DataError:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """For ``DataLoader(worker_init_fn=...)``: have a worker outlive signals that end a run cleanly."""
+    """For ``DataLoader(worker_init_fn=...)``: keep a worker alive on the signals that end a run cleanly."""
     # Ctrl-C, and what Slurm or Kaggle send, reach every process; whether the workers stop is for the main one to say
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -115,10 +115,10 @@ def ignore_interrupts(worker: int) -> None:
 def decode_ahead(
     items: _Indexed[_Item], *, workers: int, track: Callable[[Iterable[Any]], Iterable[Any]]
 ) -> Iterator[_Item]:
-    """All items of a data set, in order, made by worker processes.
+    """All items of a data set in order, from worker processes.
 
     Raises:
-        DataError: one cannot be read.
+        DataError: an item cannot be read.
     """
     loader = DataLoader(
         _ErrorsAsItems(items),
@@ -135,11 +135,11 @@ def decode_ahead(
 
 
 def estimate_bytes(entries: Sequence[ImageEntry], fitted: Callable[[int, int], tuple[int, int]]) -> int:
-    """About how many bytes images take when they are decoded and resized, by the sizes of 64 of them.
+    """Estimate the bytes of all images once decoded and resized, from the sizes of 64 of them.
 
     Args:
         entries: the images.
-        fitted: the height and width that an image of some height and width gets.
+        fitted: maps an image's height and width to those after resizing.
     """
     chosen = entries[:: max(1, len(entries) // _MOST_LOOKED_AT)]
     areas = []

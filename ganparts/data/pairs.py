@@ -1,6 +1,6 @@
 """Random pairs of photos and paintings, as a pure function of a seed and a position.
 
-Nothing depends on how many workers load them, and a run that goes on at pair n sees what it would have seen.
+So the number of workers does not matter, and a run that resumes at pair n sees the same pairs.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ __all__ = ["PairDataset", "ignore_interrupts", "shuffled"]
 class PairDataset(Dataset[tuple[Tensor, Tensor]]):
     """Pairs, by position: item i is (photo, painting), each uint8 [3, crop, crop].
 
-    An epoch is as many pairs as the larger domain has images. In it, the first domain's images come equally often, in
-    random order; the second's are drawn at random, as in the reference implementation of CycleGAN. Positions go on
-    beyond an epoch.
+    An epoch has as many pairs as the larger domain has images. Each image of the first domain comes equally often, in
+    random order. Images of the second are drawn at random, as in the reference implementation of CycleGAN. Positions
+    go on beyond an epoch.
 
     Args:
-        a: images of domain a, or a sequence of those that are decoded already: uint8 [3, H, W], or one tensor of all.
-        b: images of domain b, likewise.
+        a: images of domain a: :class:`Images`, a sequence of decoded ones, uint8 [3, H, W], or one tensor of them.
+        b: images of domain b, in the same forms.
         seed: decides order, pairing, crops and flips.
-        resize: length of the shorter side in pixels, to which images are resized first (bicubic); None: they keep
-            their size. An image that is smaller than the crop is enlarged.
-        crop: and a square of this side is cut out at random.
-        flip: and mirrored with probability 1/2.
-        squash: resize both sides to ``resize``, as the reference implementation does; images that are not square are
-            distorted.
+        resize: length in pixels that the shorter side is resized to first (bicubic). None keeps the size; only images
+            smaller than the crop are enlarged to it.
+        crop: side of the square that is then cut out at random.
+        flip: mirror the square with probability 1/2.
+        squash: resize both sides to ``resize``, as the reference implementation does, which distorts images that are
+            not square.
 
     Raises:
-        ValueError: a crop that is larger than the resized image, or squash without resize.
-        UnreadableImageError: when asked for a pair with an image that cannot be read, unless such images are skipped.
+        ValueError: ``crop`` is larger than ``resize``, or ``squash`` is given without ``resize``.
+        UnreadableImageError: an image of the pair asked for cannot be read, and such images are not skipped.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes all images take when they are decoded and resized; exact if they are held."""
+        """Estimated bytes of all images once decoded and resized; exact if they are held."""
         return sum(
             estimate_bytes(images.entries, self.framing.fitted_size)
             if isinstance(images, Images)
@@ -92,14 +92,14 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
     def on_device(
         self, device: torch.device | str, *, workers: int = 0, track: Callable[[Iterable[Any]], Iterable[Any]] = iter
     ) -> PairDataset:
-        """The same pairs, bit for bit, from images that are decoded and resized once and then stay on a device.
+        """The same pairs, bit for bit, with all images decoded and resized once and kept on a device.
 
-        A domain whose resized images are of one size becomes one tensor, another a list of tensors.
+        A domain whose resized images have one size becomes one tensor, else a list of tensors.
 
         Args:
-            device: where they stay, as bytes.
+            device: where the images stay, as bytes.
             workers: processes that decode.
-            track: is given the images as they come, and passes them on: a progress bar.
+            track: passes on the images that it gets, like a progress bar.
 
         Raises:
             DataError: an image cannot be read, and the data set does not skip such images.
@@ -110,7 +110,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 class _Fitted:
-    """The images of both domains, one after the other, resized."""
+    """The resized images of domain a, then those of domain b."""
 
     def __init__(self, a: Sequence[Tensor] | Tensor, b: Sequence[Tensor] | Tensor, framing: Framing):
         self.a, self.b, self.framing = a, b, framing
@@ -123,7 +123,7 @@ class _Fitted:
 
 
 def _hold(images: Iterable[Tensor], count: int, device: torch.device | str) -> Tensor | list[Tensor]:
-    """The next ``count`` images on a device: [N, 3, H, W] if they are of one size, else a list."""
+    """The next ``count`` images on a device: [N, 3, H, W] if they have one size, else a list."""
     held: Tensor | list[Tensor] = []
     for index, image in zip(range(count), images):  # noqa: B905  the images go on
         if index == 0:
@@ -139,7 +139,7 @@ def _hold(images: Iterable[Tensor], count: int, device: torch.device | str) -> T
 
 @lru_cache(maxsize=2)
 def shuffled(seed: int, epoch: int, size: int) -> Sequence[int]:
-    """The order of an epoch: 0 to ``size``, shuffled; 8 bytes a number."""
+    """The order of an epoch: 0 to ``size`` - 1, shuffled, at 8 bytes per number."""
     order = array("q", range(size))
     random.Random(f"{seed} epoch {epoch}").shuffle(order)
     return order

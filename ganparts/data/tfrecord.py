@@ -21,7 +21,7 @@ __all__ = ["BytesFeature", "TFRecordError", "masked_crc", "read_examples", "read
 
 
 class TFRecordError(ValueError):
-    """A damaged or foreign file; the text names it, the record's number and the reason."""
+    """A damaged or foreign file; the text names the file, the record and the reason."""
 
 
 class BytesFeature(NamedTuple):
@@ -42,7 +42,7 @@ def read_records(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[in
 
     Args:
         path: an uncompressed TFRecord file.
-        skip_damaged: warn of damaged records and go on; after a damaged length nothing more can be found.
+        skip_damaged: warn of damaged records and go on. After a damaged length no further record can be found.
 
     Raises:
         TFRecordError: a checksum or a length is wrong.
@@ -87,14 +87,14 @@ def read_records(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[in
 
 
 def read_examples(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[int, dict[str, BytesFeature]]]:
-    """The bytes features of every record: (number from 0, features by name). Other kinds of feature are left out.
+    """The bytes features of every record: (number from 0, features by name). Features of other kinds are left out.
 
     Args:
         path: an uncompressed TFRecord file of ``tf.train.Example``.
         skip_damaged: warn of damaged records and go on.
 
     Raises:
-        TFRecordError: a damaged record, or one that is no ``tf.train.Example``.
+        TFRecordError: a record is damaged, or not a ``tf.train.Example``.
         OSError: the file cannot be opened or read.
     """
     for number, offset, data in read_records(path, skip_damaged=skip_damaged):
@@ -122,7 +122,7 @@ def _parse_example(data: bytes, offset: int) -> dict[str, BytesFeature]:
 
 
 def _fields(data: bytes, start: int, stop: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """Where the length-delimited fields of number ``wanted`` of the message ``data[start:stop]`` lie."""
+    """Start and stop of each length-delimited field with number ``wanted`` in the message ``data[start:stop]``."""
     position = start
     while position < stop:
         key, position = _varint(data, position)
@@ -145,7 +145,7 @@ def _fields(data: bytes, start: int, stop: int, wanted: int) -> Iterator[tuple[i
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A protocol buffer's variable-length integer and the position after it."""
+    """A variable-length integer of a protocol buffer, and the position after it."""
     number = shift = 0
     while True:
         byte = data[position]

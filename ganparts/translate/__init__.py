@@ -1,4 +1,4 @@
-"""Using a trained generator: on pictures in memory, on files by the million, on photos larger than its memory."""
+"""Use a trained generator: on pictures in memory, on many files, on photos too large for memory."""
 
 from ganparts.translate.archive import translate_to_zip
 from ganparts.translate.files import Report, translate_files

@@ -1,4 +1,4 @@
-"""A whole set of photos into an archive, as the Kaggle competition wants it."""
+"""A set of photos translated into one archive, as the Kaggle competition wants it."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ def translate_to_zip(
 ) -> int:
     """Translate photos into a flat archive of JPEGs, ``name.jpg``, as the Kaggle competition wants ``images.zip``.
 
-    It is written under another name and renamed when whole. A name that comes again gets a number.
+    The archive gets its name when it is complete. A name that comes again gets a number.
 
     Args:
         generator: trained, in ``eval()`` mode.
         photos: names and images, uint8 [3, H, W].
         path: of the archive.
-        size: photos are resized to this height and width (bicubic), in pixels; the competition wants 256.
+        size: height and width to resize photos to (bicubic), in pixels; the competition wants 256.
         batch_size: photos at a time.
         quality: of the JPEGs, from 1 to 100.
-        subsampling: of the JPEGs' colours, "4:2:0" (half the height and width) or "4:4:4" (none).
+        subsampling: how the JPEGs store colours: "4:2:0" (half the height and width), "4:2:2" (half the width) or
+            "4:4:4" (in full).
         squash: distort photos that are not square, instead of taking their middle square.
 
     Returns:
-        How many were written.
+        How many images it wrote.
 
     Raises:
-        ValueError: an option that is out of range.
+        ValueError: an option is out of range.
     """
     path, encoding = Path(path), Encoding("jpg", quality, subsampling)
     partial = path.with_name(path.name + ".partial")

@@ -1,4 +1,4 @@
-"""Files by the million, in constant memory: decoded and encoded by threads while the network computes."""
+"""Files by the million, in constant memory: threads decode and encode while the network computes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Report:
         written: results that were written.
         skipped: results that were there already.
         failed: inputs without a result.
-        problems: why, in a sentence each; of the first thousand.
+        problems: a sentence for each failed input, up to a thousand.
     """
 
     written: int = 0
@@ -49,7 +49,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A photo, decoded: uint8 [3, H, W]; and the name of its result."""
+    """A decoded photo, uint8 [3, H, W], and the name of its result."""
 
     target: str
     photo: Photo
@@ -72,32 +72,32 @@ def translate_files(
     workers: int | None = None,
     progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Translate files, folders, patterns and zip archives into a folder or a zip archive, names kept.
+    """Translate files, folders, patterns and zip archives into a folder or a zip archive.
 
-    A result is called as its photo, with the suffix of its format. It is written under another name and renamed, so
-    what is there is whole, and a run that is started again goes on. However many the photos are, only some are in
-    memory: those of a batch, and a few for each thread.
+    A result has the name of its photo and the suffix of its format. It gets its name when it is complete, so a run that
+    was stopped can be started again and goes on. Only the photos of a batch and a few for each thread are in memory.
 
     Args:
         generator: trained, in ``eval()`` mode.
-        inputs: files, folders (not the folders below them), patterns (``photos/**/*.jpg``), zip archives.
+        inputs: files, folders (not the folders in them), patterns (``photos/**/*.jpg``), zip archives.
         out: a folder, or an archive if it ends in .zip.
-        size: photos are resized to this height and width (bicubic), in pixels; None to keep theirs.
-        squash: distort photos that are not square to ``size``, instead of taking their middle square.
-        batch_size: photos of one size that go through the generator together, at most.
-        tile: as :func:`translate` has it.
+        size: height and width to resize photos to (bicubic), in pixels; None keeps theirs.
+        squash: with ``size``, distort photos that are not square, instead of taking their middle square.
+        batch_size: the most photos of one size that go through the generator together.
+        tile: see :func:`translate`.
         format: of the results.
         quality: of JPEGs, from 1 to 100.
-        subsampling: of JPEGs' colours, "4:2:0" (half the height and width) or "4:4:4" (none).
-        overwrite: translate again what is there already.
-        workers: threads that decode, and as many that encode; None for one a core, at most 8.
+        subsampling: how JPEGs store colours: "4:2:0" (half the height and width), "4:2:2" (half the width) or
+            "4:4:4" (in full).
+        overwrite: translate photos whose results are there already.
+        workers: threads that decode, and as many that encode; None for one per core, at most 8.
         progress: called after each photo.
 
     Returns:
-        How many were written, skipped, and failed, and why.
+        How many photos were written, skipped, and failed, and why.
 
     Raises:
-        ValueError: an option that is out of range, or ``out`` is among the inputs.
+        ValueError: an option is out of range, or ``out`` is among the inputs.
         OSError: a result cannot be written.
     """
     for name, value in (("size", size), ("batch_size", batch_size), ("workers", workers)):
@@ -148,7 +148,7 @@ def _check_apart(inputs: Iterable[str], out: Path) -> None:
 def _wanted(
     photos: Iterable[Photo], sink: Sink, format: str, report: Report, progress: Callable[[Report], None]
 ) -> Iterator[tuple[str, Photo]]:
-    """The photos whose results are not there, with the names of these."""
+    """The photos without a result, and the names of their results."""
     for photo in photos:
         target = f"{photo.name}.{format}"
         if photo.path == sink.path / target:
@@ -174,7 +174,7 @@ def _load_ahead(
     report: Report,
     progress: Callable[[Report], None],
 ) -> Iterator[_Loaded]:
-    """The photos that can be read, in order, decoded by threads; at most ``ahead`` wait."""
+    """Decode photos in threads, at most ``ahead`` of them in advance; those that cannot be read are reported."""
     waiting: deque[tuple[str, Photo, Future[Tensor]]] = deque()
     more = True
     while more or waiting:
@@ -196,7 +196,7 @@ def _load_ahead(
 
 
 def _by_size(loaded: Iterator[_Loaded], batch_size: int, pixels: int) -> Iterator[list[_Loaded]]:
-    """Photos of one size together: at most ``batch_size``, and about as many ``pixels``, of which twice that wait."""
+    """Batches of photos of one size: at most ``batch_size``, and about ``pixels`` pixels. Twice as many may wait."""
     waiting: dict[tuple[int, ...], list[_Loaded]] = defaultdict(list)
     count = area = 0
     for each in loaded:
@@ -215,7 +215,7 @@ def _by_size(loaded: Iterator[_Loaded], batch_size: int, pixels: int) -> Iterato
 
 
 class _Writer:
-    """Encodes and writes in threads; at most two pictures a thread wait."""
+    """Encodes and writes in threads; at most two pictures per thread wait."""
 
     def __init__(self, sink: Sink, workers: int, encoding: Encoding, report: Report):
         self.sink, self.encoding, self.report = sink, encoding, report

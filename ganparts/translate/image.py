@@ -1,4 +1,4 @@
-"""Pictures of any size, few at a time, in memory."""
+"""Translate pictures of any size in memory."""
 
 from __future__ import annotations
 
@@ -35,26 +35,27 @@ def translate(generator: _Generator, image: Sequence[_Kind], *, tile: int | None
 
 
 def translate(generator: _Generator, image: Any, *, tile: int | None = None) -> Any:
-    """Translate a picture of any size, or several: the same kind comes back, of the same size.
+    """Translate one picture of any size, or several. Results have the kind and size of the pictures.
 
-    A picture is padded by reflection to the generator's ``size_multiple`` and cropped again. One that is too large for
-    the generator in one piece goes through it in tiles, with the same result (:func:`translate_tiled`).
+    Pictures are padded by reflection to the generator's ``size_multiple`` and cropped afterwards. A picture that is too
+    large for the generator in one piece goes through it in tiles, with the same result (:func:`translate_tiled`).
 
     Args:
         generator: trained; put it in ``eval()`` mode (``from_pretrained`` does). Or what ``from_pretrained`` takes: a
             painter's name, as ``"monet"``, a folder, a name on the Hub. It is loaded anew in each call.
         image: a Pillow image of any mode, or an image file, which becomes an RGB Pillow image; or a tensor
-            [3, H, W] or [B, 3, H, W], or a NumPy array [H, W, 3] or [B, H, W, 3] (or as a tensor), uint8 or float in
-            [-1, 1]; or a list of these, which becomes a list: those of one size go through the generator together.
-        tile: None: in tiles if there are more than a million pixels (four million on a GPU); 0: never; else
-            always, and about as many pixels as a square of this side has are computed at a time.
+            [3, H, W] or [B, 3, H, W], or a NumPy array [H, W, 3] or [B, H, W, 3] (or shaped like a tensor), uint8 or
+            float in [-1, 1]; or a list of these, which becomes a list. Pictures of one size go through the generator
+            together.
+        tile: None: use tiles above a million pixels (four million on a GPU). 0: never. Else always use tiles, and
+            compute about as many pixels at a time as a square of this side has.
 
     Raises:
         UnreadableImageError: a file cannot be read.
-        TilingError: a large picture, and a generator that cannot be tiled.
+        TilingError: the picture is large, and the generator cannot be tiled.
         OSError: there is no generator of that name, or it cannot be fetched.
-        TypeError: something else than the above.
-        ValueError: an array of another shape, or floats beyond [-1, 1].
+        TypeError: ``image`` is none of the above.
+        ValueError: an array has another shape, or floats outside [-1, 1].
     """
     if isinstance(generator, str | Path):
         generator = from_pretrained(generator, kind="generator")
@@ -75,16 +76,16 @@ def translate(generator: _Generator, image: Any, *, tile: int | None = None) -> 
 
 
 def pixels_at_once(device: torch.device) -> int:
-    """How many go through a generator in one piece: what a ResNet of width 64 does with about 1 GB, or 4 on a GPU."""
+    """Pixels that go through a generator in one piece: a ResNet of width 64 takes about 1 GB for them, 4 on a GPU."""
     return 2**20 if device.type == "cpu" else 2**22
 
 
 @torch.inference_mode()
 def translate_pixels(generator: Callable[[Tensor], Tensor], images: Tensor, *, tile: int | None = None) -> Tensor:
-    """Translate a batch: :func:`translate` for tensors [B, 3, H, W], uint8 or float in [-1, 1].
+    """:func:`translate` for a batch of tensors [B, 3, H, W], uint8 or float in [-1, 1].
 
     Returns:
-        As ``images``: their type, shape and device.
+        Translated images, of the same type and shape, on the same device.
     """
     device = device_of(generator)
     size, budget = images.shape[-2] * images.shape[-1], pixels_at_once(device)
@@ -97,7 +98,7 @@ def translate_pixels(generator: Callable[[Tensor], Tensor], images: Tensor, *, t
 
 
 def device_of(generator: object) -> torch.device:
-    """Where a network's weights are; the CPU for what is no network."""
+    """The device of a network's weights; the CPU for anything else."""
     parameters = generator.parameters() if isinstance(generator, torch.nn.Module) else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
@@ -111,7 +112,7 @@ def _translate_batch(generator: Callable[[Tensor], Tensor], images: Tensor, devi
 
 
 def _pixels(image: object) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """A picture as a batch, uint8 or float [B, 3, H, W], and the way back to its kind."""
+    """A picture as a batch, uint8 or float [B, 3, H, W], and a function back to its kind."""
     from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
     if isinstance(image, str | Path):

@@ -1,6 +1,6 @@
-"""The operations of networks on maps that are computed a strip of rows at a time; see :mod:`ganparts.translate.strips`.
+"""Operations of networks on maps that are computed in strips of rows; see :mod:`ganparts.translate.strips`.
 
-Each takes what PyTorch's function of its name takes, with a :class:`~ganparts.translate.strips.Node` for a tensor.
+Each takes the arguments of PyTorch's function of its name, but a :class:`~ganparts.translate.strips.Node` for a tensor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where translated pictures go: a folder or a zip archive; each file, or the archive, appears when it is whole."""
+"""Write translated pictures to a folder or a zip archive. A file, or the archive, appears when it is complete."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Sink(Protocol):
     def path(self) -> Path: ...
 
     def claim(self, name: str) -> Claim:
-        """``"free"``: to be written. ``"done"``: an earlier run wrote it. ``"taken"``: it is another input's."""
+        """``"free"``: write it. ``"done"``: an earlier run wrote it. ``"taken"``: another input has this name."""
         ...
 
     def write(self, name: str, encoded: bytes) -> None:
-        """Write a file that was claimed; from any thread."""
+        """Write a claimed file; from any thread."""
         ...
 
     def release(self, name: str) -> None:
@@ -34,15 +34,15 @@ class Sink(Protocol):
         ...
 
     def close(self, *, whole: bool) -> None:
-        """No more is written; ``whole`` unless the run was broken off."""
+        """Finish; ``whole`` unless the run was interrupted."""
         ...
 
 
 def open_sink(path: Path | str, *, overwrite: bool) -> Sink:
-    """An archive if the path ends in .zip, else a folder, which is made.
+    """Open an archive if the path ends in .zip, else a folder, which is made if it is missing.
 
     Raises:
-        ValueError: a file that is no archive is there.
+        ValueError: the path is a file that is no archive.
     """
     path = Path(path)
     if path.suffix.lower() == ".zip":
@@ -53,7 +53,7 @@ def open_sink(path: Path | str, *, overwrite: bool) -> Sink:
 
 
 class FolderSink:
-    """A folder. What this run wrote is told from what was there by the time of its writing, so no list is kept."""
+    """A folder. The time of writing tells the files of this run from older ones, so it keeps no list."""
 
     def __init__(self, path: Path, *, overwrite: bool):
         path.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class FolderSink:
 
 
 def _next_tick(folder: Path) -> int:
-    """A time, in nanoseconds by the clock of that file system, that no file there is as young as yet."""
+    """A time by the clock of that file system, in nanoseconds, that is later than all files there."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".") as file:
         before = now = os.stat(file.name).st_mtime_ns
         while now == before:  # clocks tick every 1 to 10 ms, every 2 s on FAT
@@ -104,7 +104,7 @@ def _next_tick(folder: Path) -> int:
 
 
 class ZipSink:
-    """A flat archive, made beside an older one, whose files it takes over, and renamed at the end."""
+    """A flat archive, written beside an older one, whose files it copies, and renamed at the end."""
 
     def __init__(self, path: Path, *, overwrite: bool):
         path.parent.mkdir(parents=True, exist_ok=True)

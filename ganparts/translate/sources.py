@@ -1,4 +1,4 @@
-"""Photos to be translated, found one after another: files, folders, patterns, archives."""
+"""Find the photos to translate, one after another, in files, folders, patterns and archives."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Nothing:
-    """An input that turned out to hold no photo."""
+    """An input without photos."""
 
     given: str
     reason: str
@@ -75,10 +75,10 @@ class _Nothing:
 
 
 def find_photos(inputs: Iterable[str]) -> Iterator[Photo]:
-    """The photos of files, folders (not of folders below them), patterns as ``photos/**/*.jpg``, and zip archives.
+    """The photos of files, folders (not the folders in them), patterns like ``photos/**/*.jpg``, and zip archives.
 
-    In folders and archives a photo is what ends in an image's suffix and is not hidden; a file that is given by name or
-    pattern is one whatever its name. Where there is nothing, a photo comes that cannot be loaded, and says why.
+    In folders and archives, photos are the files with an image's suffix that are not hidden. A file given by name or
+    pattern may have any name. An input without photos gives one that cannot be loaded; its error says why.
     """
     for given in inputs:
         found = False

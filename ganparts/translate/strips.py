@@ -1,11 +1,11 @@
-"""A network run over a picture that does not fit, a strip of rows at a time, with the numbers of a single run.
+"""Run a network over a large picture, a strip of rows at a time, with the numbers of a single run.
 
-A :class:`FeatureMap` stands in for the tensor that a network is given. The network's ``forward`` runs once on it, as it
-is, and PyTorch hands each operation over (``__torch_function__``), which is noted and not computed. Then every
-convolution is computed once, strip by strip of full rows, and its result kept, in memory or in a temporary file, until
-the last operation that reads it is done. A normalisation takes its statistics from the whole kept map. What is left
-(norms, activations, padding, sums) is computed again as it is read: that is cheap. So no statistic is an estimate, no
-pixel is computed with less around it than it has, and there are no seams to hide.
+A :class:`FeatureMap` stands in for the tensor that a network is given. The network's ``forward`` runs on it once,
+unchanged. PyTorch hands over each operation (``__torch_function__``), which is noted and not computed. Then every
+convolution is computed once, in strips of full rows. Its result stays in memory or in a temporary file until the last
+operation has read it. A norm takes its statistics from the whole map. Norms, activations, padding and sums are computed
+again whenever they are read, which is cheap. So all statistics are exact, every pixel sees all of its surroundings, and
+there are no seams.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _ELEMENTS = 64  # numbers in a strip for each pixel of a tile: a ResNet's 64 cha
 
 
 class TilingError(ValueError):
-    """A network that cannot be run in tiles; the text names the operation and the remedy."""
+    """A network that cannot run in tiles; the text names the operation and the remedy."""
 
 
 class Plan:
-    """What is shared by the maps of one picture: the order in which they are computed, and where they are kept.
+    """What the maps of one picture share: the order of computing them, and where to keep them.
 
     Args:
-        tile: about as many pixels as a square of this side has are computed at a time, at full size and 64 channels.
-        memory: bytes of maps that are kept on the device; the others go to a temporary file.
-        device: on which the network computes.
+        tile: side of a square; about as many pixels as it has are computed at a time, at full size and 64 channels.
+        memory: bytes of maps to keep on the device; the others go to temporary files.
+        device: where the network computes.
     """
 
     def __init__(self, *, tile: int, memory: int, device: torch.device):
@@ -46,19 +46,19 @@ class Plan:
         self._steps.append(weakref.ref(node))
 
     def run(self) -> None:
-        """Compute every map that is to be kept and that something still needs."""
+        """Compute every map to keep that something still needs."""
         while self._steps:
             if (node := self._steps.pop(0)()) is not None:
                 node.settle()
 
 
 class Node:
-    """A feature map [1, C, H, W] that is computed when its rows are asked for.
+    """A feature map [1, C, H, W] whose rows are computed when asked for.
 
     Args:
-        plan: of this picture.
+        plan: the picture's plan.
         shape: (1, C, H, W).
-        compute: rows start (included) to stop (excluded), a tensor [1, C, stop - start, W].
+        compute: gives the rows from start to stop (excluded), [1, C, stop - start, W].
         inputs: the maps that ``compute`` reads.
     """
 
@@ -87,7 +87,7 @@ class Node:
         return self._numbers if self.kept else self.cost
 
     def keep(self, *, statistics: bool = False) -> Node:
-        """Have it computed once, and the statistics of its channels taken on the way; returns itself."""
+        """Compute this map only once, and take the statistics of its channels on the way; returns itself."""
         if statistics and self.statistics is None:
             self.statistics = _Statistics()
         if not self.kept:
@@ -96,7 +96,7 @@ class Node:
         return self
 
     def settle(self) -> None:
-        """Compute it now, let go of what it was computed from, and keep it until nobody refers to it."""
+        """Compute this map now, release its inputs, and keep it until nothing refers to it."""
         store = _store(self.plan, self.shape)
         for start, stop in self.strips():
             rows = self.rows(start, stop)
@@ -106,7 +106,7 @@ class Node:
         self.rows = store.read
 
     def strips(self) -> Iterator[tuple[int, int]]:
-        """Rows that are computed at a time."""
+        """Ranges of rows to compute at a time."""
         height = self.shape[2]
         step = max(1, int(self.plan.elements // self.cost))
         for start in range(0, height, step):
@@ -156,7 +156,7 @@ class _Held:
 
 
 class _Filed:
-    """A map in a temporary file, row after row; read and written, not mapped, so that it takes no memory."""
+    """A map in a temporary file, row after row; it is not memory-mapped, so it takes no memory."""
 
     def __init__(self, plan: Plan, shape: torch.Size):
         self.file = tempfile.TemporaryFile()  # noqa: SIM115  closed, and so removed, with this object
@@ -189,10 +189,10 @@ def _bytes(tensor: Tensor) -> Any:
 
 
 class FeatureMap:
-    """What a network takes for a tensor: float [1, C, H, W] whose operations are noted for :class:`Plan`.
+    """Acts as a tensor, float [1, C, H, W], and notes its operations for :class:`Plan`.
 
     Raises:
-        TilingError: an operation that :mod:`ganparts.translate.operations` does not have.
+        TilingError: an operation is not in :mod:`ganparts.translate.operations`.
     """
 
     dtype = torch.float32

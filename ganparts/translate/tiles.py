@@ -1,4 +1,4 @@
-"""A picture that is too large for a network's memory, computed a strip at a time, with the untiled result."""
+"""Translate a picture that is too large for memory, a strip at a time, with the same result as in one piece."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ _KEPT_ON_CPU = 2**28  # bytes of feature maps; those beyond go to a temporary fi
 def translate_tiled(
     generator: Callable[[Tensor], Tensor], image: Tensor, *, tile: int | None = None, memory: int | None = None
 ) -> Tensor:
-    """Translate one large picture: the same numbers as at once, up to rounding, so there are no seams.
+    """Translate one large picture, without seams: the numbers are those of one piece, up to rounding.
 
-    The network runs over it a strip at a time, layer by layer (:mod:`ganparts.translate.strips`). Any network will do
-    that consists of convolutions, norms, resizing by whole factors, padding, concatenation and functions of single
-    pixels, so all of ganparts' own, the U-Nets too, whose bottleneck sees the whole picture.
+    The network runs over it a strip at a time, layer by layer (:mod:`ganparts.translate.strips`). This works for
+    networks of convolutions, norms, resizing by whole factors, padding, concatenation and functions of single pixels.
+    U-Nets work too, although their bottleneck sees the whole picture.
 
     Args:
-        generator: trained, in ``eval()`` mode, with weights in float32. An attribute ``tileable = False`` says that it
-            cannot run so.
-        image: uint8, or float in [-1, 1]: [3, H, W].
-        tile: about as many pixels as a square of this side has are computed at a time; None for 256, or 1024 on a
-            GPU.
-        memory: bytes of feature maps that are kept in memory, those beyond in temporary files (``TMPDIR``); None for
-            256 MiB on a CPU and half of what is free on a GPU. Files take up to about 400 bytes a pixel of the picture.
+        generator: trained, in ``eval()`` mode, with weights in float32. One that cannot run in tiles has an attribute
+            ``tileable = False``.
+        image: uint8 or float in [-1, 1], [3, H, W].
+        tile: side of a square; about as many pixels as it has are computed at a time. None for 256, or 1024 on a GPU.
+        memory: bytes of feature maps to keep in memory; the others go to temporary files (``TMPDIR``), which take up to
+            about 400 bytes per pixel of the picture. None for 256 MiB on a CPU and half of what is free on a GPU.
 
     Returns:
-        As ``image``: its type, shape and device.
+        The translated picture, of the same type and shape, on the same device.
 
     Raises:
-        TilingError: the generator is no PyTorch module, or uses an operation that cannot be tiled, which is named.
+        TilingError: the generator is no PyTorch module, or uses an operation that cannot be tiled.
         ValueError: ``tile`` is less than 1.
     """
     if tile is not None and tile < 1:
@@ -74,7 +73,7 @@ def translate_tiled(
 
 
 def _free(device: torch.device) -> int:
-    """Bytes that a GPU has left, those that PyTorch keeps for later included."""
+    """Free bytes of a GPU, including those that PyTorch keeps for later."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
 
@@ -92,9 +91,9 @@ def _picture(plan: Plan, generator: nn.Module, image: Tensor) -> Node:
 
 
 def fit(generator: object, images: Tensor) -> Tensor:
-    """Images [B, C, H, W] padded at the bottom and the right to a size that the generator takes.
+    """Pad images [B, C, H, W] at the bottom and the right to a size that the generator takes.
 
-    It is by reflection, or where the picture is too small for that, by repeating its border.
+    The padding reflects the picture, or repeats its border where the picture is too small to reflect.
     """
     bottom, right, mode = _margins(generator, *images.shape[-2:])
     return F.pad(images, (0, right, 0, bottom), mode) if bottom or right else images
