@@ -8,6 +8,7 @@ from ganparts.interchange.junyanz import from_junyanz
 from ganparts.interchange.onnx import OnnxGenerator, load_onnx
 from ganparts.interchange.published import from_published
 from ganparts.interchange.quantize import Quantized, quantize_generator
+from ganparts.interchange.web import export_web
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained, push_to_hub, save_pretrained
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Quantized",
     "describe_network",
     "export_generator",
+    "export_web",
     "from_junyanz",
     "from_pretrained",
     "from_published",
