@@ -1,17 +1,18 @@
-"""``ganparts doctor``: what this machine can do."""
+"""``ganparts doctor``: what this machine can do, and what a card could at most."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
 
-from ganparts.adversarial import MEMORY_LEVELS, MemoryEstimateError, memory_need
+from ganparts.adversarial import MEMORY_LEVELS, MemoryEstimateError, make_optimizers, memory_need
 from ganparts.cli.app import Imports, app, console, import_parts, print_table
 from ganparts.cyclegan import build_cyclegan
 from ganparts.cyclegan.options import PresetOptions
+from ganparts.interchange.bounds import CARDS, Bound, bounds, count_step
 from ganparts.protocols import Pair
 from ganparts.training import DeviceError, Policy, PolicyOptions, available_memory, choose_policy, pick_device, versions
 
@@ -24,6 +25,8 @@ class DoctorOptions(PolicyOptions, PresetOptions):
 
     device: str = "auto"
     """Device to look at: auto, cpu, cuda, cuda:1 ..."""
+    card: Literal["P100", "T4", "V100", "A100", "H100", "RTX4090"] | None = None
+    """Instead of this machine, a card that need not be here: how long a step takes on it at least."""
     imports: Imports = ()
     """Modules with parts of your own, to import first. Python looks for them on PYTHONPATH."""
 
@@ -33,9 +36,11 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
     """Tell what this machine can do.
 
     Device, PyTorch's kernels for it, how a training step would be computed and why, memory, and the largest batch
-    that fits. Example: ganparts doctor --preset two_objective --batch-size 4
+    that fits. Examples: ganparts doctor --preset two_objective --batch-size 4; ganparts doctor --card P100
     """
     import_parts(options.imports)
+    if options.card is not None:
+        return _print_bounds(options.card, options)
     console.print(_software())
     failure, device = None, torch.device("cpu")
     try:
@@ -52,6 +57,29 @@ def doctor(options: Annotated[DoctorOptions, tyro.conf.arg(name="")]) -> int:
     policy = choose_policy(device, options)
     print_table(("choice", "value", "why"), policy.describe())
     _print_memory(device, options, policy)
+    return 0
+
+
+def _print_bounds(card_name: str, options: DoctorOptions) -> int:
+    """The times that a step of the preset cannot beat on a card."""
+    card, preset = CARDS[card_name], options.settle().preset
+    policy = choose_policy(torch.device("cuda"), options, capability=card.capability)
+    with torch.device("meta"):
+        model = build_cyclegan(preset)
+        pair = Pair(*torch.empty(2, preset.batch_size, 3, preset.crop, preset.crop))
+    work = count_step(lambda optimizers: model.train_step(pair, optimizers), make_optimizers(model))
+    found = bounds(work, card, policy.precision)
+    console.print(
+        f"A step of the preset {options.preset} on a {card.name} in {policy.precision}, batch {preset.batch_size}, "
+        f"{preset.crop} px, takes at least:\n"
+    )
+    rows = [(f"{each.milliseconds:.1f} ms", each.work, each.holds_for) for each in found if isinstance(each, Bound)]
+    print_table(("at least", "for", "in an implementation with"), rows, right=("at least", "for"))
+    console.print(
+        f"\nThese are bounds, not forecasts. With direct convolutions none beats {found.milliseconds:.1f} ms, "
+        f"{1000 * preset.batch_size / found.milliseconds:.3g} pairs a second; what runs there is slower."
+    )
+    console.print(f"Rates: {card.tflops[policy.precision]:g} TFLOP/s, {card.gigabytes:g} GB/s ({card.source}).")
     return 0
 
 
