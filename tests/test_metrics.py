@@ -27,7 +27,6 @@ from ganparts.metrics import (
     Interval,
     Scores,
     UnavailableError,
-    cache_folder,
     cmmd,
     content_distance,
     create_extractor,
@@ -50,6 +49,7 @@ from ganparts.metrics.cache import digest_of_module
 from ganparts.metrics.distances import weighted_kid
 from ganparts.metrics.features import frame, load_batches, resize_exact
 from ganparts.metrics.sources import open_source
+from ganparts.pretrained.painters import cache_folder
 from ganparts.registry import BACKBONES, UnknownPartError
 
 pytestmark = pytest.mark.filterwarnings("ignore::ganparts.metrics.FewImagesWarning")  # most sets here are small

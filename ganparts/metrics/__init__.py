@@ -8,7 +8,6 @@
 Each measure is also a pure function of feature matrices.
 """
 
-from ganparts.metrics.cache import cache_folder
 from ganparts.metrics.distances import cmmd, content_distance, diversity, fid, kid, memorization, mifid
 from ganparts.metrics.evaluation import Evaluator, FewImagesWarning, evaluate
 from ganparts.metrics.extractors import (
@@ -35,7 +34,6 @@ __all__ = [
     "KidSubsets",
     "Scores",
     "UnavailableError",
-    "cache_folder",
     "clip",
     "cmmd",
     "content_distance",

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.metrics.sources import Entry
+from ganparts.pretrained.painters import cache_folder
 
-__all__ = ["Features", "cache_folder", "cached", "digest_of_images", "digest_of_module"]
+__all__ = ["Features", "cached", "digest_of_images", "digest_of_module"]
 
 _SIMPLE = (bool, int, float, str, type(None))
 
@@ -30,11 +31,6 @@ class Features(NamedTuple):
 
     matrix: Tensor
     size: str
-
-
-def cache_folder() -> Path:
-    """``$GANPARTS_CACHE``, else ``~/.cache/ganparts``. You may delete it at any time."""
-    return Path(os.environ.get("GANPARTS_CACHE") or Path.home() / ".cache" / "ganparts").expanduser()
 
 
 def digest_of_images(entries: Iterable[Entry]) -> str:
