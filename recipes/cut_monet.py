@@ -20,6 +20,7 @@ import ganparts
 from ganparts import training
 from ganparts.cut.options import PresetOptions
 from ganparts.data import PairDataset, load_pairs, open_domains
+from ganparts.distributed import is_first
 from ganparts.metrics import Evaluator
 from ganparts.submission import paint_submission
 from ganparts.training.app import console
@@ -113,7 +114,7 @@ def train(config: Config) -> None:
             console.print(
                 f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."
             )
-        if not ended.by_signal:
+        if is_first() and not ended.by_signal:
             paint_submission(
                 loop.exported(),
                 photos,

@@ -18,6 +18,7 @@ import torch
 import ganparts
 from ganparts import training
 from ganparts.data import AlignedPairs, load_pairs, open_aligned
+from ganparts.distributed import is_first
 from ganparts.metrics import Evaluator
 from ganparts.pix2pix.options import PresetOptions
 from ganparts.training.app import console
@@ -105,7 +106,7 @@ def train(config: Config) -> None:
             console.print(
                 f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."
             )
-        if not ended.by_signal:
+        if is_first() and not ended.by_signal:
             sources = ((name, source) for name, (source, _) in pairs.readable(translated))
             written = translate_to_zip(
                 loop.exported(),

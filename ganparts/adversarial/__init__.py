@@ -15,6 +15,13 @@ from ganparts.adversarial.assembly import (
 from ganparts.adversarial.averaging import Averages
 from ganparts.adversarial.batching import apply_to_each
 from ganparts.adversarial.critic import Critic, Critics, Judgement, judge_all, sum_of
+from ganparts.adversarial.distributed import (
+    GradientAverage,
+    average_scalars,
+    copy_from_first,
+    share_draws,
+    synchronize_batch_norms,
+)
 from ganparts.adversarial.losses import consistency_loss, discriminator_loss, generator_loss
 from ganparts.adversarial.memory import (
     MEMORY_LEVELS,
@@ -36,6 +43,7 @@ __all__ = [
     "ConstantThenLinear",
     "Critic",
     "Critics",
+    "GradientAverage",
     "Judgement",
     "MemoryEstimateError",
     "MemoryNeed",
@@ -45,10 +53,12 @@ __all__ = [
     "PiecewiseConstant",
     "TrainingSettings",
     "apply_to_each",
+    "average_scalars",
     "build_critics",
     "build_part",
     "consistency_loss",
     "constrain",
+    "copy_from_first",
     "discriminator_loss",
     "generator_loss",
     "judge_all",
@@ -60,7 +70,9 @@ __all__ = [
     "plan_memory",
     "preset_named",
     "refuse_shared",
+    "share_draws",
     "sum_of",
+    "synchronize_batch_norms",
     "train_step",
     "trained_parameters",
 ]

@@ -42,7 +42,9 @@ class Optimizers(Mapping[str, Optimizer]):
         optimizers: by name, in the order in which they step.
         scaler: one for all (Micikevicius et al. 2017, arXiv 1710.03740), or None.
         before_step: functions to call with each optimizer just before it steps, when its gradients are complete and
-            unscaled: to clip gradients, or to average them between processes.
+            unscaled: to clip gradients.
+        average: called with each optimizer when its gradients are complete, still scaled and before anything looks
+            whether they are finite: :class:`GradientAverage`, which averages them over processes.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Optimizers(Mapping[str, Optimizer]):
         optimizers: Mapping[str, Optimizer],
         scaler: GradScaler | None = None,
         before_step: Sequence[Callable[[Optimizer], object]] = (),
+        average: Callable[[Optimizer], object] | None = None,
     ):
         self._optimizers = dict(optimizers)
         self.scaler = scaler
         self.before_step = tuple(before_step)
+        self.average = average
         self._stepped: set[str] = set()
         self._overflow: dict[str, Tensor] = {}
         for optimizer in self._optimizers.values():
@@ -106,6 +110,8 @@ class Optimizers(Mapping[str, Optimizer]):
         """
         for name in names or self:
             optimizer = self[name]
+            if self.average is not None:  # first: then all processes find the same gradients finite, or not
+                self.average(optimizer)
             if self.scaler is None:
                 self._call_before(optimizer)
                 optimizer.step()
@@ -223,6 +229,7 @@ def make_optimizers(
     builders: Mapping[str, OptimizerBuilder] | None = None,
     scaling: bool = False,
     skip_nonfinite: bool = False,
+    average: Callable[[Optimizer], object] | None = None,
 ) -> Optimizers:
     """One optimizer for each group of networks of an assembly: Adam (Kingma and Ba 2014, arXiv 1412.6980).
 
@@ -239,6 +246,7 @@ def make_optimizers(
             ``{"generators": partial(torch.optim.AdamW, lr=1e-4)}``. Rates and betas are then its own.
         scaling: scale losses, as fp16 needs.
         skip_nonfinite: skip a step whose gradients are not finite; so does ``scaling``.
+        average: averages gradients over processes, see :class:`Optimizers`.
 
     Raises:
         TypeError: ``model`` is not an assembly.
@@ -276,4 +284,4 @@ def make_optimizers(
         scaler = GradScaler(device)
     elif skip_nonfinite:
         scaler = GradScaler(device, init_scale=1.0, backoff_factor=nextafter(1.0, 0.0), growth_interval=2**31 - 1)
-    return Optimizers(optimizers, scaler)
+    return Optimizers(optimizers, scaler, average=average)

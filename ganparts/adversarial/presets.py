@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from ganparts.adversarial.schedules import ConstantThenLinear
+from ganparts.distributed import processes
 from ganparts.registry import PRESETS
 
 __all__ = ["TrainingSettings", "preset_named"]
@@ -27,7 +28,7 @@ class TrainingSettings:
         schedule: factor on the learning rates as a function of (step, total steps).
         epochs: length of the run.
         steps_per_epoch: None for as many as the larger domain has batches.
-        batch_size: pairs in a step.
+        batch_size: pairs in a step, of each process.
         resize: images are resized so that their shorter side has this many pixels (bicubic); None for not at all.
         crop: a random square of this many pixels is cut out.
         flip: whether images are mirrored with probability 1/2.
@@ -52,8 +53,8 @@ class TrainingSettings:
     suits_cpu: bool = False
 
     def epoch_steps(self, pairs: int) -> int:
-        """The steps of an epoch of ``pairs`` pairs."""
-        return self.steps_per_epoch or -(-pairs // self.batch_size)
+        """The steps of an epoch of ``pairs`` pairs, which the processes that train together share."""
+        return self.steps_per_epoch or -(-pairs // (self.batch_size * processes()))
 
     def numbers(self) -> dict[str, Any]:
         """These settings without the choices of parts."""

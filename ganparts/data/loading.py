@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data.images import DataError, ImageEntry, UnreadableImageError, to_unit_range
+from ganparts.distributed import processes, rank
 from ganparts.protocols import Pair
 
 __all__ = ["Pairs", "decode_ahead", "estimate_bytes", "ignore_interrupts", "load_pairs"]
@@ -47,9 +48,12 @@ def load_pairs(
 ) -> Iterator[Pair]:
     """Load batches of pairs for steps ``start`` to ``steps``: float [B, 3, crop, crop] in [-1, 1].
 
+    Of several processes that train together (:mod:`ganparts.distributed`), each gets its share of a step's pairs: their
+    batches, one after the other, are the batch that one process would get with as many times the batch size.
+
     Args:
         dataset: a PairDataset, AlignedPairs, or another with the same methods.
-        batch_size: pairs per step.
+        batch_size: pairs per step, of each process.
         steps: the number of steps of the whole run; None for batches without end.
         start: the first step to load.
         workers: processes that decode; 0 for none. Images that are decoded already need none.
@@ -62,7 +66,7 @@ def load_pairs(
     loader = DataLoader(
         _ErrorsAsItems(dataset),
         batch_size=batch_size,
-        sampler=range(start * batch_size, sys.maxsize if steps is None else steps * batch_size),
+        sampler=_positions(batch_size, start, steps),
         num_workers=0 if held else workers,
         collate_fn=_collate,
         pin_memory=device.type == "cuda" and not held,  # so that the copy does not wait
@@ -73,6 +77,13 @@ def load_pairs(
         if isinstance(batch, DataError):
             raise batch
         yield Pair(*(to_unit_range(images.to(device, non_blocking=True)) for images in batch))
+
+
+def _positions(batch_size: int, start: int, steps: int | None) -> Iterator[int]:
+    """The positions of this process's pairs."""
+    for step in range(start, sys.maxsize if steps is None else steps):
+        first = (step * processes() + rank()) * batch_size
+        yield from range(first, first + batch_size)
 
 
 class _Indexed(Protocol[_Item]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import sysconfig
 import traceback
@@ -14,6 +15,17 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from ganparts.distributed import (
+    PeerLostError,
+    first_to_speak,
+    from_first,
+    is_first,
+    join,
+    leave,
+    processes,
+    rank,
+    wait_for_all,
+)
 from ganparts.registry import UnknownPartError
 from ganparts.training.capture import CaptureError
 from ganparts.training.device import DeviceError, explain_out_of_memory, make_deterministic
@@ -33,6 +45,8 @@ def run_recipe(
 ) -> int:
     """Parse a command line and train; the exit code.
 
+    Of the processes that torchrun starts, the first one alone speaks, until one has to say why the run ends.
+
     Args:
         train: the recipe.
         kind: its options, a frozen dataclass.
@@ -49,22 +63,43 @@ def run_recipe(
     warnings.showwarning = show
     options = None
     try:
-        options = parse_options(kind, description=description, arguments=arguments)
+        join()
+        console.quiet = not is_first()
+        options = from_first(lambda: parse_options(kind, description=description, arguments=arguments))
         import_parts(options.imports)
         make_deterministic(options.deterministic)
         train(options)
+        wait_for_all()
+        leave()
     except KeyboardInterrupt:
         console.print("Interrupted; what the last checkpoint holds is kept.")
-        return 130
+        return _end(130)
     except Exception as error:
         if options is not None and options.debug:
             raise
-        console.print(f"error: {explain_error(error)}")
-        folder = None if options is None else options.resume or options.out
-        if not _is_expected(error):
-            _write_trace(error, folder)
-        return 1
+        if first_to_speak():
+            _say_why(error, None if options is None else options.resume or options.out)
+        return _end(1)
     return 0
+
+
+def _say_why(error: Exception, folder: Path | None) -> None:
+    console.quiet = False
+    where = f" (process {rank()})" if processes() > 1 else ""
+    kept = ""
+    if isinstance(error, PeerLostError) and folder is not None:
+        kept = f": the last checkpoint in {folder} is whole, and --resume {folder} goes on"
+    console.print(f"error{where}: {explain_error(error)}{kept}")
+    if not _is_expected(error):
+        _write_trace(error, folder)
+
+
+def _end(code: int) -> int:
+    if processes() > 1:  # at once: messages that nobody answers any more would hold up an orderly end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def import_parts(modules: tuple[str, ...]) -> None:

@@ -10,17 +10,19 @@ import sys
 import textwrap
 import warnings
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "Checkpoint",
     "load_checkpoint",
     "newest_checkpoint",
+    "own_state",
     "previous_checkpoint",
     "read_checkpoint",
     "save_checkpoint",
@@ -36,7 +38,14 @@ _CALLED = re.compile(
 )
 
 
-def save_checkpoint(path: Path | str, *, step: int, config: dict[str, Any], **stateful: Any) -> None:
+def save_checkpoint(
+    path: Path | str,
+    *,
+    step: int,
+    config: dict[str, Any],
+    ranks: Sequence[dict[str, Any]] | None = None,
+    **stateful: Any,
+) -> None:
     """Write a checkpoint under another name, flush it, and rename it: a stop leaves the previous one whole.
 
     The one that was there is kept as :func:`previous_checkpoint`.
@@ -45,6 +54,7 @@ def save_checkpoint(path: Path | str, *, step: int, config: dict[str, Any], **st
         path: the file.
         step: steps done.
         config: of the run, plain values.
+        ranks: what :func:`own_state` gave in each process, if several train together.
         stateful: objects with ``state_dict``: the model (its replay buffers are inside), the optimizers.
 
     Raises:
@@ -54,6 +64,8 @@ def save_checkpoint(path: Path | str, *, step: int, config: dict[str, Any], **st
     partial = path.with_name(path.name + ".partial")
     states = {name: thing.state_dict() for name, thing in stateful.items()}
     content = {"format": FORMAT, "step": step, "config": config, "states": states, "random": random_states()}
+    if ranks is not None and len(ranks) > 1:
+        content["ranks"] = list(ranks)
     try:
         with partial.open("wb") as file:
             torch.save(content, file)
@@ -87,6 +99,7 @@ class Checkpoint:
         config: of the run.
         states: of each object, by name.
         randomness: states of the random number generators.
+        ranks: what was each process's own, if several trained together.
     """
 
     path: Path
@@ -94,6 +107,23 @@ class Checkpoint:
     config: dict[str, Any]
     states: dict[str, Any]
     randomness: dict[str, Any]
+    ranks: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """How many processes trained together."""
+        return max(1, len(self.ranks))
+
+    def of_rank(self, rank: int) -> Checkpoint:
+        """The checkpoint as process ``rank`` needs it: with its own buffers and random states.
+
+        One that the run did not have before takes the first one's buffers, and the random states that it has now.
+        """
+        if rank < len(self.ranks):
+            own = self.ranks[rank]
+            states = self.states | {"model": self.states["model"] | own["buffers"]}
+            return replace(self, states=states, randomness=own["random"], ranks=())
+        return replace(self, randomness=random_states() if rank else self.randomness, ranks=())
 
     def restore(self, **stateful: Any) -> None:
         """Put the states back into the objects that were saved under these names.
@@ -146,6 +176,13 @@ def newest_checkpoint(path: Path) -> Checkpoint:
         return found
 
 
+def own_state(model: nn.Module) -> dict[str, Any]:
+    """What differs between processes that train a model together: random states and buffers (replay, statistics)."""
+    trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: value for name, value in model.state_dict().items() if name not in trained}
+    return {"random": random_states(), "buffers": {name: value.detach().cpu() for name, value in buffers.items()}}
+
+
 def random_states() -> dict[str, Any]:
     """The states of Python's, NumPy's and PyTorch's random numbers, as checkpoints hold them."""
     states: dict[str, Any] = {
@@ -196,7 +233,10 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         states, step, config, randomness = saved["states"], saved["step"], saved["config"], saved["random"]
         if not (isinstance(states, dict) and isinstance(config, dict) and isinstance(step, int) and step >= 0):
             raise ValueError(f"its states, step or configuration are of another kind: {step!r:.50}, {config!r:.50}")
-        return Checkpoint(Path(path), step, config, states, randomness)
+        ranks = saved.get("ranks", [])
+        if not (isinstance(ranks, list) and all(map(_is_own_state, ranks)) and isinstance(states.get("model", {}), dict)):
+            raise ValueError("what belongs to each process is of another kind")
+        return Checkpoint(Path(path), step, config, states, randomness, tuple(ranks))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"there is no checkpoint {path}: a run writes one at its end, and before if asked"
@@ -206,6 +246,10 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
             raise
         reason = textwrap.shorten(str(error).partition("\n")[0], 300) or type(error).__name__
         raise ValueError(f"{path} is no checkpoint that can be read: {reason}") from None
+
+
+def _is_own_state(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), dict) for name in ("random", "buffers"))
 
 
 def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ganparts._version import __version__
+from ganparts.distributed import local_processes, local_rank, processes
 
 __all__ = ["DeviceError", "available_memory", "explain_out_of_memory", "make_deterministic", "pick_device", "versions"]
 
@@ -19,6 +20,8 @@ class DeviceError(RuntimeError):
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device called ``name``, after one real kernel has run on it.
+
+    Of several processes on a machine, each gets a GPU of its own.
 
     ``torch.cuda.is_available()`` is True even for a card that this build of PyTorch has no kernels for (a P100 under a
     build for CUDA 12.8); then the first kernel fails. So one is run here.
@@ -40,6 +43,8 @@ def pick_device(name: str = "auto") -> torch.device:
             f"there is no CUDA device for {name!r} that this PyTorch ({torch.__version__}) can use: use --device cpu, "
             "or install a CUDA build and a driver"
         )
+    if device.type == "cuda" and processes() > 1:
+        device = _of_this_process(device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # streams and graphs are made on the current one
     try:
@@ -47,6 +52,17 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(_explain(device, error)) from error
     return device
+
+
+def _of_this_process(device: torch.device) -> torch.device:
+    if device.index is not None:
+        raise DeviceError(f"--device {device} is one GPU, but each process takes its own: use --device cuda, or auto")
+    if local_processes() > torch.cuda.device_count():
+        raise DeviceError(
+            f"there are {local_processes()} processes on this machine for {torch.cuda.device_count()} GPU(s), but each "
+            f"takes its own: start torchrun with --nproc-per-node {torch.cuda.device_count()}"
+        )
+    return torch.device("cuda", local_rank())
 
 
 def versions() -> dict[str, str]:
@@ -71,7 +87,8 @@ def available_memory(device: torch.device) -> int:
     """Bytes that tensors may take on a device.
 
     On CUDA this is 85% of what is free. The rest is left for the work space of convolutions, for sample pictures and
-    for fragmentation. On a CPU it is the free memory of the machine, or of its container.
+    for fragmentation. On a CPU it is the free memory of the machine, or of its container, and each process on the
+    machine has its part of it.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -80,7 +97,7 @@ def available_memory(device: torch.device) -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return min(int(fields["MemAvailable"].split()[0]) * 1024, _left_in_container())
+        return min(int(fields["MemAvailable"].split()[0]) * 1024, _left_in_container()) // local_processes()
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganparts.distributed import from_first, gather, highest, is_first, processes, rank
 from ganparts.pretrained import ModelCard, save_pretrained
-from ganparts.training.checkpoint import Checkpoint, newest_checkpoint, previous_checkpoint, save_checkpoint
+from ganparts.training.checkpoint import Checkpoint, newest_checkpoint, own_state, previous_checkpoint, save_checkpoint
 from ganparts.training.device import versions
 from ganparts.training.monitor import append_row, drop_rows_beyond
 from ganparts.training.report import write_report
@@ -56,6 +57,9 @@ class RunFolder:
 
     Pictures and the report are written in a thread of their own, so that training never waits for them.
 
+    Of several processes that train together only the first one touches the folder. All of them must call
+    :meth:`start`, :meth:`save` and :meth:`recover`: a checkpoint holds what is each one's own.
+
     Args:
         path: made if it does not exist.
         options: as the user gave them; they go into checkpoints too. Paths become text.
@@ -81,6 +85,7 @@ class RunFolder:
         self.scores = path / "scores.csv"
         self.parts = {name: describe_part(part) for name, part in (parts or {}).items()}
         device = next(stateful["model"].parameters()).device
+        settled = {**settled, **({"processes": processes()} if processes() > 1 else {})}
         whole = {"options": options, "settled": settled, "parts": self.parts}
         whole |= {"machine": _machine(device), "versions": versions()}
         self.config = json.loads(json.dumps(whole, default=_in_words))
@@ -103,16 +108,29 @@ class RunFolder:
                 run, and ``resume`` is False. Or no checkpoint can be read.
             OSError: the folder cannot be written, has no room, or has no checkpoint.
         """
-        found = None
+        found = from_first(lambda: self._find(resume=resume))
+        if found is not None:
+            found = found.of_rank(rank())
+            found.restore(**self.stateful)
+            if is_first():
+                drop_rows_beyond(self.scores, found.step)
+        from_first(self._prepare)
+        if found is None:
+            self.save(0)
+        return found
+
+    def _find(self, *, resume: bool) -> Checkpoint | None:
         if not resume and (self.checkpoint.exists() or previous_checkpoint(self.checkpoint).exists()):
             raise ValueError(
                 f"{self.path} holds a run already: go on with it (--resume {self.path}), or take another folder"
             )
-        if resume:
-            found = newest_checkpoint(self.checkpoint)
-            self._compare(found.path, found.config)
-            found.restore(**self.stateful)
-            drop_rows_beyond(self.scores, found.step)
+        if not resume:
+            return None
+        found = newest_checkpoint(self.checkpoint)
+        self._compare(found.path, found.config)
+        return found
+
+    def _prepare(self) -> None:
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
             self._check_room()
@@ -120,9 +138,6 @@ class RunFolder:
         except OSError as error:
             reason = error.strerror or error
             raise OSError(f"cannot write the run folder {self.path}: {reason}; take another one") from None
-        if not resume:
-            self.save(0)
-        return found
 
     def settle(self, **numbers: Any) -> None:
         """Write down numbers that the run settled on later, such as its length."""
@@ -130,13 +145,15 @@ class RunFolder:
         self._write_config()
 
     def _write_config(self) -> None:
-        (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        if is_first():
+            (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
 
     def _compare(self, path: Path, saved: dict[str, Any]) -> None:
         for kind in ("parts", "settled"):
             for name, value in self.config[kind].items():
                 before = saved[kind].get(name)
-                if before == value or name in ("steps", "pairs", "origin"):  # the loop looks at the length
+                # the loop looks at the length
+                if before == value or name in ("steps", "pairs", "origin", "processes"):
                     continue
                 if name == "data":
                     warnings.warn(
@@ -149,6 +166,13 @@ class RunFolder:
                     f"{path} is of a run with {name} {before}, but here it would go on with {value}: go on with the "
                     "same device and version of ganparts"
                 )
+        before, now = (config["settled"].get("processes", 1) for config in (saved, self.config))
+        if before != now:
+            warnings.warn(
+                f"the run had {before} process(es) and goes on with {now}: a step now has {now} times the batch size "
+                "of pairs. The number of steps stays; pairs, replay buffers and random numbers are others from here on",
+                stacklevel=3,
+            )
         before, now = (config.get("versions", {}).get("torch") for config in (saved, self.config))
         if before != now:
             warnings.warn(
@@ -172,11 +196,16 @@ class RunFolder:
         """
         model = self.stateful["model"]
         tensors = [value for value in chain(model.parameters(), model.buffers()) if value.is_floating_point()]
-        if not bool(torch.isfinite(torch.nn.utils.get_total_norm(tensors))):
+        if highest(not bool(torch.isfinite(torch.nn.utils.get_total_norm(tensors)))):
             return False
-        save_checkpoint(self.checkpoint, step=step, config=self.config, **self.stateful)
+        self._write_checkpoint(step)
         self._rolled_back = 0
         return True
+
+    def _write_checkpoint(self, step: int) -> None:
+        ranks = gather(own_state(self.stateful["model"])) if processes() > 1 else None
+        if is_first():
+            save_checkpoint(self.checkpoint, step=step, config=self.config, ranks=ranks, **self.stateful)
 
     def recover(self, step: int, how: str) -> int:
         """Act on losses, gradients or weights that are not finite.
@@ -192,7 +221,7 @@ class RunFolder:
         Raises:
             NotFiniteError: the run must stop: ``how`` says so, or going back did not help three times.
         """
-        newest = newest_checkpoint(self.checkpoint)
+        newest = from_first(lambda: newest_checkpoint(self.checkpoint)).of_rank(rank())
         if how != "rollback" or self._rolled_back == _TRIES:
             tried = f" again, after going back {_TRIES} times" if self._rolled_back else ""
             raise NotFiniteError(
@@ -202,7 +231,7 @@ class RunFolder:
         self._rolled_back += 1
         newest.restore(**self.stateful)
         newest.restore_random_states()
-        save_checkpoint(self.checkpoint, step=step, config=self.config, **self.stateful)
+        self._write_checkpoint(step)
         return newest.step
 
     @property
@@ -232,11 +261,15 @@ class RunFolder:
 
     def export(self, stages: Mapping[str, nn.Module], card: ModelCard) -> None:
         """Write the generators as pretrained folders: the first as ``generator/``, others under their own name."""
+        if not is_first():
+            return
         for place, (name, network) in enumerate(stages.items()):
             save_pretrained(network, self.path / name if place else self.generator, card=card)
 
     def save_samples(self, step: int, images: Tensor, stages: Sequence[nn.Module]) -> None:
         """Make the grid of a step (see :func:`paint_grid`); write it and renew the report in the background."""
+        if not is_first():
+            return
         fetch = fetch_later(paint_grid(images, stages))
         self._in_background(lambda: save_grid(self.path / "samples" / f"step_{step:07d}.png", fetch()))
         self.refresh_report(every=0)
@@ -248,7 +281,7 @@ class RunFolder:
 
     def refresh_report(self, *, every: float = _REPORT_SECONDS) -> None:
         """Renew ``report.html`` in the background if it is older than so many seconds."""
-        if time.monotonic() - self._reported >= every:
+        if is_first() and time.monotonic() - self._reported >= every:
             self._reported = time.monotonic()
             self._in_background(lambda: write_report(self.path, state="running"))
 
@@ -258,7 +291,8 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait until everything is written, the last report too, which says how the run ended: ``state``."""
         state = self.state if kind is None else "crashed"
-        self._in_background(lambda: write_report(self.path, state=state))
+        if is_first():
+            self._in_background(lambda: write_report(self.path, state=state))
         self._writer.shutdown(wait=True)
         self._say_what_failed()
 

@@ -2,6 +2,9 @@
 
 The order of what happens after a step matters, so it is written here, in one place: log, look at pictures, paint
 samples, save a checkpoint, score, keep the best, recover, stop.
+
+Several processes may train together (``docs/distributed.md``). All of them run this loop, and take every branch alike:
+what only one can know, the first one decides for all.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -20,19 +24,25 @@ from torch import Tensor, nn
 
 from ganparts.adversarial import (
     Averages,
+    GradientAverage,
     MemoryEstimateError,
     TrainingSettings,
+    average_scalars,
+    copy_from_first,
     make_optimizers,
     plan_memory,
+    share_draws,
+    synchronize_batch_norms,
 )
 from ganparts.blocks import evaluating, recompute_blocks
+from ganparts.distributed import from_first, highest, is_first, processes, rank, share
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget
 from ganparts.training.checkpoint import random_states, set_random_states
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder, describe_part
 from ganparts.training.monitor import Monitor
-from ganparts.training.policy import PolicyOptions, choose_policy
+from ganparts.training.policy import Policy, PolicyOptions, choose_policy
 from ganparts.training.stopping import StopSignals
 from ganparts.training.watch import Watch
 
@@ -111,24 +121,29 @@ class Loop:
     ):
         self.options, self.settings, self.device = options, settings, device
         self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
+        if not is_first():
+            self.console = Console(quiet=True)
         self.clock, self.after, self.card_facts = clock, after, dict(card or {})
         self._began = clock()
         for network in model.stages().values():
             describe_network(network)  # refuses now, not after training, one that could not be saved
-        self.policy = choose_policy(device, _as(PolicyOptions, options))
-        self.free_memory = available_memory(device)
-        if options.resume is None:
+        self.policy = self._choose_policy()
+        self.free_memory = -highest(-available_memory(device))  # of the process that has the least
+        if options.resume is None and is_first():
             _start_from(model, options.init)
         self.level, self.need = self._plan(model, example)
         self.policy = self.policy.at_level(self.level, model)
         self.model = model.to(device)
         self.policy.prepare(self.model)
         recompute_blocks(self.model, self.level == "lowest")
+        if processes() > 1:
+            self._join_others()
         self.optimizers = make_optimizers(
             self.model,
             **settings.optimizer_numbers(),
             scaling=self.policy.scaling,
             skip_nonfinite=options.on_nonfinite == "skip",
+            average=GradientAverage() if processes() > 1 else None,
         )
         self.averages = None
         if settings.ema_decay is not None:
@@ -152,6 +167,29 @@ class Loop:
         self._make_score, self._score = score, None
         self._scoring = 0.0  # seconds that evaluations took
         self.scores: Any = None
+
+    def _choose_policy(self) -> Policy:
+        policy = choose_policy(self.device, _as(PolicyOptions, self.options))
+        if processes() > 1 and self.options.sync_batch_norm and policy.compile:
+            reason = "batch norms that ask other processes are not compiled"
+            policy = replace(policy, compile=False, reasons=policy.reasons | {"compile": reason})
+        mine = {name: choice for name, choice, _ in policy.describe()}
+        first = share(mine)
+        if different := [name for name in mine if mine[name] != first[name]]:
+            raise ValueError(
+                f"process {rank()} would train with {', '.join(f'{name} {mine[name]}' for name in different)} and the "
+                f"first one with {', '.join(first[name] for name in different)}: choose for all "
+                f"({', '.join(f'--{name}' for name in different)})"
+            )
+        return policy
+
+    def _join_others(self) -> None:
+        """Begin with the first process's weights, and with random numbers of one's own."""
+        copy_from_first([*self.model.parameters(), *self.model.buffers()])
+        share_draws(self.model)
+        if self.options.sync_batch_norm:
+            synchronize_batch_norms(self.model)
+        torch.manual_seed(torch.initial_seed() + rank())
 
     def _plan(self, model: Any, example: Callable[[int], Any]) -> tuple[str, Any]:
         wished = self.options.memory
@@ -187,6 +225,9 @@ class Loop:
     def describe(self) -> list[str]:
         """How steps are computed, and why, in lines."""
         lines = [f"{name} {choice}: {reason}" for name, choice, reason in self.policy.describe()]
+        if processes() > 1:
+            batch = self.settings.batch_size
+            lines.append(f"processes {processes()}: each trains on {batch} of a step's {processes() * batch} pairs")
         if self.need is None:
             return [*lines, f"memory {self.level}: the need could not be estimated"]
         line = (
@@ -200,6 +241,8 @@ class Loop:
 
     def run(self, batches: Batches, *, steps: int | None) -> Ended:
         """Train until the end, or until something asks to stop.
+
+        Of several processes, each gives its own share of a step's batch; :func:`~ganparts.data.load_pairs` does so.
 
         Args:
             batches: makes the batches of a range of steps.
@@ -216,19 +259,20 @@ class Loop:
         randomness = random_states()  # of the first checkpoint
         steps = self._length(steps, found)
         self.folder.settle(steps=steps)
-        if options.evaluate_every and self._make_score:
+        if self._evaluates and self._make_score is not None and is_first():
             with self._same_randomness():
                 self._score = self._make_score()
         budget = None if steps is not None else TimeBudget(options.hours, began=self._began, clock=self.clock)
-        self.watch.forget_beyond(start)
+        if is_first():
+            self.watch.forget_beyond(start)
         monitor = Monitor(
-            self.folder.losses,
+            self.folder.losses if is_first() else None,
             steps=steps,
             start=start,
-            pairs=self.settings.batch_size,
+            pairs=self.settings.batch_size * processes(),
             every=options.log_every,
             console=self.console,
-            tensorboard=self.folder.path / "tensorboard" if options.tensorboard else None,
+            tensorboard=self.folder.path / "tensorboard" if options.tensorboard and is_first() else None,
         )
         self.console.print(f"{start} of {steps if steps is not None else '?'} steps are done.")
         train = self.policy.wrap(
@@ -249,26 +293,34 @@ class Loop:
                 self.optimizers.scale_rates(factor)
                 losses = train(batch, step)
                 step += 1
+                asked, hurry = stop.agree()
                 if steps is None and budget is not None:
-                    pace = budget.measure(step, self._wait, aside=self._scoring)
-                    if pace is not None:
-                        evaluation, often = self._cost_of_evaluation(), options.evaluate_every or 1
-                        # the last step is evaluated, too
-                        steps = budget.steps(step, pace, evaluation / often, evaluation + self._cost_of_painting())
+                    steps = from_first(partial(self._measured_length, budget, step))
+                    if steps is not None:
                         self._settle_length(step, steps, monitor)
-                last = step == steps or stop.requested
-                saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last)
-                if last or (stop.requested and saved):  # asked to stop meanwhile; else the next step is the last
+                last = step == steps or asked
+                saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last, hurry=hurry)
+                if last or (saved and stop.agree().requested):  # asked meanwhile; else the next step is the last
                     break
         ended = step == steps and not stop.by_signal
         return Ended(step, steps, None if ended else stop.reason, stop.by_signal)
+
+    def _measured_length(self, budget: TimeBudget, step: int) -> int | None:
+        """The steps of the whole run, once it is known how long one takes."""
+        pace = budget.measure(step, self._wait, aside=self._scoring)
+        if pace is None:
+            return None
+        evaluation, often = self._cost_of_evaluation(), self.options.evaluate_every or 1
+        # the last step is evaluated, too
+        return budget.steps(step, pace, evaluation / often, evaluation + self._cost_of_painting())
 
     def _next(self, batches: Iterator[Any], step: int) -> Any | None:
         """The next batch, None after the last; where the data are at fault, what was learned so far is kept."""
         try:
             return next(batches, None)
         except ValueError:
-            if self.folder.save(step) and not self.folder.scored:
+            # the others are in the middle of a step, and cannot take part in a checkpoint
+            if processes() == 1 and self.folder.save(step) and not self.folder.scored:
                 self._export(step)
             raise
 
@@ -291,17 +343,18 @@ class Loop:
         stop: StopSignals,
         *,
         last: bool,
+        hurry: bool,
     ) -> bool:
         """Everything between two steps, in this order; whether there is a checkpoint of this step."""
-        options, hurry = self.options, stop.by_signal
+        options = self.options
         finite = self._log(step, losses, factor, monitor) if monitor.is_due(step) else True
         generator, *_ = self.stages.values()
-        if step % LOOK_EVERY == 0:
+        if step % LOOK_EVERY == 0 and is_first():
             self.watch.pictures(step, generator, self.samples)
         sample_every = options.sample_every or max(1, (steps or 1000) // 10)
         if (step % sample_every == 0 or last) and not hurry:
             self.folder.save_samples(step, self.samples, tuple(self.stages.values()))
-        scored = self._score is not None and not hurry and (step % options.evaluate_every == 0 or last)
+        scored = self._evaluates and not hurry and (step % options.evaluate_every == 0 or last)
         due = step % options.checkpoint_every == 0 or last or scored
         if finite and due:
             finite = self.folder.save(step)
@@ -318,30 +371,44 @@ class Loop:
 
     def _log(self, step: int, losses: dict[str, Tensor], factor: float, monitor: Monitor) -> bool:
         scale = self.optimizers.loss_scale if self.policy.scaling else None
-        row = losses | self.optimizers.gradient_norms(self.model.networks())
+        row = average_scalars(losses) | self.optimizers.gradient_norms(self.model.networks())
         row |= {} if scale is None else {"loss_scale": scale}
-        values = monitor.log(step, row, factor * self.settings.learning_rate)
-        finite = self.watch.numbers(
-            step, values, scaled=self.policy.scaling, skipping=self.options.on_nonfinite == "skip"
-        )
+
+        def look() -> bool:
+            values = monitor.log(step, row, factor * self.settings.learning_rate)
+            skipping = self.options.on_nonfinite == "skip"
+            return self.watch.numbers(step, values, scaled=self.policy.scaling, skipping=skipping)
+
+        finite = from_first(look)
         self.folder.refresh_report()
         return finite
 
+    @property
+    def _evaluates(self) -> bool:
+        return bool(self.options.evaluate_every and self._make_score)
+
     def _evaluate(self, step: int, generator: nn.Module, stop: StopSignals) -> None:
         options = self.options
+        stale = from_first(partial(self._score_and_keep, step, generator))
+        if options.patience is not None and stale >= options.patience:
+            stop.request(f"patience: {options.metric} is no better than {stale} evaluations before,")
+
+    def _score_and_keep(self, step: int, generator: nn.Module) -> int:
+        """Score a generator and keep it if it is the best; how many scores there were since the best."""
         assert self._score is not None
         before = self.clock()
         with self._same_randomness():
             scores = self._score(generator)
         self._scoring += self.clock() - before
-        stale = self.folder.save_scores(step, scores.values(), metric=options.metric)
+        stale = self.folder.save_scores(step, scores.values(), metric=self.options.metric)
         if stale == 0:
             self.scores = scores
             self._export(step)
-        if options.patience is not None and stale >= options.patience:
-            stop.request(f"patience: {options.metric} is no better than {stale} evaluations before,")
+        return stale
 
     def _export(self, step: int) -> None:
+        if not is_first():
+            return
         told = self.scores.told() if self.scores is not None else {}
         card = ModelCard(**self.card_facts, scores=told, steps=step, picture=self.folder.newest_sample())
         self.folder.export(self.stages, card)

@@ -30,7 +30,8 @@ class Monitor:
     a terminal, a plain line twice a minute replaces the bar.
 
     Args:
-        csv_path: appended to, after rows beyond ``start`` are dropped; begun with a header if it does not exist.
+        csv_path: appended to, after rows beyond ``start`` are dropped; begun with a header if it does not exist. None
+            for nothing.
         steps: of the whole run; None if it is not known yet (see :meth:`set_length`).
         start: steps already done.
         pairs: in a step; a pair is two images.
@@ -44,7 +45,7 @@ class Monitor:
 
     def __init__(
         self,
-        csv_path: Path,
+        csv_path: Path | None,
         *,
         steps: int | None,
         start: int,
@@ -56,7 +57,8 @@ class Monitor:
         self.board = None if tensorboard is None else _summary_writer(tensorboard, start)
         self.csv_path, self.pairs, self.every, self.steps = csv_path, pairs, every, steps
         self.console = console or Console()
-        drop_rows_beyond(csv_path, start)
+        if csv_path is not None:
+            drop_rows_beyond(csv_path, start)
         self.progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -120,7 +122,8 @@ class Monitor:
         self._since, self._since_step, self._waited = now, step, 0.0
         row = {"step": step, "learning_rate": learning_rate, "images_per_second": round(images, 3)}
         row |= {"data_wait": round(waiting, 4)} | values
-        append_row(self.csv_path, row)
+        if self.csv_path is not None:
+            append_row(self.csv_path, row)
         self._show(step, values, f"{images:.1f} images/s, {waiting:.1%} waiting for data")
         if self.board is not None:
             for name, value in row.items():

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ganparts.training.checkpoint import newest_checkpoint
+from ganparts.distributed import restarts
+from ganparts.training.checkpoint import newest_checkpoint, previous_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,8 @@ class RunOptions:
     """The run folder. None: runs/ and the time."""
     resume: Path | None = setting(None, on_resume=True)
     """A run folder to continue, with the options it was started with; those for which it makes sense can be changed."""
+    sync_batch_norm: bool = False
+    """Where several processes train together, take batch norms' statistics over all of them."""
     workers: int | None = setting(None, least=0, on_resume=True)
     """Processes that decode images. None: up to 4 for a GPU, 0 for a CPU."""
     log_every: int = setting(10, least=1, on_resume=True)
@@ -122,18 +125,23 @@ class EvaluationOptions:
 def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str] | None = None) -> OptionsT:
     """Options from a command line. A resumed run keeps its own options, except those that are given again.
 
+    A run that torchrun starts again (``--max-restarts``) goes on from its last checkpoint, if it has one.
+
     Args:
         kind: a frozen dataclass of options.
         description: the program's, for ``--help``.
         arguments: of the command line; None for the program's.
 
     Raises:
-        ValueError: an option was given that a resumed run cannot change, or no checkpoint can be read.
+        ValueError: an option was given that a resumed run cannot change, or no checkpoint can be read. Or torchrun may
+            start the run again, but would not find its folder.
         FileNotFoundError: there is no checkpoint.
     """
     import tyro
 
     options = tyro.cli(kind, description=description, args=arguments)
+    if options.resume is None and any(restarts()):
+        options = _going_on(options)
     if options.resume is None:
         return options if options.out else replace(options, out=_new_folder())
     saved = _saved_options(kind, options.resume)
@@ -157,6 +165,14 @@ def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str
             f"To train on with other options, start a new run from its weights (--init {options.resume})"
         )
     return options
+
+
+def _going_on(options: OptionsT) -> OptionsT:
+    if options.out is None:
+        raise ValueError("--max-restarts goes on in the run folder, so it must have a name: give --out FOLDER")
+    checkpoint = options.out / "checkpoint.pt"
+    begun = restarts()[0] and (checkpoint.exists() or previous_checkpoint(checkpoint).exists())
+    return replace(options, resume=options.out) if begun else options
 
 
 def _new_folder() -> Path:

@@ -5,8 +5,22 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType
+from typing import NamedTuple
+
+from ganparts.distributed import highest
 
 __all__ = ["StopSignals"]
+
+
+_TIME_LIMIT = "the time limit"
+_TIME, _OTHER, _SIGNAL = 1, 2, 1000  # what processes tell each other: a signal is 1000 and its number
+
+
+class Agreed(NamedTuple):
+    """What processes agreed on: whether to stop, and whether in a hurry."""
+
+    requested: bool
+    by_signal: bool
 
 
 class StopSignals:
@@ -28,8 +42,23 @@ class StopSignals:
     def requested(self) -> bool:
         """Whether the run should stop; ``reason`` then says why."""
         if self.reason is None and time.monotonic() > self._deadline:
-            self.reason = "the time limit"
+            self.reason = _TIME_LIMIT
         return self.reason is not None
+
+    def agree(self) -> Agreed:
+        """Whether any process should stop. All must call it after the same step; then they stop for one reason."""
+        if not self.requested:
+            mine = 0
+        elif self.by_signal:
+            mine = _SIGNAL + signal.Signals[str(self.reason)]
+        else:
+            mine = _TIME if self.reason == _TIME_LIMIT else _OTHER
+        code = highest(mine)
+        if code >= _SIGNAL:
+            self.reason, self.by_signal = signal.Signals(code - _SIGNAL).name, True
+        elif code == _TIME:
+            self.reason = self.reason or _TIME_LIMIT
+        return Agreed(code > 0, code >= _SIGNAL)
 
     def __enter__(self) -> StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,0 +1,195 @@
+"""Several processes that train one model together, as ``torchrun`` starts them.
+
+In a program that torchrun did not start there is one process: every function then does what its name says for that one.
+
+What processes tell each other goes over a group of its own on the CPU (gloo), so it neither waits for a GPU nor for the
+messages between GPUs. That group has no short timeout: the first process may evaluate for an hour while the others
+wait. A process that ends closes its connections, which the others notice at their next message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+__all__ = [
+    "PeerLostError",
+    "first_to_speak",
+    "from_first",
+    "gather",
+    "highest",
+    "is_first",
+    "join",
+    "leave",
+    "local_processes",
+    "local_rank",
+    "processes",
+    "rank",
+    "restarts",
+    "share",
+    "talking",
+    "wait_for_all",
+]
+
+ValueT = TypeVar("ValueT")
+
+_PATIENCE = timedelta(days=7)  # for the others, while the first process evaluates or paints
+
+_control: Any = None  # the group for what processes tell each other; None for PyTorch's default one
+_store: Any = None
+
+
+class PeerLostError(RuntimeError):
+    """Another process of the run ended, or cannot be reached."""
+
+
+def join() -> None:
+    """Join the processes that torchrun started, if it did; call it before anything else is done.
+
+    Tensors on GPUs travel by NCCL, others by gloo.
+
+    Raises:
+        PeerLostError: the others cannot be reached.
+    """
+    global _control, _store
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return
+    with talking():
+        _store, number, count = next(iter(dist.rendezvous("env://")))
+        nccl = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if nccl else "gloo",
+            store=dist.PrefixStore("ganparts", _store),
+            rank=number,
+            world_size=count,
+        )
+        _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+def leave() -> None:
+    """End what :func:`join` began. Call it where all processes arrive, not after an error."""
+    global _control, _store
+    if _control is not None:
+        _control = _store = None
+        dist.destroy_process_group()
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks for all."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """The number of this process among those on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if processes() > 1 else 0
+
+
+def local_processes() -> int:
+    """How many of the processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if processes() > 1 else 1
+
+
+def restarts() -> tuple[int, int]:
+    """How often torchrun has started the processes again, and how often it may (``--max-restarts``)."""
+    done, most = (os.environ.get(f"TORCHELASTIC_{name}", "0") for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return int(done), int(most)
+
+
+def share(value: Any) -> Any:
+    """The first process's value, in all of them; it must be one that pickle can carry."""
+    if processes() == 1:
+        return value
+    values = [value]
+    with talking():
+        dist.broadcast_object_list(values, src=0, group=_control, device=torch.device("cpu"))
+    return values[0]
+
+
+def from_first(compute: Callable[[], ValueT]) -> ValueT:
+    """What ``compute()`` gives in the first process; the others wait for it.
+
+    If it raises there, the others raise :class:`PeerLostError`; if it ends the program, they end, too.
+    """
+    if processes() == 1:
+        return compute()
+    if is_first():
+        try:
+            answer = compute()
+        except BaseException as error:
+            with suppress(PeerLostError):
+                share(("exit", error.code) if isinstance(error, SystemExit) else ("error", None))
+            raise
+        share(("answer", answer))
+        return answer
+    kind, answer = share(None)
+    if kind == "exit":
+        raise SystemExit(answer)
+    if kind == "error":
+        raise PeerLostError("the first process of the run ended with an error")
+    return answer
+
+
+def gather(value: ValueT) -> list[ValueT] | None:
+    """The values of all processes in the first one, by rank; None in the others."""
+    if processes() == 1:
+        return [value]
+    values: list[Any] | None = [None] * processes() if is_first() else None
+    with talking():
+        dist.gather_object(value, values, dst=0, group=_control)
+    return values
+
+
+def highest(number: int) -> int:
+    """The largest of all processes' numbers, in all of them."""
+    if processes() == 1:
+        return number
+    value = torch.tensor(number, dtype=torch.int64)
+    with talking():
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=_control)
+    return int(value)
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    highest(0)
+
+
+def first_to_speak() -> bool:
+    """Whether no other process has said yet why the run ends; True for the first that asks."""
+    if _store is None:
+        return True
+    try:
+        return _store.add(f"ganparts/spoken/{restarts()[0]}", 1) == 1
+    except RuntimeError:  # the machine that held the store is gone
+        return True
+
+
+@contextmanager
+def talking() -> Iterator[None]:
+    """Around messages between processes: where one fails, another process is gone.
+
+    Raises:
+        PeerLostError: in the place of PyTorch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.sub(r"\[[^\]]*\.(cc|cpp|h|py):\d+\]\s*", "", str(error)).partition("\n")[0].strip()[:200]
+        raise PeerLostError(f"another process of the run ended, or cannot be reached ({reason})") from error

@@ -1,0 +1,341 @@
+"""Several processes that train one model: what they compute, keep and say."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import importlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from processes import in_processes, outcomes
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import SGD
+
+from ganparts import (
+    DISCRIMINATORS,
+    GENERATORS,
+    PENALTIES,
+    Pair,
+    build_cut,
+    build_cyclegan,
+    build_pix2pix,
+    make_optimizers,
+    train_step,
+)
+from ganparts.adversarial import (
+    GradientAverage,
+    MemoryNeed,
+    MemoryPlan,
+    Optimizers,
+    copy_from_first,
+    share_draws,
+    synchronize_batch_norms,
+)
+from ganparts.data import PairDataset, load_pairs
+from ganparts.distributed import processes, rank
+from ganparts.training import Loop, parse_options, run_recipe
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+
+RESNET = partial(GENERATORS.create, "resnet6", width=2)
+PATCHES = partial(DISCRIMINATORS.create, "patchgan", width=2, layers=1)
+R1 = partial(PENALTIES.create, "r1", reduction="mean")
+ASSEMBLIES: dict[str, Callable[[], Any]] = {
+    "cyclegan": lambda: build_cyclegan(generator=RESNET, discriminator=PATCHES, replay="none"),
+    "critics": lambda: build_cyclegan(
+        generator=RESNET, discriminator=[PATCHES, "pixel"], adversarial="rsgan", penalty=R1, penalty_every=2, replay="none"
+    ),
+    "cut": lambda: build_cut(generator=RESNET, discriminator=PATCHES, layers=(0, 4), patches=8, projector_width=4),
+    "fastcut": lambda: build_cut(
+        "fastcut", generator=RESNET, discriminator=PATCHES, layers=(0, 4), patches=8, projector_width=4, penalty=R1
+    ),
+    "pix2pix": lambda: build_pix2pix(generator=partial(RESNET, norm="batch"), discriminator=PATCHES, penalty=R1),
+}
+
+
+def pairs(step: int, count: int) -> Pair:
+    images = torch.rand(2, count, 3, 16, 16, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+    return Pair(*images * 2 - 1)
+
+
+def trained(model: nn.Module, **options: Any) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """State and losses after three steps on two pairs, or on this process's share of them."""
+    optimizers = make_optimizers(model, average=GradientAverage() if processes() > 1 else None)
+    losses = []
+    for step in range(3):
+        share = slice(rank(), rank() + 1) if processes() > 1 else slice(None)
+        batch = Pair(*(images[share] for images in pairs(step, 2)))
+        losses.append(train_step(model, batch, optimizers, step=step, **options))
+    return model.state_dict(), losses
+
+
+def train_all(rank: int) -> dict[str, Any]:
+    results = {}
+    for name, build in ASSEMBLIES.items():
+        torch.manual_seed(rank)  # unequal weights
+        model = build().double()
+        torch.manual_seed(0)
+        if rank == 0:
+            model.load_state_dict(build().double().state_dict())
+        copy_from_first([*model.parameters(), *model.buffers()])
+        share_draws(model)
+        synchronize_batch_norms(model)
+        torch.manual_seed(10 + rank)
+        results[name] = trained(model)
+    return results
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return in_processes(train_all, tmp_path_factory.mktemp("all"))
+
+
+@pytest.mark.parametrize("name", ASSEMBLIES)
+def test_two_processes_train_as_one_with_twice_the_batch(name: str, together: list[dict[str, Any]]):
+    torch.manual_seed(0)
+    model = ASSEMBLIES[name]().double()
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(10)
+    state, losses = trained(model)
+    assert any(not torch.equal(state[key], before[key]) for key in before)
+    for other, _ in (each[name] for each in together):
+        torch.testing.assert_close(other, state, rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(value, together[1][name][0][key]) for key, value in together[0][name][0].items())
+    means = [
+        {key: (one[key] + two[key]) / 2 for key in one}
+        for one, two in zip(*(each[name][1] for each in together), strict=True)
+    ]
+    torch.testing.assert_close(means, losses, rtol=1e-10, atol=1e-12)
+
+
+def average_and_skip(rank: int) -> Any:
+    plain = [nn.Parameter(torch.zeros(2, 3, 4, 4, dtype=kind)) for kind in (torch.float32, torch.float64)]
+    silent = nn.Parameter(torch.zeros(3))
+    optimizer = SGD([*plain, silent], lr=1.0)
+    average = GradientAverage()
+    seen = []
+    for turn in (1, 2):
+        for parameter in plain:
+            gradient = torch.arange(96.0, dtype=parameter.dtype).view(2, 3, 4, 4) * (rank + turn)
+            parameter.grad = gradient.to(memory_format=torch.channels_last)
+        average(optimizer)
+        seen.append([parameter.grad for parameter in plain])
+    assert silent.grad is None
+    weight = nn.Parameter(torch.ones(()))
+    scaled = Optimizers({"all": SGD([weight], lr=1.0)}, GradScaler("cpu", init_scale=4.0), average=average)
+    weights = []
+    for factor in (2.0, float("inf") if rank else 1.0, 1.0):
+        scaled.zero_grad()
+        scaled.backward(weight * factor * (1 + rank), [weight])
+        scaled.step()
+        weights.append(weight.item())
+    return seen, weights, scaled.loss_scale
+
+
+def test_gradients_are_averaged_and_a_step_is_skipped_by_all(tmp_path: Path):
+    first, second = in_processes(average_and_skip, tmp_path)
+    for turn, gradients in enumerate(first[0]):
+        for gradient in gradients:
+            expected = torch.arange(96.0, dtype=gradient.dtype).view(2, 3, 4, 4) * (turn + 1.5)
+            torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
+    assert first[1] == second[1] == [1 - 3.0, 1 - 3.0, 1 - 4.5]
+    assert first[2] == second[2] == 2.0
+
+
+def positions(rank: int, dataset: PairDataset, workers: int) -> list[Pair]:
+    return list(load_pairs(dataset, batch_size=2, start=1, steps=4, workers=workers))
+
+
+def test_each_process_loads_its_share_of_a_steps_pairs(tmp_path: Path):
+    images = [torch.full((3, 8, 8), number, dtype=torch.uint8) for number in range(7)]
+    dataset = PairDataset(images, images[:5], resize=None, crop=8)
+    shares = in_processes(positions, tmp_path, dataset, 0)
+    whole = list(load_pairs(dataset, batch_size=4, start=1, steps=4))
+    assert len(shares[0]) == len(shares[1]) == len(whole) == 3
+    for one, two, both in zip(*shares, whole, strict=True):
+        assert all(torch.equal(torch.cat([one[i], two[i]]), both[i]) for i in range(2))
+
+
+RECIPES = {name: importlib.import_module(f"recipes.{name}") for name in ("cyclegan_monet", "cut_monet", "pix2pix")}
+TINY = ("--device", "cpu", "--width", "2", "--resize", "16", "--crop", "16", "--log-every", "1", "--paint", "1")
+CYCLEGAN = (*TINY, "--generator", "resnet6(dropout=0.5)", "--discriminator", "patchgan(layers=1)")
+RANDOM = (*CYCLEGAN, "--replay", "history(size=2)", "--augment", "diffaugment", "--checkpoint-every", "3", "--steps", "6")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[str, ...]:
+    """Options for small domains of one's own."""
+    for name in ("photos", "paintings"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.effect_noise((20, 20), 50 + number).convert("RGB").save(tmp_path / name / f"{number}.png")
+    return ("--photos", str(tmp_path / "photos"), "--paintings", str(tmp_path / "paintings"))
+
+
+def run(rank: int, recipe: str, arguments: tuple[str, ...], during: Callable[[int, int], None] | None = None) -> None:
+    """A recipe in a forked process, without the memory estimate; ``during(rank, step)`` is called in each step."""
+    loop: Any = sys.modules["ganparts.training.loop"]
+    loop.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+    once = Loop._train_once
+
+    def train_once(self: Loop, batch: Any, number: int) -> dict[str, Tensor]:
+        if during is not None:
+            during(rank, number)
+        return once(self, batch, number)
+
+    loop.Loop._train_once = train_once
+    module: ModuleType = RECIPES[recipe]
+    code = run_recipe(module.train, module.Config, description="", arguments=list(arguments))
+    assert code == 0
+
+
+def recipe(folder: Path, *arguments: Any, name: str = "cyclegan_monet", during: Any = None, count: int = 2) -> list[Any]:
+    return outcomes(run, folder / "said", name, tuple(map(str, arguments)), during, count=count, joined=False)
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    with (out / "losses.csv").open() as file:
+        return [
+            {key: float(value) for key, value in row.items() if key not in ("images_per_second", "data_wait")}
+            for row in csv.DictReader(file)
+        ]
+
+
+def checkpoint(out: Path) -> dict[str, Any]:
+    return torch.load(out / "checkpoint.pt", weights_only=True)
+
+
+def assert_same_end(out: Path, expected: Path) -> None:
+    one, two = checkpoint(out), checkpoint(expected)
+    assert one["step"] == two["step"] == 6
+    assert len(one["ranks"]) == 2
+    for part in ("states", "ranks"):
+        torch.testing.assert_close(one[part], two[part], rtol=0, atol=0)
+    assert rows(out) == rows(expected)
+
+
+def stop_one(rank: int, step: int) -> None:
+    if rank == 1 and step == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_a_signal_to_one_stops_goes_on_bit_for_bit(tmp_path: Path, folders: tuple[str, ...]):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    (code, said), (other, silence) = recipe(tmp_path, *RANDOM, *folders, "--out", whole)
+    assert (code, other) == (0, 0), said + silence
+    assert "processes 2: each trains on 1 of a step's 2 pairs" in said
+    assert silence == ""
+    assert (whole / "images.zip").exists()
+    buffers = [own["buffers"] for own in checkpoint(whole)["ranks"]]
+    assert not torch.equal(*(each["critics_a.0.replay.images"] for each in buffers))
+    assert not torch.equal(*(own["random"]["torch"] for own in checkpoint(whole)["ranks"]))
+
+    ends = recipe(tmp_path, *RANDOM, *folders, "--out", parted, during=stop_one)
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert "Stopped by SIGTERM after step 3 of 6" in ends[0][1]
+    assert checkpoint(parted)["step"] == 3
+    assert not (parted / "images.zip").exists()
+    ends = recipe(tmp_path, "--resume", parted)
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert_same_end(parted, whole)
+
+    ends = recipe(tmp_path, "--resume", parted, "--steps", "7", count=1)
+    assert ends[0][0] == 1  # with a decay, a longer run is another
+    ends = recipe(tmp_path, "--resume", parted, count=3)
+    assert [code for code, _ in ends] == [0, 0, 0], ends
+    assert "the run had 2 process(es) and goes on with 3" in " ".join(ends[0][1].split())
+
+
+@pytest.mark.parametrize("name", ["cyclegan_monet", "cut_monet"])
+def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, folders: tuple[str, ...], name: str):
+    options = (*TINY, *folders, "--discriminator", "patchgan(layers=1)", "--replay", "none", "--epochs", "2")
+    options += ("--generator", "resnet6")
+    ends = recipe(tmp_path, *options, "--out", tmp_path / "two", name=name)
+    assert [code for code, _ in ends] == [0, 0], ends
+    recipe(tmp_path, *options, "--batch-size", 2, "--out", tmp_path / "one", name=name, count=1)
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert len(one) == len(two) == 6
+    for row, expected in zip(two, one, strict=True):
+        assert row == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple[str, ...]):
+    (tmp_path / "photos" / "2.png").write_bytes(b"no image")
+    ends = recipe(tmp_path, *CYCLEGAN, *folders, "--steps", 6, "--out", tmp_path / "run")
+    assert [code for code, _ in ends] == [1, 1]
+    said = "".join(text for _, text in ends)
+    assert said.count("error") == 1, said
+    assert re.search(r"error \(process [01]\): .*2\.png", said)
+    assert checkpoint(tmp_path / "run")["step"] == 0
+    ends = recipe(tmp_path, "--steps", "none")
+    assert [code for code, _ in ends] == [2, 2]
+
+
+KILLER = """
+import os, signal
+import ganparts.training.loop as loop
+from ganparts.adversarial import MemoryNeed, MemoryPlan
+
+loop.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+once = loop.Loop._train_once
+
+def train_once(self, batch, number):
+    if (number, os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (4, "1", "0"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return once(self, batch, number)
+
+loop.Loop._train_once = train_once
+"""
+
+
+def test_torchrun_starts_a_run_again_whose_process_was_killed(tmp_path: Path, folders: tuple[str, ...]):
+    (tmp_path / "killer.py").write_text(KILLER)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    options = (*RANDOM, *folders, "--imports", "killer", "--out", str(tmp_path / "run"))
+    done = subprocess.run(
+        [*run, str(ROOT / "recipes" / "cyclegan_monet.py"), *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    assert said.count("error (process 0): another process of the run ended") == 1
+    assert said.count("error") == 1
+    assert f"--resume {tmp_path / 'run'} goes on" in said
+    assert "3 of 6 steps are done" in said
+    ends = recipe(tmp_path, *RANDOM, *folders, "--out", tmp_path / "whole")
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_that_may_start_again_needs_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    kind = RECIPES["cyclegan_monet"].Config
+    with pytest.raises(ValueError, match="give --out FOLDER"):
+        parse_options(kind, description="", arguments=[])
+    assert parse_options(kind, description="", arguments=["--out", str(tmp_path)]).resume is None
+
+
+def test_every_command_of_the_page_is_understood():
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    commands = re.findall(r"recipes/(\w+)\.py((?:.*\\\n)*.*)", "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)))
+    assert {name for name, _ in commands} == set(RECIPES)
+    for name, rest in commands:
+        assert parse_options(RECIPES[name].Config, description="", arguments=shlex.split(rest)).resume is None
