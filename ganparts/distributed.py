@@ -47,7 +47,16 @@ _store: Any = None
 
 
 class PeerLostError(RuntimeError):
-    """Another process of the run ended, or cannot be reached."""
+    """Another process of the run ended, or cannot be reached.
+
+    Args:
+        message: for a user.
+        told: whether the other process says itself why the run ends.
+    """
+
+    def __init__(self, message: str, *, told: bool = False):
+        super().__init__(message)
+        self.told = told
 
 
 def join() -> None:
@@ -142,7 +151,7 @@ def from_first(compute: Callable[[], ValueT]) -> ValueT:
     if kind == "exit":
         raise SystemExit(answer)
     if kind == "error":
-        raise PeerLostError("the first process of the run ended with an error")
+        raise PeerLostError("the first process of the run ended with an error", told=True)
     return answer
 
 
@@ -176,7 +185,7 @@ def first_to_speak() -> bool:
     if _store is None:
         return True
     try:
-        return _store.add(f"ganparts/spoken/{restarts()[0]}", 1) == 1
+        return _store.add("ganparts/spoken", 1) == 1
     except RuntimeError:  # the machine that held the store is gone
         return True
 
@@ -191,5 +200,5 @@ def talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = re.sub(r"\[[^\]]*\.(cc|cpp|h|py):\d+\]\s*", "", str(error)).partition("\n")[0].strip()[:200]
+        reason = re.sub(r"\[[^\]]*\.(cc|cpp|h|py):\d+\]\s*", "", str(error)).partition("\n")[0].partition(". ")[0][:200]
         raise PeerLostError(f"another process of the run ended, or cannot be reached ({reason})") from error

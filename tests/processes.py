@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import socket
-import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -18,7 +16,7 @@ import torch
 
 from ganparts.distributed import join, leave
 
-__all__ = ["in_processes"]
+__all__ = ["in_processes", "outcomes"]
 
 
 def in_processes(function: Callable[..., Any], folder: Path, *arguments: Any, count: int = 2) -> list[Any]:
@@ -46,7 +44,7 @@ def outcomes(
         for child in children:
             child.start()
     for child in children:
-        child.join(120)
+        child.join(300)
         child.kill()
         child.join()
     return [(child.exitcode, (folder / f"said_{rank}.txt").read_text()) for rank, child in enumerate(children)]
@@ -66,6 +64,9 @@ def _run(
             if joined:
                 leave()
             torch.save(result, folder / f"result_{rank}.pt")
+        except SystemExit as ended:
+            said.flush()
+            os._exit(int(ended.code or 0))
         except BaseException:
             traceback.print_exc()
             said.flush()

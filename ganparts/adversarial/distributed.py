@@ -138,8 +138,8 @@ class _BatchNormOfAll(nn.BatchNorm2d):
             return
         self.num_batches_tracked.add_(1)
         share: Any = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_((variance * (count / (count - 1))).to(self.running_var.dtype), share)
+        self.running_mean.add_(share * (mean - self.running_mean))
+        self.running_var.add_(share * (variance * (count / max(1, count - 1)) - self.running_var))
 
 
 class _SumOfAll(torch.autograd.Function):

@@ -71,13 +71,16 @@ def run_recipe(
         train(options)
         wait_for_all()
         leave()
+    except SystemExit:  # of all: --help, or options that are not understood
+        leave()
+        raise
     except KeyboardInterrupt:
         console.print("Interrupted; what the last checkpoint holds is kept.")
         return _end(130)
     except Exception as error:
         if options is not None and options.debug:
             raise
-        if first_to_speak():
+        if not (isinstance(error, PeerLostError) and error.told) and first_to_speak():
             _say_why(error, None if options is None else options.resume or options.out)
         return _end(1)
     return 0
@@ -87,7 +90,7 @@ def _say_why(error: Exception, folder: Path | None) -> None:
     console.quiet = False
     where = f" (process {rank()})" if processes() > 1 else ""
     kept = ""
-    if isinstance(error, PeerLostError) and folder is not None:
+    if isinstance(error, PeerLostError) and folder is not None and (folder / "checkpoint.pt").exists():
         kept = f": the last checkpoint in {folder} is whole, and --resume {folder} goes on"
     console.print(f"error{where}: {explain_error(error)}{kept}")
     if not _is_expected(error):

@@ -234,7 +234,9 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         if not (isinstance(states, dict) and isinstance(config, dict) and isinstance(step, int) and step >= 0):
             raise ValueError(f"its states, step or configuration are of another kind: {step!r:.50}, {config!r:.50}")
         ranks = saved.get("ranks", [])
-        if not (isinstance(ranks, list) and all(map(_is_own_state, ranks)) and isinstance(states.get("model", {}), dict)):
+        if not (
+            isinstance(ranks, list) and all(map(_is_own_state, ranks)) and isinstance(states.get("model", {}), dict)
+        ):
             raise ValueError("what belongs to each process is of another kind")
         return Checkpoint(Path(path), step, config, states, randomness, tuple(ranks))
     except FileNotFoundError:

@@ -203,7 +203,10 @@ class RunFolder:
         return True
 
     def _write_checkpoint(self, step: int) -> None:
-        ranks = gather(own_state(self.stateful["model"])) if processes() > 1 else None
+        ranks = None
+        if processes() > 1:
+            own = own_state(self.stateful["model"])
+            ranks = gather(own | {"buffers": {}} if is_first() else own)  # the first one's are in the model's state
         if is_first():
             save_checkpoint(self.checkpoint, step=step, config=self.config, ranks=ranks, **self.stateful)
 
