@@ -56,6 +56,7 @@ def _run(
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
+    warnings.simplefilter("default")
     with (folder / f"said_{rank}.txt").open("w", buffering=1) as said, redirect_stdout(said), redirect_stderr(said):
         try:
             if joined:

@@ -109,11 +109,6 @@ class Checkpoint:
     randomness: dict[str, Any]
     ranks: tuple[dict[str, Any], ...] = ()
 
-    @property
-    def processes(self) -> int:
-        """How many processes trained together."""
-        return max(1, len(self.ranks))
-
     def of_rank(self, rank: int) -> Checkpoint:
         """The checkpoint as process ``rank`` needs it: with its own buffers and random states.
 
@@ -179,8 +174,9 @@ def newest_checkpoint(path: Path) -> Checkpoint:
 def own_state(model: nn.Module) -> dict[str, Any]:
     """What differs between processes that train a model together: random states and buffers (replay, statistics)."""
     trained = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: value for name, value in model.state_dict().items() if name not in trained}
-    return {"random": random_states(), "buffers": {name: value.detach().cpu() for name, value in buffers.items()}}
+    state = model.state_dict().items()
+    buffers = {name: value.cpu() for name, value in state if name not in trained and isinstance(value, Tensor)}
+    return {"random": random_states(), "buffers": buffers}
 
 
 def random_states() -> dict[str, Any]:
