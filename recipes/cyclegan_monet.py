@@ -23,11 +23,11 @@ from ganparts.distributed import is_first
 from ganparts.metrics import Evaluator
 from ganparts.submission import paint_submission
 from ganparts.training.app import console
-from ganparts.translate.encoding import Encoding, Subsampling
+from ganparts.translate.encoding import JPEGOptions
 
 
 @dataclass(frozen=True)
-class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOptions, PresetOptions):
+class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOptions, PresetOptions, JPEGOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: Path | None = training.setting(None, on_resume=True)
@@ -42,10 +42,6 @@ class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOpt
     """Keep all images, decoded, on the device; auto: on a GPU, if they fit."""
     paint: int | None = training.setting(None, least=0, on_resume=True)
     """Photos to paint into images.zip. None: all on a GPU, at most 256 on a CPU."""
-    jpeg_quality: int = training.setting(95, least=1, on_resume=True)
-    """Quality of the JPEGs in images.zip, 1 to 100."""
-    subsampling: Subsampling = training.setting("4:2:0", on_resume=True)
-    """How they store colours: 4:2:0 at half the height and width; 4:2:2 at half the width; 4:4:4 in full."""
 
 
 def train(config: Config) -> None:
@@ -61,7 +57,7 @@ def train(config: Config) -> None:
     photos = domains.photos()
     most = len(photos) if device.type == "cuda" else 256
     painted = min(len(photos), most if config.paint is None else config.paint)
-    Encoding("jpg", config.jpeg_quality, config.subsampling)  # a wrong one is refused before training
+    jpeg = config.jpeg()
 
     torch.manual_seed(config.seed)
     loop = training.Loop(
@@ -105,15 +101,7 @@ def train(config: Config) -> None:
                 f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."
             )
         if is_first() and not ended.by_signal:
-            paint_submission(
-                loop.exported(),
-                photos,
-                folder.images,
-                count=painted,
-                quality=config.jpeg_quality,
-                subsampling=config.subsampling,
-                console=console,
-            )
+            paint_submission(loop.exported(), photos, folder.images, count=painted, console=console, **jpeg)
         folder.state = "stopped" if ended.reason else "finished"
     console.print(f"The record of the run is {folder.path / 'report.html'}")
 

@@ -23,11 +23,11 @@ from ganparts.metrics import Evaluator
 from ganparts.pix2pix.options import PresetOptions
 from ganparts.training.app import console
 from ganparts.translate import translate_to_zip
-from ganparts.translate.encoding import Encoding, Subsampling
+from ganparts.translate.encoding import JPEGOptions
 
 
 @dataclass(frozen=True)
-class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOptions, PresetOptions):
+class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOptions, PresetOptions, JPEGOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: Path | None = training.setting(None, on_resume=True)
@@ -44,10 +44,6 @@ class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOpt
     """Keep all images, decoded, on the device; auto: on a GPU, if they fit."""
     translate: int | None = training.setting(None, least=0, on_resume=True)
     """Source images to translate into images.zip. None: all on a GPU, at most 256 on a CPU."""
-    jpeg_quality: int = training.setting(95, least=1, on_resume=True)
-    """Quality of the JPEGs in images.zip, 1 to 100."""
-    subsampling: Subsampling = training.setting("4:2:0", on_resume=True)
-    """How they store colours: 4:2:0 at half the height and width; 4:2:2 at half the width; 4:4:4 in full."""
 
 
 def train(config: Config) -> None:
@@ -64,7 +60,7 @@ def train(config: Config) -> None:
     held_out = [pair for _, pair in pairs.readable(config.evaluate_photos if config.evaluate_every else 6)]
     most = len(pairs) if device.type == "cuda" else 256
     translated = min(len(pairs), most if config.translate is None else config.translate)
-    Encoding("jpg", config.jpeg_quality, config.subsampling)  # a wrong one is refused before training
+    jpeg = config.jpeg()
 
     torch.manual_seed(config.seed)
     loop = training.Loop(
@@ -108,14 +104,7 @@ def train(config: Config) -> None:
             )
         if is_first() and not ended.by_signal:
             sources = ((name, source) for name, (source, _) in pairs.readable(translated))
-            written = translate_to_zip(
-                loop.exported(),
-                sources,
-                folder.images,
-                size=preset.crop,
-                quality=config.jpeg_quality,
-                subsampling=config.subsampling,
-            )
+            written = translate_to_zip(loop.exported(), sources, folder.images, size=preset.crop, **jpeg)
             console.print(f"{written} translated images are in {folder.images}")
         folder.state = "stopped" if ended.reason else "finished"
     console.print(f"The record of the run is {folder.path / 'report.html'}")

@@ -169,8 +169,8 @@ class RunFolder:
         before, now = (config["settled"].get("processes", 1) for config in (saved, self.config))
         if before != now:
             warnings.warn(
-                f"the run had {before} process(es) and goes on with {now}: from here on a step has {now}/{before} of its "
-                "pairs, and pairs, replay buffers and random numbers are others. The number of steps stays",
+                f"the run had {before} process(es) and goes on with {now}: from here on a step has {now}/{before} of "
+                "its pairs, and pairs, replay buffers and random numbers are others. The number of steps stays",
                 stacklevel=3,
             )
         before, now = (config.get("versions", {}).get("torch") for config in (saved, self.config))

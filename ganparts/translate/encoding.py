@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor
 
-__all__ = ["Encoding", "Subsampling"]
+__all__ = ["Encoding", "JPEGOptions", "Subsampling"]
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
@@ -49,3 +49,22 @@ class Encoding:
         else:
             image.save(encoded, "PNG")
         return encoded.getvalue()
+
+
+@dataclass(frozen=True)
+class JPEGOptions:
+    """Options of recipes that write JPEGs."""
+
+    jpeg_quality: int = field(default=95, metadata={"least": 1, "on_resume": True})
+    """Quality of the JPEGs in images.zip, 1 to 100."""
+    subsampling: Subsampling = field(default="4:2:0", metadata={"on_resume": True})
+    """How they store colours: 4:2:0 at half the height and width; 4:2:2 at half the width; 4:4:4 in full."""
+
+    def jpeg(self) -> dict[str, Any]:
+        """The keyword arguments of functions that write JPEGs.
+
+        Raises:
+            ValueError: an option is out of range.
+        """
+        Encoding("jpg", self.jpeg_quality, self.subsampling)
+        return {"quality": self.jpeg_quality, "subsampling": self.subsampling}
