@@ -187,9 +187,8 @@ class _Moved(TorchDispatchMode):
             self.saved_flop += _saved(args[0], args[1], result, stride=args[3], transposed=args[6])
         elif name == "convolution_backward":
             once = _saved(args[1], args[2], args[0], stride=args[4], transposed=args[7])
-            self.saved_flop += once * sum(
-                args[10][:2]
-            )  # of the gradients at its images and weights, those that it takes
+            images, weights = args[10][:2]  # whether it computes the gradients at its images and at its weights
+            self.saved_flop += once * (images + weights)
         return result
 
 

@@ -242,7 +242,10 @@ function offerSizes(wish = settings.pixels) {
   const sizes = [...new Set([0.25e6, settings.pixels, 4e6, 16e6])].filter((pixels) => pixels < 0.8 * Math.min(whole, most));
   sizes.push(Math.min(whole, most));
   sizes.sort((a, b) => a - b);
-  const label = (pixels) => (pixels === whole ? "whole photo" : `up to ${Number((pixels / 1e6).toPrecision(2))} megapixels`);
+  const label = (pixels) => {
+    const millions = Number((pixels / 1e6).toPrecision(2));
+    return pixels === whole ? "whole photo" : `up to ${millions} megapixel${millions === 1 ? "" : "s"}`;
+  };
   select.replaceChildren(...sizes.map((pixels) => new Option(label(pixels), pixels)));
   select.value = sizes.filter((pixels) => pixels <= wish).at(-1) ?? sizes[0];
   $("sizes").hidden = sizes.length < 2;
