@@ -172,6 +172,8 @@ def timm_model(*, model: str, weights: Path | str | None = None) -> nn.Module:
 def clip(*, model: str = "vit_large_patch14_clip_336.openai", weights: Path | str | None = None) -> nn.Module:
     """CLIP's image embeddings, of length 1; by default the model of CMMD (768 features of images of 336 px).
 
+    CMMD's own code resizes images with JAX's bicubic filter, and this with Pillow's, so its figures differ slightly.
+
     Args:
         model: a CLIP model of timm.
         weights: a file of the model's weights; None: timm takes them from the Hub's cache, or downloads them once

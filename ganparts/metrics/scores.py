@@ -180,7 +180,7 @@ class Scores:
         values = self.values()
         shown = {name: f"{value:.4f}" for name, value in values.items() if name in _MEASURES}
         for name in _INTERVALS:
-            if f"{name}_low" in values:
+            if name in shown and f"{name}_low" in values:
                 low, high = self.interval(name)
                 shown[name] += f" ({low:.4f} to {high:.4f})"
         return shown
