@@ -742,7 +742,7 @@ def test_the_command_shows_and_writes_every_score(
     for label in ("value (95% interval)", "KID over random halves", "standard error of KID", "precision", "coverage"):
         assert label in said
     assert f"{scores.kid:.4f} ({scores.kid_low:.4f} to {scores.kid_high:.4f})" in said
-    assert "1.0000 (1.0000 to 1.0000)" in said  # relative to the photos, which these are
+    assert f"{scores.kid_ratio:.4f} ({scores.kid_ratio_low:.4f} to {scores.kid_ratio_high:.4f})" in said
     assert "Compare KID instead" in said
 
 

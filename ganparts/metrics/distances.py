@@ -20,7 +20,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["cmmd", "content_distance", "diversity", "fid", "kid", "memorization", "mifid", "penalized", "weighted_kid"]
+__all__ = [
+    "ROWS",
+    "checked_pair",
+    "cmmd",
+    "content_distance",
+    "diversity",
+    "fid",
+    "kid",
+    "memorization",
+    "mifid",
+    "penalized",
+    "squared_distances",
+    "weighted_kid",
+]
 
 ROWS = 1024  # of a block of a matrix of all pairs, so that memory grows with the images and not with their square
 
@@ -238,6 +251,11 @@ def content_distance(photos: Tensor, paintings: Tensor) -> Tensor:
 
 
 def checked_pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Two matrices of features in float64.
+
+    Raises:
+        ValueError: not two matrices with the same number of columns, or one has fewer than 2 rows.
+    """
     shapes = f"{list(real.shape)} and {list(fake.shape)}"
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(f"features of shapes {shapes}: expected two matrices [images, features] of as many columns")
