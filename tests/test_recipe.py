@@ -408,7 +408,7 @@ def test_every_way_of_computing_can_be_asked_for_and_goes_on(
     states = torch.load(whole / "checkpoint.pt", weights_only=True)["states"]
     painted = load_file(whole / "generator" / "model.safetensors")
     for name, tensor in painted.items():
-        assert torch.equal(tensor, states["averages"][f"average.module.generator_ab.{name}"])
+        assert torch.equal(tensor, states["averages"][f"average.generator_ab.{name}"])
     recipe.killed(2, *options, "--steps", 4, "--out", parted)
     assert ("loss_scale" in rows(parted)[0]) == (precision == "fp16")
     recipe("--resume", parted)

@@ -126,7 +126,7 @@ def test_the_best_generator_is_exported_and_paints(tmp_path: Path, recipe: Recip
     assert json.loads((out / "best.json").read_text()) == {"step": 4, "metric": "kid", "value": 0.2}
     assert "KID, lower is better" in (out / "report.html").read_text()
     assert "best generator, step 4" in (out / "report.html").read_text()
-    assert "| KID | 0.2000 |" in (out / "generator" / "README.md").read_text()
+    assert "| KID | 0.2000 (" in (out / "generator" / "README.md").read_text()
     assert "| generated images | 3 of 256x256 |" in (out / "generator" / "README.md").read_text()
     assert checkpoint(out)["step"] == 8
 
