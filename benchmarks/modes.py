@@ -99,9 +99,9 @@ def build(generator: str, *, width: int, identity_weight: float, replay: str) ->
 
 
 def make_step(mode: Mode, model: CycleGAN, pair: Pair) -> Callable[[], dict[str, Tensor]]:
-    """A function that trains a copy of ``model`` once, in this mode, on ``pair``."""
-    model = deepcopy(model)
+    """A function that trains a copy of ``model`` once, in this mode, on ``pair`` and its device."""
     device = pair.a.device
+    model = deepcopy(model).to(device)
     policy = choose_policy(device, mode.options)
     policy.prepare(model)
     optimizers = make_optimizers(model, scaling=policy.scaling)

@@ -65,7 +65,6 @@ def compare(
     torch.manual_seed(0)
     model = build(generator, width=config.width, identity_weight=config.identity_weight, replay=config.replay)
     flops = count_flops(config, generator, size, batch_size)
-    model = model.to(device)
     pair = Pair(*(torch.rand(2, batch_size, 3, size, size, device=device) * 2 - 1))
     modes = chosen_modes(device, config.modes, p100=config.profile == "p100")
     (baseline, textbook), *others = modes.items()
@@ -81,9 +80,7 @@ def compare(
                 if explain_out_of_memory(error) is None:
                     raise
             finally:
-                gc.collect()
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
+                _free(device)
         if measured is None:
             yield row | {"failed": "out of memory"}
         else:
@@ -91,17 +88,24 @@ def compare(
 
 
 def race(config: Config, model: CycleGAN, pair: Pair, modes: dict[str, Mode]) -> dict[str, Any]:
-    """Time one mode ("this") against the textbook's step, if that is given too."""
+    """Time one mode ("this") against the textbook's step, if that is given too.
+
+    Memory is measured before that, of each by itself: ``model`` stays on the CPU, and only the copy that is trained is
+    on the device.
+    """
     device = pair.a.device
-    steps = {name: make_step(mode, model, pair) for name, mode in modes.items()}
     losses, peaks = {}, {}
-    for name, step in steps.items():
+    for name, mode in modes.items():
+        step = make_step(mode, model, pair)
         torch.manual_seed(1)
         losses[name] = step()
         peaks[name] = _peak_bytes(step, device)
+        del step
+        _free(device)
     loose = 1e-3 if {mode.options.precision for mode in modes.values()} == {"fp32"} else 5e-2
     for name, loss in losses.get("textbook", {}).items():
         torch.testing.assert_close(losses["this"][name], loss, rtol=loose, atol=loose / 10, msg=f"{modes}: {name}")
+    steps = {name: make_step(mode, model, pair) for name, mode in modes.items()}
     seconds = interleaved(steps, rounds=config.rounds, warmup=config.warmup, device=device)
     row: dict[str, Any] = summary(seconds["this"])
     row["pairs_per_second"] = round(len(pair.a) / statistics.median(seconds["this"]), 3)
@@ -111,6 +115,13 @@ def race(config: Config, model: CycleGAN, pair: Pair, modes: dict[str, Mode]) ->
     if device.type == "cuda":
         row |= {f"{name}_peak_mib": round(peak / 2**20) for name, peak in peaks.items()}
     return row
+
+
+def _free(device: torch.device) -> None:
+    """Give back what a model held that nobody uses any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _peak_bytes(step: Any, device: torch.device) -> int:
