@@ -1,4 +1,7 @@
-"""Every registered part in an assembly with a fixed, tiny partner: parts meet only through their protocols."""
+"""Every registered part in an assembly with a fixed, tiny partner: parts meet only through their protocols.
+
+What a part must do by itself is checked in test_testing.py.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from ganparts import (
     PENALTIES,
     REPLAY_BUFFERS,
     CycleGAN,
+    LossWeights,
     Pair,
     build_cut,
     build_cyclegan,
@@ -25,7 +29,7 @@ from ganparts import (
     make_optimizers,
     train_step,
 )
-from ganparts.adversarial import memory_need
+from ganparts.adversarial import MemoryNeed, memory_need
 from ganparts.augment import DiffAugment
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
@@ -89,17 +93,57 @@ def test_every_part_trains(kind: str, name: str):
             assert torch.equal(one.eval()(pair.a), same.eval()(pair.a))
 
 
-@pytest.mark.parametrize(("kind", "name"), PARTS)
-def test_every_part_works_without_data(kind: str, name: str):
+NETWORKS = [(kind, name) for kind, name in PARTS if kind in ("generator", "discriminator")]
+
+
+def need_of(model: Any, size: int) -> MemoryNeed:
+    return memory_need(model, lambda pairs: Pair(*torch.empty(2, pairs, 3, size, size)))
+
+
+@pytest.mark.parametrize(("kind", "name"), NETWORKS)
+def test_every_network_trains_without_data(kind: str, name: str):
     """On the device "meta", so nothing is asked of the device; and its memory can be estimated."""
+    partners: dict[str, Any] = {
+        "generator": partial(ResNetGenerator, width=2, blocks=1),
+        "discriminator": partial(PatchGAN, width=2, layers=2),
+    }
+    partners[kind] = (tiny(TABLES[kind], name), partners[kind])  # in one of the two places: half the time
     with torch.device("meta"):
-        model = assembly(kind, name)
+        model = build_cyclegan(**partners, replay="none", weights=LossWeights(identity=0.0))
     size = size_for(model)
-    need = memory_need(model, lambda pairs: Pair(*torch.empty(2, pairs, 3, size, size)))
+    need = need_of(model, size)
     assert need.fixed > 0
     assert need.per_pair > 2 * 3 * 4 * size**2
     losses = train_step(model, Pair(*torch.rand(2, 2, 3, size, size, device="meta")), make_optimizers(model), step=0)
     assert {loss.device.type for loss in losses.values()} == {"meta"}
+
+
+LOSSES = CONSISTENCY_LOSSES.names()
+
+
+@pytest.mark.parametrize("losses", [LOSSES[place::2] for place in range(2)], ids=" ".join)
+def test_all_losses_train_without_data(losses: list[str]):
+    """Several at once; penalties and replay buffers do so below."""
+    adversarial = ADVERSARIAL_LOSSES.names()[LOSSES.index(losses[0]) :: 2]
+    objectives = [2 if name == "two_objective" else 1 for name in adversarial]
+    cycle_a, cycle_b, identity_a, identity_b = (tiny(CONSISTENCY_LOSSES, name) for name in (losses * 2)[:4])
+    with torch.device("meta"):
+        model = build_cyclegan(
+            generator=partial(ResNetGenerator, width=2, blocks=1),
+            discriminator=(
+                [partial(PatchGAN, width=2, layers=2, objectives=count) for count in objectives],
+                partial(PatchGAN, width=2, layers=2),
+            ),
+            adversarial=(adversarial, "lsgan"),
+            cycle=(cycle_a, cycle_b),
+            identity=(identity_a, identity_b),
+            replay="none",
+        )
+    size = smallest_image(model.cycle_a, model.cycle_b, model.identity_a, model.identity_b)
+    need = need_of(model, size)
+    assert need.per_pair > 2 * 3 * 4 * size**2
+    losses_of_a_step = train_step(model, Pair(*torch.rand(2, 2, 3, size, size, device="meta")), make_optimizers(model))
+    assert {loss.device.type for loss in losses_of_a_step.values()} == {"meta"}
 
 
 # --- every assembly with several critics, each with its own penalty, replay buffer and augmentation
@@ -190,7 +234,7 @@ def test_every_assembly_trains_with_everything_at_once(method: str):
 def test_the_memory_of_every_assembly_can_be_estimated(method: str):
     with torch.device("meta"):
         model = everything(method)
-    need = memory_need(model, lambda pairs: Pair(*torch.empty(2, pairs, 3, 32, 32)))
+    need = need_of(model, 32)
     weights = sum(p.numel() for p in model.parameters())
     assert need.fixed > 4 * 3 * weights  # the weights and Adam's two averages
     assert need.per_pair > 2 * 3 * 4 * 32**2
