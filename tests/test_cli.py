@@ -56,7 +56,9 @@ def test_the_doctor_tells_what_the_recipe_would_do(monkeypatch, capsys):
     rows = [line.split() for line in said.splitlines() if line.startswith(("fast", "low ", "lowest"))]
     assert [row[0] for row in rows] == ["fast", "low", "lowest"]
     assert int(rows[0][-1]) < int(rows[1][-1]) < int(rows[2][-1])
-    assert run(monkeypatch, capsys, "doctor", "--precision", "bf16", "--device", "cpu", "--width", "2")[0] == 0
+    monkeypatch.setattr(doctor, "MEMORY_LEVELS", ("fast",))
+    small = ("--device", "cpu", "--width", "2", "--crop", "32", "--generator", "resnet6")
+    assert run(monkeypatch, capsys, "doctor", "--precision", "bf16", *small)[0] == 0
 
 
 def test_the_doctor_explains_a_card_without_kernels(monkeypatch, capsys):
@@ -158,9 +160,9 @@ def test_every_part_is_listed_with_its_size(monkeypatch, capsys):
     assert rows["resnet9", "generator"].split()[2:4] == ["11,378,179", "0.0991"]  # 49.6 billion multiplications
     for table in parts.NETWORKS:
         for name in table:
-            size = parts.measure(table, name)
-            assert size is not None
-            assert size.parameters == sum(parameter.numel() for parameter in table.create(name).parameters())
+            told = int(rows[name, table.kind].split()[2].replace(",", ""))
+            if told < 2e7:  # larger ones take seconds to initialise, and their counts have tests of their own
+                assert told == sum(parameter.numel() for parameter in table.create(name).parameters())
     code, said = run(monkeypatch, capsys, "list", "resnet?")
     assert [line.split()[0] for line in said.splitlines()] == ["name", "resnet6", "resnet9"]
     code, said = run(monkeypatch, capsys, "list", "gpt*")
@@ -203,6 +205,7 @@ def test_the_doctor_knows_parts_of_ones_own(monkeypatch, capsys, tmp_path: Path)
     monkeypatch.syspath_prepend(tmp_path)
     code, said = run(monkeypatch, capsys, *command, "lacking_parts")
     assert (code, said) == (1, "error: No module named 'no_such_package'\n")
+    monkeypatch.setattr(doctor, "MEMORY_LEVELS", ("fast",))
     try:
         code, said = run(monkeypatch, capsys, *command, "own_parts")
         assert code == 0, said

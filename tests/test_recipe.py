@@ -357,7 +357,7 @@ def test_a_run_that_skips_too_much_ends(tmp_path: Path, recipe: Recipe, poison):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_path: Path):
     out = tmp_path / "run"
-    options = (*TINY, "--steps", 5000, "--workers", 2, "--paint", 1)
+    options = (*TINY, "--steps", 5000, "--workers", 1, "--paint", 1)
     process = subprocess.Popen(
         [sys.executable, str(RECIPE), *map(str, options), "--out", str(out)],
         stdout=subprocess.PIPE,

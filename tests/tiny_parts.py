@@ -14,6 +14,7 @@ SMALL: dict[str, Any] = {"width": 2, "blocks": 1, "size": 32, "image_size": 32, 
 """Options that make a part small, if it has them."""
 
 OWN: dict[str, dict[str, Any]] = {
+    "timm_unet": {"encoder": "tf_mobilenetv3_small_minimal_100"},  # pads as the default's encoder, with half its layers
     "projected": {"image_size": 128, "projection_width": 2},
     "unet_discriminator": {"size": 128},
     "lpips": {"trunk_weights": "random", "weights": "random"},  # there is no network to download them
