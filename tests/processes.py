@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import traceback
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ganparts.distributed import join, leave
 
@@ -31,12 +31,10 @@ def outcomes(
 ) -> list[tuple[int | None, str]]:
     """Exit code and output of each process."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's own, which outlives them
     context = multiprocessing.get_context("fork")
     children = [
-        context.Process(target=_run, args=(function, folder, rank, count, port, arguments, joined))
+        context.Process(target=_run, args=(function, folder, rank, count, store.port, arguments, joined))
         for rank in range(count)
     ]
     with warnings.catch_warnings():  # from Python 3.12 on about threads, of which none holds a lock here
@@ -51,10 +49,11 @@ def outcomes(
 
 
 def _run(
-    function: Callable[..., Any], folder: Path, rank: int, count: int, port: str, arguments: Any, joined: bool
+    function: Callable[..., Any], folder: Path, rank: int, count: int, port: int, arguments: Any, joined: bool
 ) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     torch.set_num_threads(1)
     warnings.simplefilter("default")
     with (folder / f"said_{rank}.txt").open("w", buffering=1) as said, redirect_stdout(said), redirect_stderr(said):

@@ -299,7 +299,7 @@ def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple
     ends = recipe(tmp_path, *CYCLEGAN, *folders, "--steps", 6, "--out", tmp_path / "run")
     assert [code for code, _ in ends] == [1, 1]
     said = "".join(text for _, text in ends)
-    assert said.count("error") == 1, said
+    assert said.count("error (process ") == 1, said
     assert re.search(r"error \(process [01]\): .*2\.png", said)
     assert checkpoint(tmp_path / "run")["step"] == 0
     ends = recipe(tmp_path, "--steps", "many")
