@@ -10,6 +10,7 @@ from ganparts.pretrained import from_pretrained, push_to_hub, save_pretrained
 from ganparts.protocols import Pair
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
+    AUGMENTATIONS,
     BACKBONES,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
@@ -21,6 +22,7 @@ from ganparts.registry import (
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
+    "AUGMENTATIONS",
     "BACKBONES",
     "CONSISTENCY_LOSSES",
     "CUT",

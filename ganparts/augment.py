@@ -15,7 +15,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AdaptiveAugment", "Changes", "DiffAugment", "Draws"]
+from ganparts.registry import AUGMENTATIONS
+
+__all__ = ["AdaptiveAugment", "Changes", "DiffAugment", "Draws", "ada", "diffaugment"]
 
 Policy = Literal["color", "translation", "cutout"]
 
@@ -363,3 +365,49 @@ def _recolour(images: Tensor, changes: Changes) -> Tensor:
     across = (colour.roll(1, 1) - colour.roll(-1, 1)) / math.sqrt(3)  # the cross product with the grey axis
     change = colour * (hue.cos() * saturation - 1) + across * (hue.sin() * saturation)
     return images + change  # exactly the images where nothing is to be changed
+
+
+@AUGMENTATIONS.register("diffaugment")
+def diffaugment(
+    *,
+    policy: tuple[Policy, ...] = ("color", "translation", "cutout"),
+    brightness: tuple[float, float] = (-0.5, 0.5),
+    saturation: tuple[float, float] = (0.0, 2.0),
+    contrast: tuple[float, float] = (0.5, 1.5),
+    translation: float = 0.125,
+    cutout: float = 0.5,
+) -> DiffAugment:
+    """Colour, translation and cutout of every image.
+
+    Zhao et al. 2020, arXiv 2006.10738.
+    """
+    return DiffAugment(
+        policy,
+        brightness=brightness,
+        saturation=saturation,
+        contrast=contrast,
+        translation=translation,
+        cutout=cutout,
+    )
+
+
+@AUGMENTATIONS.register("ada")
+def ada(
+    *,
+    target: float = 0.6,
+    interval: int = 4,
+    images_to_full: int = 500_000,
+    probability: float = 0.0,
+    threshold: float = 0.0,
+) -> AdaptiveAugment:
+    """ADA: geometry and colour, more often the surer the discriminator is of real images.
+
+    Karras et al. 2020, arXiv 2006.06676. With the loss ``lsgan`` take ``threshold=0.5``.
+    """
+    return AdaptiveAugment(
+        target=target,
+        interval=interval,
+        images_to_full=images_to_full,
+        probability=probability,
+        threshold=threshold,
+    )

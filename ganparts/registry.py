@@ -22,10 +22,19 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from torch import nn
 
-from ganparts.protocols import AdversarialLoss, ConsistencyLoss, Discriminator, Generator, Penalty, ReplayBuffer
+from ganparts.protocols import (
+    AdversarialLoss,
+    Augment,
+    ConsistencyLoss,
+    Discriminator,
+    Generator,
+    Penalty,
+    ReplayBuffer,
+)
 
 __all__ = [
     "ADVERSARIAL_LOSSES",
+    "AUGMENTATIONS",
     "BACKBONES",
     "CONSISTENCY_LOSSES",
     "DISCRIMINATORS",
@@ -172,6 +181,7 @@ DISCRIMINATORS: Registry[Discriminator] = Registry("discriminator")
 ADVERSARIAL_LOSSES: Registry[AdversarialLoss] = Registry("adversarial loss")
 CONSISTENCY_LOSSES: Registry[ConsistencyLoss] = Registry("consistency loss")
 REPLAY_BUFFERS: Registry[ReplayBuffer] = Registry("replay buffer")
+AUGMENTATIONS: Registry[Augment] = Registry("augmentation")
 PENALTIES: Registry[Penalty] = Registry("penalty")
 BACKBONES: Registry[nn.Module] = Registry("backbone")
 PRESETS: Registry[Any] = Registry("preset")

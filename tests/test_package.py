@@ -34,18 +34,19 @@ def test_the_promised_names_are_there():
         *("build_cyclegan", "CycleGAN", "Pair", "Translation", "LossWeights", "make_optimizers", "train_step"),
         *("build_cut", "CUT", "build_pix2pix", "Pix2Pix"),
         *("GENERATORS", "DISCRIMINATORS", "ADVERSARIAL_LOSSES", "CONSISTENCY_LOSSES", "REPLAY_BUFFERS", "PRESETS"),
-        *("PENALTIES", "BACKBONES"),
+        *("PENALTIES", "BACKBONES", "AUGMENTATIONS"),
     }
     assert promised <= set(ganparts.__all__)
 
 
 def test_every_registered_builder_is_public_and_documented():
-    from ganparts import backbones, discriminators, generators, losses, replay
+    from ganparts import augment, backbones, discriminators, generators, losses, replay
 
     homes = {
         "generator": generators,
         "discriminator": discriminators,
         "replay buffer": replay,
+        "augmentation": augment,
         "consistency loss": losses,
         "adversarial loss": losses,
         "penalty": losses,
@@ -61,6 +62,7 @@ def test_every_registered_builder_is_public_and_documented():
         ganparts.ADVERSARIAL_LOSSES,
         ganparts.CONSISTENCY_LOSSES,
         ganparts.REPLAY_BUFFERS,
+        ganparts.AUGMENTATIONS,
         ganparts.PENALTIES,
         ganparts.BACKBONES,
     )

@@ -14,7 +14,14 @@ from ganparts.adversarial.critic import Critic, Critics, sum_of
 from ganparts.adversarial.optimizers import Optimizers
 from ganparts.adversarial.presets import TrainingSettings
 from ganparts.protocols import AdversarialLoss, Augment, Discriminator, Penalty, ReplayBuffer
-from ganparts.registry import ADVERSARIAL_LOSSES, DISCRIMINATORS, PENALTIES, REPLAY_BUFFERS, Registry
+from ganparts.registry import (
+    ADVERSARIAL_LOSSES,
+    AUGMENTATIONS,
+    DISCRIMINATORS,
+    PENALTIES,
+    REPLAY_BUFFERS,
+    Registry,
+)
 
 __all__ = [
     "UNSET",
@@ -40,7 +47,7 @@ Choice: TypeAlias = str | Callable[[], PartT] | PartT
 Choices: TypeAlias = Choice[PartT] | Sequence[Choice[PartT]]
 """One choice, or a list of them where several critics judge."""
 
-AugmentChoice: TypeAlias = Augment | None
+AugmentChoice: TypeAlias = str | Augment | None
 
 
 class Assembly(Protocol):
@@ -172,6 +179,12 @@ def _build_penalty(choice: Any) -> Any:
     return choice()
 
 
+def _build_augment(choice: Any) -> Any:
+    """A function of images, or none. Only a name, with or without options, is built: a function may be either."""
+    named = AUGMENTATIONS.named(choice)
+    return choice if named is None else AUGMENTATIONS.create(named[0], **named[1])
+
+
 def build_critics(
     domain: str,
     *,
@@ -218,7 +231,7 @@ def build_critics(
             build_part("discriminator", network, DISCRIMINATORS),
             build_part("adversarial", loss, ADVERSARIAL_LOSSES),
             replay=build_part("replay", buffer, REPLAY_BUFFERS),
-            augment=augmentation,
+            augment=_build_augment(augmentation),
             penalty=_build_penalty(term),
             penalty_every=penalty_every,
         )

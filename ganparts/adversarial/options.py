@@ -12,9 +12,9 @@ import torch
 import tyro
 
 from ganparts.adversarial.presets import TrainingSettings
-from ganparts.augment import DiffAugment
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
+    AUGMENTATIONS,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
     GENERATORS,
@@ -24,7 +24,7 @@ from ganparts.registry import (
     Registry,
 )
 
-__all__ = ["Settled", "TrainingOptions", "chosen", "named", "named_preset", "parse_augment", "parse_choice"]
+__all__ = ["GeneratorOptions", "Settled", "TrainingOptions", "chosen", "named", "named_preset", "parse_choice"]
 
 
 def _number(default: Any, *, least: float | None = None, above: float | None = None) -> Any:
@@ -55,22 +55,10 @@ def named_preset(kind: type[TrainingSettings]) -> Any:
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """Options of networks and their training that every method has. None stands for the preset's value.
-
-    A comma gives the two domains different parts, a plus gives one domain several discriminators, and parentheses set
-    options: ``--discriminator "pixel,patchgan(layers=2)+pixel"``.
-    """
+class GeneratorOptions:
+    """Options of generators and their training that every method has. None stands for the preset's value."""
 
     generator: Annotated[str | None, named(GENERATORS, "Generator")] = None
-    discriminator: Annotated[str | None, named(DISCRIMINATORS, "Discriminator")] = None
-    adversarial: Annotated[str | None, named(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
-    replay: Annotated[str | None, named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
-    penalty: Annotated[str | None, named(PENALTIES, "Penalty on discriminators, or none")] = None
-    penalty_every: int | None = _number(None, least=1)
-    """Apply the penalty in every so many steps, multiplied by that number."""
-    augment: str | None = None
-    """Change images before a discriminator sees them: none, diffaugment, or a pair of these."""
     width: int | None = _number(None, least=1)
     """Channels after the first convolution of each network."""
     upsample: Literal["transposed", "resize_conv"] | None = None
@@ -85,8 +73,6 @@ class TrainingOptions:
     """Pairs in a step."""
     learning_rate: float | None = _number(None, above=0)
     """Learning rate of all optimizers, before the schedule."""
-    discriminator_learning_rate: float | None = _number(None, above=0)
-    """Learning rate of the discriminators, if they have their own."""
     ema_decay: float | None = _number(None, above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
 
@@ -125,17 +111,16 @@ class TrainingOptions:
             "discriminator": (DISCRIMINATORS, given, wished),
             "adversarial": (ADVERSARIAL_LOSSES, {}, {}),
             "replay": (REPLAY_BUFFERS, {}, {}),
+            "augment": (AUGMENTATIONS, {}, {}),
             "penalty": (PENALTIES, {}, {}),
             **{name: (CONSISTENCY_LOSSES, {}, {}) for name in losses},
         }
         parts = {
-            name: _with_options(getattr(self, name) or getattr(preset, name), table, must, may, told)
+            name: _with_options(getattr(self, name, None) or getattr(preset, name), table, must, may, told)
             for name, (table, must, may) in tables.items()
             if hasattr(preset, name)
         }
-        if self.augment is not None:
-            parts["augment"] = parse_augment(self.augment)
-        every = chosen({"penalty_every": self.penalty_every})
+        every = chosen({"penalty_every": getattr(self, "penalty_every", None)})
         return Settled(replace(preset, **parts, **self._numbers(preset), **every, **changes), list(dict.fromkeys(told)))
 
     def _scaled_down(self, preset: TrainingSettings, notes: list[str]) -> TrainingSettings:
@@ -157,13 +142,32 @@ class TrainingOptions:
         alone lowers the preset's crop to it if need be.
         """
         names = ("learning_rate", "discriminator_learning_rate", "ema_decay", "batch_size", "crop", "squash")
-        numbers = chosen({name: getattr(self, name) for name in names})
+        numbers = chosen({name: getattr(self, name, None) for name in names})
         resize = preset.resize if self.resize is None else None if self.resize == "none" else self.resize
         if self.crop is None and isinstance(self.resize, int):
             numbers["crop"] = min(preset.crop, self.resize)
         if self.resize is None and resize is not None:
             resize = max(resize, numbers.get("crop", preset.crop))
         return numbers | {"resize": resize}
+
+
+@dataclass(frozen=True)
+class TrainingOptions(GeneratorOptions):
+    """Options that every method with discriminators has. None stands for the preset's value.
+
+    A comma gives the two domains different parts, a plus gives one domain several discriminators, and parentheses set
+    options: ``--discriminator "pixel,patchgan(layers=2)+pixel"``.
+    """
+
+    discriminator: Annotated[str | None, named(DISCRIMINATORS, "Discriminator")] = None
+    adversarial: Annotated[str | None, named(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
+    replay: Annotated[str | None, named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
+    penalty: Annotated[str | None, named(PENALTIES, "Penalty on discriminators, or none")] = None
+    penalty_every: int | None = _number(None, least=1)
+    """Apply the penalty in every so many steps, multiplied by that number."""
+    augment: Annotated[str | None, named(AUGMENTATIONS, "Change what discriminators see, or none")] = None
+    discriminator_learning_rate: float | None = _number(None, above=0)
+    """Learning rate of the discriminators, if they have their own."""
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,17 +217,6 @@ def parse_choice(
     if len(both) > 2:
         raise ValueError(f"{text!r} names {len(both)} {table.kind}s, but there are two domains: give one or two")
     return tuple(both) if len(both) == 2 else both[0]
-
-
-def parse_augment(text: str) -> Any:
-    """Augmentations as a command line names them: ``none``, ``diffaugment``, or a pair ``none,diffaugment``."""
-    known = {"none": lambda: None, "diffaugment": DiffAugment}
-    words = [word.strip() for word in _split(text, ",")]
-    for word in words:
-        if word not in known or len(words) > 2:
-            raise ValueError(f"--augment {text}: give {', '.join(known)}, or two of them with a comma")
-    made = [known[word]() for word in words]
-    return tuple(made) if len(made) == 2 else made[0]
 
 
 def _split(text: str, separator: str) -> list[str]:

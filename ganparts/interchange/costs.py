@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
+    AUGMENTATIONS,
     BACKBONES,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
@@ -36,6 +37,7 @@ TABLES: tuple[Registry[Any], ...] = (
     CONSISTENCY_LOSSES,
     PENALTIES,
     REPLAY_BUFFERS,
+    AUGMENTATIONS,
     BACKBONES,
     PRESETS,
 )
