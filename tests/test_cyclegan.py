@@ -235,7 +235,11 @@ def test_nonsense_is_refused_by_name():
         ({"generator": lambda: abs}, r"generator must be a torch\.nn\.Module, but is <built-in function abs>"),
         ({"discriminator": lambda: abs}, r"discriminator must be a torch\.nn\.Module, but is"),
         ({"weights": 10}, r"weights must be LossWeights\(cycle=\.\.\., identity=\.\.\.\), but is 10"),
-        ({"augment": "diffaugment"}, r"augment must be a function such as DiffAugment\(\).* 'diffaugment'"),
+        ({"augment": 3.0}, r"augment must be a function such as DiffAugment\(\).* 3\.0"),
+        (
+            {"weights": LossWeights(attention=1.0)},
+            r"weights\.attention=1\.0, but a ResNetGenerator does not tell .* 'ugatit', or attention weight 0",
+        ),
         ({"augment": DiffAugment}, "augment must be a function"),
         ({"adversarial": nn.BCELoss}, r"must have the methods discriminator and generator.*BCELoss\(\)"),
         ({"penalty": 3.0}, r"penalty takes a name .* but was given 3\.0"),
@@ -249,7 +253,13 @@ def test_nonsense_is_refused_by_name():
         build_cyclegan(LossWeights())  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"make_optimizers takes an assembly such as .*, but was given a PatchGAN"):
         make_optimizers(PatchGAN(width=2))  # pyright: ignore[reportArgumentType]
-    for weights in ({"cycle": -1.0}, {"identity": (1.0, 2.0, 3.0)}, {"cycle": float("nan")}, {"cycle": "3"}):
+    for weights in (
+        {"cycle": -1.0},
+        {"attention": -1.0},
+        {"identity": (1.0, 2.0, 3.0)},
+        {"cycle": float("nan")},
+        {"cycle": "3"},
+    ):
         with pytest.raises(ValueError, match="a weight is a number from 0 on"):
             LossWeights(**weights)
 

@@ -26,6 +26,7 @@ from ganparts.adversarial import (
     preset_named,
     refuse_shared,
 )
+from ganparts.cyclegan.attention import Seen, attention_loss, look
 from ganparts.cyclegan.presets import LossWeights, Preset
 from ganparts.cyclegan.step import train_cyclegan
 from ganparts.protocols import ConsistencyLoss, Generator, Pair
@@ -63,6 +64,7 @@ class Direction:
         cycle_weight: factor on that loss.
         identity: compares a target image with what the forward generator makes of it.
         identity_weight: factor on that loss.
+        attention_weight: factor on the loss of the forward generator's attention.
     """
 
     source: str
@@ -74,6 +76,26 @@ class Direction:
     cycle_weight: float
     identity: ConsistencyLoss
     identity_weight: float
+    attention_weight: float = 0.0
+
+    @property
+    def sees_target(self) -> bool:
+        """Whether the forward generator also sees images of the target domain."""
+        return bool(self.identity_weight or self.attention_weight)
+
+    def see(self, images: Tensor) -> Seen:
+        """What the forward generator makes of images, and of what its loss needs beside it."""
+        if self.attention_weight:
+            return look(self.forward_generator, images)[0]
+        return Seen(self.forward_generator(images))
+
+    def see_both(self, source: Tensor, target: Tensor) -> tuple[Seen, Seen | None]:
+        """The same of both domains; None for a target image that no loss needs."""
+        if self.attention_weight:
+            fake, same = look(self.forward_generator, source, target)
+            return fake, same
+        fake, same = self.translate(source, target)
+        return Seen(fake), None if same is None else Seen(same)
 
     def translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
         """``source`` translated, and, where the identity loss has a weight, ``target`` by the same generator."""
@@ -89,6 +111,22 @@ class Direction:
     def identity_loss(self, same: Tensor, target: Tensor) -> Tensor:
         """The weighted identity loss of ``target``."""
         return self.identity_weight * consistency_loss(self.identity, same, target)
+
+    def target_losses(self, seen: Seen, target: Tensor) -> list[tuple[str, Tensor]]:
+        """The weighted losses of what the forward generator makes of ``target``, each with its name."""
+        losses = [(f"identity_{self.target}", self.identity_loss(seen.image, target))] if self.identity_weight else []
+        return losses + self.attention_losses(seen, 0.0)
+
+    def attention_losses(self, seen: Seen, label: float) -> list[tuple[str, Tensor]]:
+        """The weighted loss of what the forward generator's attention says of images, with its name; or nothing.
+
+        Args:
+            seen: what :meth:`see` gave.
+            label: what it should say: 1 of images of the source domain, 0 of those of the target domain.
+        """
+        if seen.logits is None:
+            return []
+        return [(f"attention_{self.source}{self.target}", self.attention_weight * attention_loss(seen.logits, label))]
 
 
 class CycleGAN(nn.Module):
@@ -113,7 +151,7 @@ class CycleGAN(nn.Module):
         critics: (of domain a, of domain b), one or more each.
         cycle: compares an image of (a, b) that went there and back with itself.
         identity: compares a generator's output for an image of its own target domain (a, b) with that image.
-        weights: of the cycle and the identity loss.
+        weights: of the cycle, the identity and the attention loss.
 
     Raises:
         TypeError: a part of the wrong kind; the message says what is expected.
@@ -135,6 +173,12 @@ class CycleGAN(nn.Module):
                 raise TypeError(f"generator must be a torch.nn.Module, but is {network!r}")
         if not isinstance(weights, LossWeights):
             raise TypeError(f"weights must be LossWeights(cycle=..., identity=...), but is {weights!r}")
+        for network in generator if any(weights.of("attention")) else ():
+            if not hasattr(network, "forward_with_attention"):
+                raise TypeError(
+                    f"weights.attention={weights.attention}, but a {type(network).__name__} does not tell what it "
+                    "attends to: take the generator 'ugatit', or attention weight 0"
+                )
         self.generator_ab, self.generator_ba = generator
         self.critics_a, self.critics_b = (
             Critics(several, domain) for several, domain in zip(critics, "ab", strict=True)
@@ -157,12 +201,13 @@ class CycleGAN(nn.Module):
     def direction(self, source: str, target: str) -> Direction:
         """The parts that translate from domain ``source`` to ``target`` and back: ("a", "b") or ("b", "a")."""
         (cycle_a, cycle_b), (identity_a, identity_b) = self.weights.of("cycle"), self.weights.of("identity")
+        attention_a, attention_b = self.weights.of("attention")
         if (source, target) == ("a", "b"):
             generators, critics = (self.generator_ab, self.generator_ba), self.critics_b
-            losses = (self.cycle_a, cycle_a, self.identity_b, identity_b)
+            losses = (self.cycle_a, cycle_a, self.identity_b, identity_b, attention_b)
         else:
             generators, critics = (self.generator_ba, self.generator_ab), self.critics_a
-            losses = (self.cycle_b, cycle_b, self.identity_a, identity_a)
+            losses = (self.cycle_b, cycle_b, self.identity_a, identity_a, attention_a)
         return Direction(source, target, *generators, critics, *losses)
 
     def forward(self, pair: Pair) -> Translation:
@@ -201,14 +246,14 @@ class CycleGAN(nn.Module):
     ) -> dict[str, Tensor]:
         """See :func:`ganparts.train_step`.
 
-        ``low_memory`` backpropagates the identity loss separately: this saves a third of the activation memory and
-        costs one extra generator call per direction.
+        ``low_memory`` backpropagates the losses of target images separately: this saves a third of the activation
+        memory and costs one extra generator call per direction.
 
         Returns:
             ``gan_ab``, ``gan_ba`` (each generator's adversarial loss), ``cycle_a``, ``cycle_b``, ``identity_a``,
-            ``identity_b`` (only where their weight is not 0), ``disc_a``, ``disc_b`` (the mean of the real and the
-            fake term), and ``penalty_a``, ``penalty_b`` where one is due. Of several critics there is the sum, and each
-            one: ``disc_b``, ``disc_b_0``, ``disc_b_1``.
+            ``identity_b``, ``attention_ab``, ``attention_ba`` (only where their weight is not 0), ``disc_a``,
+            ``disc_b`` (the mean of the real and the fake term), and ``penalty_a``, ``penalty_b`` where one is due. Of
+            several critics there is the sum, and each one: ``disc_b``, ``disc_b_0``, ``disc_b_1``.
         """
         return train_cyclegan(self, batch, optimizers, step=step, low_memory=low_memory, side_stream=side_stream)
 
@@ -236,18 +281,20 @@ def build_cyclegan(
     "pixel"])``. What belongs to a discriminator may be a list of the same length. Parts initialize themselves.
 
     Args:
-        preset: a name in ``PRESETS`` (``"paper"``, ``"keras_monet"``, ``"two_objective"``), or a :class:`Preset`.
+        preset: a name in ``PRESETS`` (``"paper"``, ``"keras_monet"``, ``"two_objective"``, ``"uvcgan2"``,
+            ``"ugatit"``, ``"ganilla"``), or a :class:`Preset`.
         generator: a name in ``GENERATORS``, a builder, a module, or a tuple of two of these.
         discriminator: likewise of ``DISCRIMINATORS``; a domain's entry may be a list.
         adversarial: likewise of ``ADVERSARIAL_LOSSES``; a domain's entry may be a list.
         cycle: a name in ``CONSISTENCY_LOSSES``, a builder, a module, or a tuple of two of these.
         identity: likewise.
         replay: likewise of ``REPLAY_BUFFERS``; a domain's entry may be a list.
-        augment: a function of images, None, or a tuple of two of these; a domain's entry may be a list.
+        augment: a name in ``AUGMENTATIONS``, ``partial(AUGMENTATIONS.create, name, ...)``, a function of images, None,
+            or a tuple of two of these; a domain's entry may be a list.
         penalty: a name in ``PENALTIES``, a builder, a penalty, None, or a tuple of two of these; a domain's entry may
             be a list.
         penalty_every: steps between two penalties.
-        weights: of the cycle and the identity loss.
+        weights: of the cycle, the identity and the attention loss.
 
     Raises:
         UnknownPartError: a name that is not registered; it is a KeyError.

@@ -24,13 +24,16 @@ class PresetOptions(TrainingOptions):
     """Factor on the loss between an image and its translation there and back."""
     identity_weight: float | None = field(default=None, metadata={"least": 0})
     """Factor on the loss between a target image and its translation; 0 switches it off."""
+    attention_weight: float | None = field(default=None, metadata={"least": 0})
+    """Factor on the loss of the generators' attention, for generators that have it (ugatit); 0 switches it off."""
 
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it.
 
         Args:
             small: use smaller defaults for every option that is not set, for a CPU, where the preset would take
-                weeks. The paper's ResNet also becomes a U-Net with learning rate 5e-4 and identity weight 2.
+                weeks. The paper's ResNet also becomes a U-Net with learning rate 5e-4 and identity weight 2, and
+                U-GAT-IT the light one.
 
         Raises:
             UnknownPartError: a name that is not registered.
@@ -43,7 +46,12 @@ class PresetOptions(TrainingOptions):
             weights = replace(preset.weights, identity=2.0)
             preset = replace(preset, generator=generator, learning_rate=5e-4, weights=weights)
             notes = ["a U-Net with learning rate 5e-4 and identity weight 2 instead of ResNet-9"]
-        weights = chosen({"cycle": self.cycle_weight, "identity": self.identity_weight})
+        if small and self.preset == "ugatit" and self.generator is None:
+            preset = replace(preset, generator="ugatit")
+            notes = ["the light U-GAT-IT"]
+        weights = chosen(
+            {"cycle": self.cycle_weight, "identity": self.identity_weight, "attention": self.attention_weight}
+        )
         return self.apply(
             preset,
             small=small,

@@ -1,27 +1,41 @@
 """Presets of CycleGAN: complete, published settings under one name.
 
 ``paper`` is Zhu et al. 2017 (arXiv 1703.10593) as its reference implementation has it; ``keras_monet`` the Kaggle
-competition's TFRecord tutorial; ``two_objective`` the Kaggle notebook "Two-objective discriminator".
+competition's TFRecord tutorial; ``two_objective`` the Kaggle notebook "Two-objective discriminator". ``uvcgan2`` is
+Torbunov et al. 2023 (arXiv 2303.16280), ``ugatit`` Kim et al. 2020 (arXiv 1907.10830) and ``ganilla`` Hicsonmez et al.
+2020 (arXiv 2002.05638), each as its published code has it.
+
+Where published code squashes images that are not square, these presets crop them; ``squash=True`` squashes.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
-from ganparts.adversarial import PiecewiseConstant, TrainingSettings
+from ganparts.adversarial import ConstantThenLinear, PiecewiseConstant, TrainingSettings
+from ganparts.adversarial.decay import DecayedAdam
 from ganparts.augment import DiffAugment
-from ganparts.registry import PRESETS
+from ganparts.cyclegan.penalties import QueuedZeroCentered
+from ganparts.losses import ZeroCentered
+from ganparts.registry import ADVERSARIAL_LOSSES, GENERATORS, PRESETS
 
 __all__ = ["LossWeights", "Preset"]
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors on the mean L1 of cycle and identity loss; the adversarial weight belongs to the adversarial loss.
+    """Factors on the losses beside the adversarial one, whose weight belongs to itself.
 
-    Each is one number, or a pair for (domain a, domain b). An identity loss with weight 0 is not computed.
+    Each is one number, or a pair for (domain a, domain b). A loss with weight 0 is not computed, except the cycle loss.
+
+    Args:
+        cycle: on the loss between an image and its translation there and back.
+        identity: on the loss between an image and what the generator of its own domain makes of it.
+        attention: on the loss of the attention of the generator that makes images of the domain (U-GAT-IT). Both
+            generators must tell what they attend to, as ``ugatit`` does (:mod:`ganparts.cyclegan.attention`).
 
     Raises:
         ValueError: a negative weight, or not one or two of them.
@@ -29,15 +43,16 @@ class LossWeights:
 
     cycle: float | tuple[float, float] = 10.0
     identity: float | tuple[float, float] = 5.0
+    attention: float | tuple[float, float] = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("cycle", "identity"):
+        for name in ("cycle", "identity", "attention"):
             weights = self.of(name)
             numbers = [weight for weight in weights if isinstance(weight, int | float) and 0 <= weight < math.inf]
             if len(weights) != 2 or len(numbers) != 2:
                 raise ValueError(f"{name}={getattr(self, name)!r}: a weight is a number from 0 on, or a pair of them")
 
-    def of(self, name: Literal["cycle", "identity"]) -> tuple[float, float]:
+    def of(self, name: Literal["cycle", "identity", "attention"]) -> tuple[float, float]:
         """The weights of a loss for (domain a, domain b)."""
         weight = getattr(self, name)
         return tuple(weight) if isinstance(weight, tuple | list) else (weight, weight)
@@ -60,7 +75,9 @@ class Preset(TrainingSettings):
         augment: acts on what a discriminator sees.
         penalty: added to a discriminator's loss.
         penalty_every: steps between two penalties.
-        weights: of the cycle and the identity loss.
+        weights: of the cycle, the identity and the attention loss.
+        weight_decay: of the generators, added to the gradient as Adam has it (L2, not decoupled).
+        discriminator_weight_decay: of the discriminators.
     """
 
     generator: Any = "resnet9"
@@ -73,6 +90,25 @@ class Preset(TrainingSettings):
     penalty: Any = None
     penalty_every: int = 1
     weights: LossWeights = field(default_factory=LossWeights)
+    weight_decay: float = 0.0
+    discriminator_weight_decay: float = 0.0
+
+    def _decays(self) -> dict[str, float]:
+        decays = {"generators": self.weight_decay, "discriminators": self.discriminator_weight_decay}
+        return {name: decay for name, decay in decays.items() if decay}
+
+    def numbers(self) -> dict[str, Any]:
+        """These settings without the choices of parts."""
+        return super().numbers() | {f"weight_decay_{name}": decay for name, decay in self._decays().items()}
+
+    def optimizer_numbers(self) -> dict[str, Any]:
+        """The keyword arguments for :func:`~ganparts.make_optimizers`."""
+        numbers = super().optimizer_numbers()
+        builders = {
+            name: DecayedAdam(numbers["rates"].get(name, self.learning_rate), self.betas, self.eps, weight_decay=decay)
+            for name, decay in self._decays().items()
+        }
+        return numbers | {"builders": builders} if builders else numbers
 
 
 @PRESETS.register("paper")
@@ -120,3 +156,64 @@ def two_objective() -> Preset:
         resize=256,
         flip=False,
     )
+
+
+@PRESETS.register("uvcgan2")
+def uvcgan2() -> Preset:
+    """UVCGAN2 on AFHQ and CelebA-HQ: U-Net with transformer, batch head with queues, zero-centred penalty, averages.
+
+    The published numbers are for images in [0, 1]. In [-1, 1] differences are twice as large and gradients half as
+    large, so the cycle weight 5 is 2.5 here, the identity weight 2.5 is 1.25, and the penalty's weight 1 is 4. The
+    consistency loss has weight 0 in the published scripts, so it is left out. 500 epochs of 2,000 steps.
+
+    The published generators were trained to fill holes first: ``recipes/pretrain_inpainting.py`` does so, and
+    ``--init FOLDER FOLDER`` starts both generators from it. Deviations: see
+    :class:`~ganparts.cyclegan.QueuedZeroCentered`. On anime faces the authors took cycle weight 10, penalty
+    0.01, learning rate 5e-5 for the generators and the batch norm head.
+    """
+    return Preset(
+        generator="unet_vit",
+        discriminator="batch_head",
+        replay="none",
+        penalty=QueuedZeroCentered(ZeroCentered(weight=4.0)),
+        weights=LossWeights(cycle=2.5, identity=1.25),
+        learning_rate=1e-4,
+        betas=(0.5, 0.99),
+        ema_decay=0.9999,
+        schedule=PiecewiseConstant(((500, 1.0),)),
+        epochs=500,
+        steps_per_epoch=2000,
+        resize=256,
+    )
+
+
+@PRESETS.register("ugatit")
+def ugatit() -> Preset:
+    """U-GAT-IT, the full version: attention in all networks, two discriminators a domain, 1,000,000 steps.
+
+    The full generator has 278,959,808 parameters and takes images of 256x256 alone; ``--generator ugatit`` is the
+    light one. The discriminators' losses are 1/4 of the source's, and so is their weight decay: Adam then makes the
+    same steps. The learning rate falls every 1,000 steps in the second half, to 1/501 at the end.
+
+    Deviation: the source updates the discriminators first, and the generators against the updated ones. Here all
+    networks are updated at the end of a step.
+    """
+    return Preset(
+        generator=partial(GENERATORS.create, "ugatit", light=False),
+        discriminator=["ugatit_local", "ugatit_global"],
+        adversarial=partial(ADVERSARIAL_LOSSES.create, "lsgan", weight=2.0),  # the sum over two maps, not their mean
+        replay="none",
+        weights=LossWeights(cycle=10.0, identity=10.0, attention=1000.0),
+        learning_rate=1e-4,
+        weight_decay=1e-4,
+        discriminator_weight_decay=1e-4 / 4,
+        schedule=ConstantThenLinear(500, 500),
+        epochs=1000,
+        steps_per_epoch=1000,
+    )
+
+
+@PRESETS.register("ganilla")
+def ganilla() -> Preset:
+    """GANILLA: its generator in the standard CycleGAN. As published, training switches its dropout off."""
+    return Preset(generator=partial(GENERATORS.create, "ganilla", dropout=0.0))

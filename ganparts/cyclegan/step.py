@@ -12,6 +12,7 @@ images that are already made, so updating all networks at the end gives the same
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train_cyclegan"]
 
-_ORDER = ("gan", "cycle", "identity", "disc", "penalty")
+_ORDER = ("gan", "cycle", "identity", "attention", "disc", "penalty")
 
 
 def train_cyclegan(
@@ -68,28 +69,40 @@ def _train_direction(
 ) -> dict[str, Tensor]:
     """Add the gradients of one direction to its networks; its losses."""
     generators = trained_parameters(direction.forward_generator, direction.backward_generator)
-    identity = None
-    if low_memory and direction.identity_weight:
-        identity = direction.identity_loss(direction.forward_generator(target), target)
-        optimizers.backward(identity, generators)
-        fake, same = direction.forward_generator(source), None
+    apart: list[tuple[str, Tensor]] = []
+    if low_memory and direction.sees_target:
+        apart = direction.target_losses(direction.see(target), target)
+        optimizers.backward(_total(apart), generators)
+        seen, same = direction.see(source), None
     else:
-        fake, same = direction.translate(source, target)
+        seen, same = direction.see_both(source, target)
+    fake = seen.image
     if side_stream is not None:  # it begins here in any case, so that it can be joined below
         side_stream.wait_stream(torch.cuda.current_stream())
     gradient, each = judge_all(direction.critics, target, fake, optimizers, step=step, side_stream=side_stream)
-    consistency = cycle = direction.cycle_loss(direction.backward_generator(fake), source)
+    a, b = direction.source, direction.target
+    losses = [(f"cycle_{a}", direction.cycle_loss(direction.backward_generator(fake), source))]
     if same is not None:
-        identity = direction.identity_loss(same, target)
-        consistency = cycle + identity
-    optimizers.backward(consistency, generators, onward=(fake, gradient))
+        losses += direction.target_losses(same, target)
+    losses += direction.attention_losses(seen, 1.0)
+    optimizers.backward(_total(losses), generators, onward=(fake, gradient))
     if side_stream is not None:  # what it reads (``Judgement.held``) is alive until here
         torch.cuda.current_stream().wait_stream(side_stream)
-    a, b = direction.source, direction.target
-    losses = {f"cycle_{a}": cycle} | ({} if identity is None else {f"identity_{b}": identity})
     return (
-        losses
+        _by_name(losses + apart)
         | losses_of_critics(f"gan_{a}{b}", [one.generator for one in each])
         | losses_of_critics(f"disc_{b}", [one.discriminator for one in each])
         | losses_of_critics(f"penalty_{b}", [one.penalty for one in each])
     )
+
+
+def _total(losses: list[tuple[str, Tensor]]) -> Tensor:
+    return reduce(torch.add, (loss for _, loss in losses))
+
+
+def _by_name(losses: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Losses by name, without their graphs; two of one name are added up."""
+    named: dict[str, Tensor] = {}
+    for name, loss in losses:
+        named[name] = named[name] + loss.detach() if name in named else loss.detach()
+    return named
