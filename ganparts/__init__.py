@@ -1,6 +1,17 @@
 """Parts of GANs for translating images, found by name, swapped in one word, and exact to their papers."""
 
-from ganparts import adversarial, augment, backbones, data, discriminators, generators, interchange, losses, replay
+from ganparts import (
+    adversarial,
+    augment,
+    backbones,
+    data,
+    discriminators,
+    generators,
+    inpainting,
+    interchange,
+    losses,
+    replay,
+)
 from ganparts._version import __version__
 from ganparts.adversarial import make_optimizers, train_step
 from ganparts.cut import CUT, build_cut
@@ -47,6 +58,7 @@ __all__ = [
     "discriminators",
     "from_pretrained",
     "generators",
+    "inpainting",
     "interchange",
     "losses",
     "make_optimizers",

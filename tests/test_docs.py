@@ -15,6 +15,7 @@ import torch
 
 from ganparts import (
     ADVERSARIAL_LOSSES,
+    AUGMENTATIONS,
     BACKBONES,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
@@ -39,6 +40,7 @@ TABLES: tuple[Registry[Any], ...] = (
     CONSISTENCY_LOSSES,
     PENALTIES,
     REPLAY_BUFFERS,
+    AUGMENTATIONS,
     BACKBONES,
     FEATURE_EXTRACTORS,
     PRESETS,
@@ -102,7 +104,7 @@ def test_every_recipe_command_in_the_documentation_is_understood():
         for page in PAGES
         for recipe, rest in re.findall(r"^.*python recipes/(\w+)\.py(.*)$", page.read_text(), re.MULTILINE)
     ]
-    assert {recipe for recipe, _ in commands} == {"cyclegan_monet", "cut_monet", "pix2pix"}
+    assert {recipe for recipe, _ in commands} == {"cyclegan_monet", "cut_monet", "pix2pix", "pretrain_inpainting"}
     for recipe, arguments in commands:
         options: Any = parse_options(recipe_options(recipe), description="", arguments=arguments)
         if not options.imports:  # parts that the page defines

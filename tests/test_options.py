@@ -11,22 +11,28 @@ import pytest
 import torch
 
 from ganparts import (
+    AUGMENTATIONS,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
     GENERATORS,
     PENALTIES,
     PRESETS,
     REPLAY_BUFFERS,
+    Pair,
     build_cut,
     build_cyclegan,
     build_pix2pix,
+    make_optimizers,
+    train_step,
 )
 from ganparts.adversarial import TrainingSettings
-from ganparts.adversarial.options import TrainingOptions, parse_augment, parse_choice
-from ganparts.augment import DiffAugment
+from ganparts.adversarial.options import TrainingOptions, parse_choice
+from ganparts.augment import AdaptiveAugment, DiffAugment
 from ganparts.cut.options import PresetOptions as CUTOptions
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.generators import ResNetGenerator
+from ganparts.inpainting import Holes, build_inpainting
+from ganparts.inpainting.options import PresetOptions as InpaintingOptions
 from ganparts.pix2pix.options import PresetOptions as Pix2PixOptions
 from ganparts.registry import UnknownPartError
 
@@ -121,14 +127,38 @@ def test_an_option_that_not_all_parts_have_is_refused_by_name():
 
 
 def test_augmentations_are_named():
-    assert parse_augment("none") is None
-    assert isinstance(parse_augment("diffaugment"), DiffAugment)
-    first, second = parse_augment("none, diffaugment")
-    assert first is None
-    assert isinstance(second, DiffAugment)
-    for text in ("diffaugmnt", "none,none,none", ""):
-        with pytest.raises(ValueError, match=f"--augment {text}: give none, diffaugment"):
-            parse_augment(text)
+    assert parse_choice("none", AUGMENTATIONS) is None
+    assert parse_choice("none, ada", AUGMENTATIONS) == (None, "ada")
+    given = ("ada", {"target": 0.5, "threshold": 0.5})
+    assert spelled(parse_choice("ada(target=0.5, threshold=0.5)", AUGMENTATIONS)) == given
+    with pytest.raises(UnknownPartError, match=r"no augmentation named 'diffaugmnt' .did you mean 'diffaugment'"):
+        parse_choice("diffaugmnt", AUGMENTATIONS)
+    with pytest.raises(TypeError, match="'ada' has no option 'cutout'"):
+        parse_choice("ada(cutout=0.2)", AUGMENTATIONS)
+
+
+def test_augmentations_reach_each_discriminator():
+    small = {"generator": "resnet6(width=2)", "discriminator": "pixel,pixel+pixel", "width": 2, "replay": "none"}
+    options = PresetOptions(**small, augment="ada(images_to_full=4),none+diffaugment(cutout=0.2)")
+    model = build_cyclegan(options.settle().preset)
+    (adaptive,) = (critic.augment for critic in model.critics_a)
+    assert isinstance(adaptive, AdaptiveAugment)
+    nothing, cutout = (critic.augment for critic in model.critics_b)
+    assert nothing is None
+    assert isinstance(cutout, DiffAugment)
+    assert (cutout.cutout, cutout.translation) == (0.2, 0.125)
+    optimizers = make_optimizers(model)
+    for _ in range(4):
+        train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32)), optimizers)
+    assert adaptive.calls == 4
+    twice = build_cyclegan(PresetOptions(**small, augment="ada").settle().preset)  # each with a p of its own
+    assert len({id(critic.augment) for critic in (*twice.critics_a, *twice.critics_b)}) == 3
+    assert PresetOptions(preset="two_objective", augment="none").settle().preset.augment is None
+    for build, options in ((build_cut, CUTOptions), (build_pix2pix, Pix2PixOptions)):
+        with torch.device("meta"):
+            (critic,) = build(options(augment="diffaugment(policy=('color',))").settle().preset).critics
+        assert isinstance(critic.augment, DiffAugment)
+        assert critic.augment.policy == ("color",)
 
 
 # --- sizes
@@ -224,6 +254,47 @@ def test_a_cpu_scales_down_what_no_option_chose():
     ]
 
 
+def test_a_cpu_gets_the_light_ugatit():
+    preset, notes = PresetOptions(preset="ugatit").settle(small=True)
+    assert spelled(preset.generator) == ("ugatit", {"width": 32})
+    assert spelled(preset.discriminator) == [("ugatit_local", {"width": 32}), ("ugatit_global", {"width": 32})]
+    assert (preset.crop, preset.resize, preset.weights.attention) == (128, 143, 1000.0)
+    assert notes[:2] == ["the light U-GAT-IT", "128 pixels"]
+    preset, _ = PresetOptions(preset="ugatit", generator="resnet6", attention_weight=0.0).settle(small=True)
+    assert spelled(preset.generator) == ("resnet6", {"width": 32})
+    assert preset.weights.attention == 0
+
+
+def test_options_of_inpainting_reach_the_assembly():
+    preset, notes = InpaintingOptions().settle()
+    assert (preset, notes) == (PRESETS.create("inpainting"), [])
+    preset, notes = InpaintingOptions().settle(small=True)
+    assert spelled(preset.generator) == ("unet_vit", {"width": 32})
+    assert (preset.batch_size, preset.crop, preset.resize) == (1, 128, 128)
+    assert preset.learning_rate == pytest.approx(2 * 5e-3 / 512)  # it follows the batch
+    assert notes == ["batch size 1", "128 pixels", "width 32 of unet_vit"]
+    options = InpaintingOptions(
+        generator="resnet6",
+        width=4,
+        loss="l2",
+        hole_side=8,
+        hole_fraction=0.25,
+        weight_decay=0.0,
+        distort=False,
+        batch_size=3,
+        learning_rate=1e-3,
+    )
+    preset, _ = options.settle()
+    model = build_inpainting(preset)
+    assert model.parts().keys() == {"generator", "loss", "holes", "distortion"}
+    assert (model.holes, model.distortion) == (Holes(8, 0.25), None)
+    assert preset.learning_rate == 1e-3
+    (group,) = make_optimizers(model, **preset.optimizer_numbers())["generators"].param_groups
+    assert (group["lr"], group["weight_decay"]) == (1e-3, 0.0)
+    with pytest.raises(ValueError, match=r"fraction=1\.5 is not a fraction"):
+        InpaintingOptions(hole_fraction=1.5).settle()
+
+
 def test_nothing_is_scaled_up(narrow: str):
     for options in ({"generator": narrow}, {"generator": f"{narrow}(width=8)"}):
         preset, _ = PresetOptions(**options).settle(small=True)
@@ -303,10 +374,10 @@ def test_without_options_presets_of_other_methods_stay_what_they_are():
         assert (replace(preset, generator=None), notes) == (replace(published, generator=None), [])
 
 
-@pytest.mark.parametrize("options", [PresetOptions, CUTOptions, Pix2PixOptions])
+@pytest.mark.parametrize("options", [PresetOptions, CUTOptions, Pix2PixOptions, InpaintingOptions])
 def test_a_preset_of_another_method_is_refused(options: Any):
     fitting = options().preset
-    for preset in {"paper", "cut", "pix2pix"} - {fitting}:
+    for preset in {"paper", "cut", "pix2pix", "inpainting"} - {fitting}:
         with pytest.raises(TypeError, match=f"takes one of the presets .*{fitting}.*, but was given {preset!r}"):
             options(preset=preset).settle()
 
