@@ -230,7 +230,7 @@ def test_a_cyclegan_starts_from_a_generator_that_fills_holes(
     recipe(
         *network,
         *("--preset", "uvcgan2", "--discriminator", "patchgan", "--penalty", "none", "--data", data),
-        *("--init", first, first, "--steps", 1, "--learning-rate", 1e-12, "--paint", 0, "--out", second),
+        *("--init", first, first, "--steps", 1, "--learning-rate", 1e-12, "--paint", 1, "--out", second),
     )
     for folder in ("generator", "generator_ba"):
         started = load_file(second / folder / "model.safetensors")
