@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 __all__ = [
     "PeerLostError",
@@ -71,11 +73,11 @@ def join() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     with talking():
-        _store, number, count = next(iter(dist.rendezvous("env://")))
+        _store, number, count = next(iter(rendezvous("env://")))
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if nccl else "gloo",
-            store=dist.PrefixStore("ganparts", _store),
+            store=PrefixStore("ganparts", _store),
             rank=number,
             world_size=count,
         )

@@ -43,11 +43,13 @@ class GradientAverage:
                 kinds.setdefault((parameter.grad.dtype, parameter.grad.device), []).append(parameter.grad)
         for kind, gradients in kinds.items():
             flat, views = self._buffer((optimizer, kind, tuple(gradient.shape for gradient in gradients)), gradients)
-            torch._foreach_copy_(views, gradients)
+            for view, gradient in zip(views, gradients, strict=True):
+                view.copy_(gradient)
             with talking():
                 dist.all_reduce(flat)
             flat.div_(processes())
-            torch._foreach_copy_(gradients, views)
+            for view, gradient in zip(views, gradients, strict=True):
+                gradient.copy_(view)
 
     def _buffer(self, key: object, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if key not in self._buffers:
@@ -153,9 +155,9 @@ class _SumOfAll(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         return _SumOfAll.apply(gradient)
 
 
 def _mean_of_all(values: Tensor) -> Tensor:
-    return _SumOfAll.apply(values) / processes()  # pyright: ignore[reportOperatorIssue, reportReturnType]
+    return _SumOfAll.apply(values) / processes()

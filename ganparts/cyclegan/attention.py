@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganparts.losses import at_least_fp32
+from ganparts.precision import at_least_fp32
 
 __all__ = ["Seen", "attention_loss", "look"]
 

@@ -70,7 +70,7 @@ class Inpainting(nn.Module):
 
     def parts(self) -> dict[str, object]:
         """Every part by name."""
-        return self.stages() | {"loss": self.loss, "holes": self.holes, "distortion": self.distortion}
+        return {**self.stages(), "loss": self.loss, "holes": self.holes, "distortion": self.distortion}
 
     def phase(self, step: int) -> Hashable:
         """All steps are of one kind."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from ganparts.adversarial.options import GeneratorOptions, Settled, chosen, named, named_preset
 from ganparts.adversarial.presets import preset_named
@@ -43,7 +43,9 @@ class PresetOptions(GeneratorOptions):
         """
         preset = preset_named(self.preset, InpaintingPreset, "inpainting")
         holes = replace(preset.holes, **chosen({"side": self.hole_side, "fraction": self.hole_fraction}))
-        changes = chosen({"weight_decay": self.weight_decay}) | ({} if self.distort else {"distortion": None})
+        changes: dict[str, Any] = chosen({"weight_decay": self.weight_decay})
+        if not self.distort:
+            changes["distortion"] = None
         settled = self.apply(preset, small=small, losses=("loss",), holes=holes, **changes)
         if self.learning_rate is None:
             rate = preset.learning_rate * settled.preset.batch_size / preset.batch_size
