@@ -148,14 +148,14 @@ class _SumOfAll(torch.autograd.Function):
     """The sum over processes. Each one's loss depends on the sum, so the gradients are summed, too."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, values: Tensor) -> Tensor:
         total = values.clone(memory_format=torch.contiguous_format)
         with talking():
             dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _SumOfAll.apply(gradient)
 
 
