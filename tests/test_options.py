@@ -156,9 +156,15 @@ def test_augmentations_reach_each_discriminator():
     assert PresetOptions(preset="two_objective", augment="none").settle().preset.augment is None
     for build, options in ((build_cut, CUTOptions), (build_pix2pix, Pix2PixOptions)):
         with torch.device("meta"):
-            (critic,) = build(options(augment="diffaugment(policy=('color',))").settle().preset).critics
-        assert isinstance(critic.augment, DiffAugment)
-        assert critic.augment.policy == ("color",)
+            for critic in build(options(augment="diffaugment(policy=('color',))").settle().preset).critics:
+                assert isinstance(critic.augment, DiffAugment)
+                assert critic.augment.policy == ("color",)
+    with torch.device("meta"):  # of the three augmentations of the preset's discriminators, one stays
+        (critic,) = build_cut(CUTOptions(discriminator="pixel").settle().preset).critics
+    assert isinstance(critic.augment, DiffAugment)
+    with torch.device("meta"):
+        monet = build_cyclegan(PresetOptions(preset="monet", discriminator="pixel").settle().preset)
+    assert [len(critics) for critics in (monet.critics_a, monet.critics_b)] == [1, 1]
 
 
 # --- sizes
@@ -263,6 +269,13 @@ def test_a_cpu_gets_the_light_ugatit():
     preset, _ = PresetOptions(preset="ugatit", generator="resnet6", attention_weight=0.0).settle(small=True)
     assert spelled(preset.generator) == ("resnet6", {"width": 32})
     assert preset.weights.attention == 0
+
+
+def test_a_cpu_gets_the_small_painter():
+    preset, notes = PresetOptions(preset="monet").settle(small=True)
+    assert preset.generator == "painter"
+    assert (preset.crop, preset.resize, preset.batch_size) == (128, None, 1)
+    assert notes[0] == "a painter of width 32 with 4 blocks"
 
 
 def test_options_of_inpainting_reach_the_assembly():
@@ -377,13 +390,14 @@ def test_without_options_presets_of_other_methods_stay_what_they_are():
 @pytest.mark.parametrize("options", [PresetOptions, CUTOptions, Pix2PixOptions, InpaintingOptions])
 def test_a_preset_of_another_method_is_refused(options: Any):
     fitting = options().preset
-    for preset in {"paper", "cut", "pix2pix", "inpainting"} - {fitting}:
+    for preset in {"paper", "pix2pix", "inpainting"} - {fitting}:
         with pytest.raises(TypeError, match=f"takes one of the presets .*{fitting}.*, but was given {preset!r}"):
             options(preset=preset).settle()
 
 
 def test_a_cpu_scales_down_cut_and_pix2pix():
-    preset, notes = CUTOptions().settle(small=True)
+    assert not CUTOptions().settle(small=True).notes  # the default is made for a CPU
+    preset, notes = CUTOptions(preset="cut").settle(small=True)
     assert spelled(preset.generator) == ("resnet9_antialias", {"width": 32})
     assert spelled(preset.discriminator) == ("patchgan_antialias", {"width": 32})
     assert (preset.crop, preset.resize, preset.nce_weight) == (128, 143, 1.0)

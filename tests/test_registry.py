@@ -38,7 +38,10 @@ PROMISED = [
     (PENALTIES, "consistency gradient_penalty lecam r1 r1_r2 r2 zero_centered"),
     (REPLAY_BUFFERS, "history none queue"),
     (BACKBONES, "alexnet efficientnet_lite0 efficientnet_lite1 timm vgg16"),
-    (PRESETS, "cut fastcut keras_monet monet_one_sided paper pix2pix two_objective"),
+    (
+        PRESETS,
+        "cut fastcut ganilla inpainting keras_monet monet monet_one_sided paper pix2pix two_objective ugatit uvcgan2",
+    ),
 ]
 
 

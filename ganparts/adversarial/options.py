@@ -116,12 +116,19 @@ class GeneratorOptions:
             **{name: (CONSISTENCY_LOSSES, {}, {}) for name in losses},
         }
         parts = {
-            name: _with_options(getattr(self, name, None) or getattr(preset, name), table, must, may, told)
+            name: _with_options(getattr(self, name, None) or self._of(preset, name), table, must, may, told)
             for name, (table, must, may) in tables.items()
             if hasattr(preset, name)
         }
         every = chosen({"penalty_every": getattr(self, "penalty_every", None)})
         return Settled(replace(preset, **parts, **self._numbers(preset), **every, **changes), list(dict.fromkeys(told)))
+
+    def _of(self, preset: TrainingSettings, name: str) -> Any:
+        """The preset's choice. Where other discriminators were chosen, the first one's of a list is everybody's."""
+        choice = getattr(preset, name)
+        if name == "discriminator" or getattr(self, "discriminator", None) is None:
+            return choice
+        return tuple(map(_first, choice)) if isinstance(choice, tuple) else _first(choice)
 
     def _scaled_down(self, preset: TrainingSettings, notes: list[str]) -> TrainingSettings:
         if self.batch_size is None and preset.batch_size > 1:
@@ -261,6 +268,10 @@ def _builder(
         table.create(name, **{unknown[0]: None})  # raises, and names what there is
     whole = {**lowered, **given, **options}
     return partial(table.create, name, **whole) if whole else name
+
+
+def _first(choice: Any) -> Any:
+    return choice[0] if isinstance(choice, list) else choice
 
 
 def _with_options(

@@ -17,7 +17,7 @@ __all__ = ["PresetOptions"]
 class PresetOptions(TrainingOptions):
     """Options of a CUT. None stands for the preset's value."""
 
-    preset: Annotated[str, named_preset(CUTPreset)] = "cut"
+    preset: Annotated[str, named_preset(CUTPreset)] = "monet_one_sided"
     nce_weight: float | None = field(default=None, metadata={"least": 0})
     """Factor on the contrastive loss, which keeps the content."""
     nce_identity: bool | None = None

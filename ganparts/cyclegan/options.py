@@ -12,6 +12,9 @@ from ganparts.registry import CONSISTENCY_LOSSES
 
 __all__ = ["PresetOptions"]
 
+_LIGHT = {"monet": ("painter", "a painter of width 32 with 4 blocks"), "ugatit": ("ugatit", "the light U-GAT-IT")}
+"""What generates on a CPU, by preset."""
+
 
 @dataclass(frozen=True)
 class PresetOptions(TrainingOptions):
@@ -46,9 +49,9 @@ class PresetOptions(TrainingOptions):
             weights = replace(preset.weights, identity=2.0)
             preset = replace(preset, generator=generator, learning_rate=5e-4, weights=weights)
             notes = ["a U-Net with learning rate 5e-4 and identity weight 2 instead of ResNet-9"]
-        if small and self.preset == "ugatit" and self.generator is None:
-            preset = replace(preset, generator="ugatit")
-            notes = ["the light U-GAT-IT"]
+        if small and self.preset in _LIGHT and self.generator is None:
+            generator, note = _LIGHT[self.preset]
+            preset, notes = replace(preset, generator=generator), [note]
         weights = chosen(
             {"cycle": self.cycle_weight, "identity": self.identity_weight, "attention": self.attention_weight}
         )
