@@ -1,22 +1,51 @@
+import os
 import re
+import sys
+from pathlib import Path
 
 import ganparts
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "ganparts"
 author = "the ganparts authors"
 release = version = ganparts.__version__
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "myst_parser"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "myst_parser",
+    "catalogue",
+    "mathml",
+]
 html_theme = "furo"
 html_title = "ganparts"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False  # torch.nn.Module's text says nothing of ours
+autosummary_generate = False
+maximum_signature_line_length = 100
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+copybutton_exclude = ".linenos, .gp"
+exclude_patterns = ["_build", "_ext"]  # notebooks are shown by howto/kaggle
+
+if os.environ.get("DOCS_ONLINE"):  # links to the references of Python and PyTorch; their lists of names are fetched
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+    }
 
 
 def _shorten(app, what, name, obj, options, signature, return_annotation):

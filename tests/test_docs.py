@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,7 @@ from ganparts.registry import Registry
 from ganparts.training import parse_options
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)]
 TABLES: tuple[Registry[Any], ...] = (
     GENERATORS,
     DISCRIMINATORS,
@@ -106,14 +110,96 @@ def test_every_recipe_command_in_the_documentation_is_understood():
     ]
     assert {recipe for recipe, _ in commands} == {"cyclegan_monet", "cut_monet", "pix2pix", "pretrain_inpainting"}
     for recipe, arguments in commands:
+        if "--resume" in arguments:  # a run that is not here
+            place = arguments.index("--resume")
+            del arguments[place : place + 2]
         options: Any = parse_options(recipe_options(recipe), description="", arguments=arguments)
         if not options.imports:  # parts that the page defines
             options.settle()
 
 
-def test_every_option_that_the_training_page_explains_exists():
+@pytest.mark.parametrize("page", ["training", "howto/own_images", "howto/report", "howto/resume"])
+def test_every_option_that_a_page_explains_exists(page: str):
     known = {
         each.name for recipe in ("cyclegan_monet", "cut_monet", "pix2pix") for each in fields(recipe_options(recipe))
     }
-    for option in re.findall(r"`--([a-z][a-z0-9-]+)", (ROOT / "docs" / "training.md").read_text()):
+    for option in re.findall(r"`--([a-z][a-z0-9-]+)", (ROOT / "docs" / f"{page}.md").read_text()):
         assert option.replace("-", "_") in known | {"help"}, f"--{option}"
+
+
+@pytest.mark.parametrize(("page", "table"), [("generators", GENERATORS), ("discriminators", DISCRIMINATORS)])
+def test_the_catalogue_says_what_each_network_is_good_for(page: str, table: Registry[Any]):
+    rows = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "catalogue" / f"{page}.md").read_text(), re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == table.names()
+
+
+def extension(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    return importlib.import_module(name)
+
+
+def test_a_networks_picture_shows_its_sizes_and_skips(monkeypatch: pytest.MonkeyPatch):
+    structure = extension("structure", monkeypatch)
+    with torch.device("meta"):
+        network = GENERATORS.create("unet128", width=4)
+    seen = structure.structure_of(network, 128)
+    sizes = [128, 64, 32, 16, 8, 4, 2, 1, 2, 4, 8, 16, 32, 64, 128]
+    assert [(stage.height, stage.width) for stage in seen.stages] == [(size, size) for size in sizes]
+    assert [stage.channels for stage in seen.stages[:4]] == [[3], [4], [8], [16]]
+    assert seen.skips == [(1, 13), (2, 12), (3, 11), (4, 10), (5, 9), (6, 8)]
+    assert seen.outputs == [[3, 128, 128]]
+    drawn = structure.drawing(seen, "a U-Net")
+    assert drawn.count("<rect") == len(sizes)
+    assert drawn.count('class="skip"') == 6
+
+
+def test_the_catalogue_describes_every_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    catalogue = extension("catalogue", monkeypatch)
+    known = {
+        "structure": [[[256, 256, [3], 0], [64, 64, [8], 2]], [], [[1, 30, 30]]],
+        "parameters": 8705,
+        "side": 256,
+        "tflop": 0.0011,
+        "kept": 2**27,
+        "sizes": "any",
+        "tileable": None,
+        "exportable": None,
+        "gives_features": False,
+        "independent": True,
+    }
+    monkeypatch.setattr(catalogue, "_measured", lambda table, name: known)
+    facts = catalogue.Facts(tmp_path / "facts.json")
+    for kind, table in catalogue.KINDS.items():
+        text = catalogue.catalogue(kind, facts)
+        assert re.findall(r"^## `(.+)`$", text, re.MULTILINE) == table.names()
+        for name in table if kind != "preset" else ():
+            section = text.partition(f"## `{name}`\n")[2].partition("\n## ")[0]
+            assert all(f"| `{option}` |" in section for option in table.options(name)), name
+    assert "| Parameters | 8,705 |" in catalogue.catalogue("discriminator", facts)
+    assert catalogue.Facts(tmp_path / "facts.json").known == facts.known  # kept for the next build
+
+
+def test_the_table_of_fits_is_what_losses_take(monkeypatch: pytest.MonkeyPatch):
+    catalogue = extension("catalogue", monkeypatch)
+    one, two = torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4)
+    assert catalogue._takes(ADVERSARIAL_LOSSES.create("rsgan"), one)
+    assert catalogue._takes(ADVERSARIAL_LOSSES.create("two_objective"), two)
+    assert not catalogue._takes(ADVERSARIAL_LOSSES.create("two_objective"), one)
+
+
+def test_the_notebook_for_kaggle_runs_on_the_sample(tmp_path: Path):
+    folder = ROOT / "docs" / "notebooks"
+    cells = json.loads((folder / "kaggle.ipynb").read_text())["cells"]
+    script = tmp_path / "kaggle.py"
+    script.write_text("\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    own = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=folder, env=os.environ | own, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Stopped by the time limit after step 1 of 3" in done.stdout
+    assert "2 paintings" in done.stdout
+    (run,) = tmp_path.glob("*/run")
+    assert (run.parent / "images.zip").is_file()
+    assert re.findall(r"^(\d+),", (run / "losses.csv").read_text(), re.MULTILINE)[-1] == "3"
+    assert not any(cell.get("outputs") for cell in cells)

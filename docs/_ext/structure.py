@@ -1,0 +1,131 @@
+"""What a network does to an image, as a small picture: one bar a run of convolutions at one size."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class Stage(NamedTuple):
+    """Convolutions in a row whose maps have one size."""
+
+    height: int
+    width: int
+    channels: list[int]
+    """Of the maps, in order, without repetitions."""
+    convolutions: int
+
+
+class Structure(NamedTuple):
+    """The stages of a network, in the order in which they are computed; the image is the first."""
+
+    stages: list[Stage]
+    skips: list[tuple[int, int]]
+    """Pairs of stages: what the first computes also goes past those between into the second."""
+    outputs: list[list[int]]
+    """The shapes of what it returns, without the batch."""
+
+
+def structure_of(network: torch.nn.Module, side: int) -> Structure:
+    """Run a network on the meta device, and note its convolutions and what joins them.
+
+    Args:
+        network: on the meta device.
+        side: height and width of the image.
+    """
+    image = torch.zeros(1, 3, side, side, device="meta")
+    noted = _Noted(image)
+    with torch.no_grad(), torch.device("meta"), noted:
+        outputs = network(image)
+    maps = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    return Structure(noted.stages, sorted(noted.skips), [list(each.shape[1:]) for each in maps])
+
+
+class _Noted(TorchDispatchMode):
+    """Follows an image through a network: each tensor belongs to the last stage that it comes from."""
+
+    def __init__(self, image: Tensor):
+        super().__init__()
+        self.stages = [Stage(*image.shape[2:], [image.shape[1]], 0)]
+        self.skips: set[tuple[int, int]] = set()
+        self.origins = {id(image): 0}
+        self.alive: list[Tensor] = [image]  # so that no tensor gets the number of another
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        inputs = [self.origins[id(each)] for each in tree_leaves(args) if id(each) in self.origins]
+        if not inputs:
+            return result
+        name = function.overloadpacket.__name__
+        origin = max(inputs)
+        if name == "convolution" and result.ndim == 4:
+            origin = self._convolved(origin, result)
+        elif name in ("cat", "add", "add_"):
+            self.skips |= {(early, origin) for early in inputs if origin - early > 1}
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):
+                self.origins[id(each)] = origin
+                self.alive.append(each)
+        return result
+
+    def _convolved(self, origin: int, result: Tensor) -> int:
+        height, width = result.shape[2:]
+        last = self.stages[-1]
+        # maps of one size are one stage, except the image, and a branch that begins anew
+        if len(self.stages) > 1 and origin == len(self.stages) - 1 and (last.height, last.width) == (height, width):
+            channels = last.channels if last.channels[-1] == result.shape[1] else [*last.channels, result.shape[1]]
+            self.stages[-1] = Stage(height, width, channels, last.convolutions + 1)
+        else:
+            self.stages.append(Stage(height, width, [result.shape[1]], 1))
+        return len(self.stages) - 1
+
+
+_STEP, _BAR, _TALL, _TOP, _BOTTOM = 58, 26, 110, 26, 46
+
+
+def drawing(structure: Structure, title: str) -> str:
+    """The structure as SVG: bars as tall as the maps (in octaves), channels above, sizes below, skips as arcs."""
+    stages = structure.stages
+    largest = max(stage.height for stage in stages).bit_length()
+    arcs = sorted(structure.skips, key=lambda skip: skip[1] - skip[0])
+    top = _TOP + min(90, 14 * max((last - first for first, last in arcs), default=0))
+    wide, tall = _STEP * len(stages) + 8, top + _TALL + _BOTTOM
+    middle = [_STEP * place + _STEP / 2 + 4 for place in range(len(stages))]
+    high = [max(6.0, _TALL * stage.height.bit_length() / largest) for stage in stages]
+    parts = []
+    for first, last in arcs:
+        x0, x1, above = middle[first], middle[last], min(90, 14 * (last - first))
+        y0, y1 = (top + _TALL - high[place] - 16 for place in (first, last))
+        peak = min(y0, y1) - above
+        parts.append(f'<path class="skip" d="M{x0:.0f} {y0:.0f}C{x0:.0f} {peak:.0f} {x1:.0f} {peak:.0f} {x1:.0f} {y1:.0f}"/>')
+    for place, stage in enumerate(stages):
+        x, y = middle[place], top + _TALL - high[place]
+        kind = "image" if place == 0 else "stage"
+        parts.append(f'<rect class="{kind}" x="{x - _BAR / 2:.0f}" y="{y:.0f}" width="{_BAR}" height="{high[place]:.0f}" rx="2"/>')
+        parts.append(f'<text x="{x:.0f}" y="{y - 5:.0f}">{_channels(stage)}</text>')
+        parts.append(f'<text x="{x:.0f}" y="{top + _TALL + 15:.0f}">{_size(stage)}</text>')
+        note = "image" if place == 0 else f"{stage.convolutions} conv"
+        parts.append(f'<text class="note" x="{x:.0f}" y="{top + _TALL + 30:.0f}">{note}</text>')
+    inside = "".join(parts)
+    return (
+        f'<div class="structure"><svg viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" role="img" '
+        f'aria-label="{title}">{inside}</svg></div>'
+    )
+
+
+def in_words(structure: Structure) -> str:
+    """The structure as a line of text, for the picture's label."""
+    return ", ".join(f"{_channels(stage)} channels at {_size(stage)}" for stage in structure.stages)
+
+
+def _channels(stage: Stage) -> str:
+    first, last = stage.channels[0], stage.channels[-1]
+    return str(last) if first == last else f"{first}–{last}"
+
+
+def _size(stage: Stage) -> str:
+    return f"{stage.height}²" if stage.height == stage.width else f"{stage.height}x{stage.width}"
