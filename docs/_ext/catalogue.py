@@ -62,9 +62,9 @@ class Facts:
 
 def _stamp() -> str:
     hashed = hashlib.sha256(torch.__version__.encode())
-    for folder in (Path(ganparts.__file__).parent, Path(__file__).parent):
-        for path in sorted(folder.rglob("*.py")):
-            hashed.update(path.read_bytes())
+    library = sorted(Path(ganparts.__file__).parent.rglob("*.py"))
+    for path in (*library, Path(__file__).with_name("structure.py")):
+        hashed.update(path.read_bytes())
     return hashed.hexdigest()
 
 
@@ -97,10 +97,9 @@ def _compared(table: Registry[Any], facts: Facts) -> str:
     for name in table:
         known = facts.of(table, name)
         ends = [_yes(known["tileable"]), _yes(known["exportable"])] if makes else [_logits(known)]
-        rows.append(
-            [f"[`{name}`](#{_anchor(table, name)})", f"{known['parameters']:,}", f"{1000 * known['tflop']:,.1f}"]
-            + [f"{known['kept'] / 2**20:,.0f}", known["sizes"], *ends]
-        )
+        link = f"[`{name}`](#{_anchor(table, name)})"
+        numbers = [f"{known['parameters']:,}", f"{1000 * known['tflop']:,.1f}", f"{known['kept'] / 2**20:,.0f}"]
+        rows.append([link, *numbers, known["sizes"], *ends])
     return _table(head, rows, right=(1, 2, 3))
 
 
@@ -209,16 +208,14 @@ def fits(facts: Facts) -> str:
     for name in DISCRIMINATORS:
         known = facts.of(DISCRIMINATORS, name)
         maps = [torch.zeros(1, *shape) for shape in known["structure"][2]]
-        cells = ["yes" if all(_takes(loss, logits) for logits in maps) else "–" for loss in losses.values()]
+        cells = ["yes" if all(_takes(loss, logits) for logits in maps) else "no" for loss in losses.values()]
         rows.append([f"`{name}`", _logits(known), str(len(maps)), _yes(known["independent"]), *cells])
     needs = [
         [f"`{name}`", _yes(getattr(loss, "needs_real", False)), str(len(getattr(loss, "losses", [None])))]
         for name, loss in losses.items()
     ]
-    generators = [
-        [f"`{name}`", *(_yes(facts.of(GENERATORS, name)[what]) for what in ("gives_features", "tileable", "exportable"))]
-        for name in GENERATORS
-    ]
+    gives = ("gives_features", "tileable", "exportable")
+    generators = [[f"`{name}`", *(_yes(facts.of(GENERATORS, name)[each]) for each in gives)] for name in GENERATORS]
     pairs = [name for name in DISCRIMINATORS if "in_channels" in DISCRIMINATORS.options(name)]
     objectives = [name for name in DISCRIMINATORS if "objectives" in DISCRIMINATORS.options(name)]
     return "\n\n".join(
@@ -255,7 +252,7 @@ def reference(name: str) -> str:
     left_out = _ELSEWHERE.get(name, ())
     names = [each for each in module.__all__ if each not in left_out and not inspect.ismodule(getattr(module, each))]
     lines = [f".. automodule:: {name}", "", ".. autosummary::", "   :nosignatures:", ""]
-    lines += [f"   ~{name}.{each}" for each in names]
+    lines += [f"   {each}" for each in names]
     for each in names:
         value = getattr(module, each)
         lines += ["", f".. {_directive(value)}:: {name}.{each}"]
@@ -306,7 +303,8 @@ def notebook(path: Path) -> str:
 
 def _table(head: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> str:
     rule = ["---:" if place in right else "---" for place in range(len(head))]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (head, rule, *rows))
+    escaped = ([cell.replace("|", "\\|") for cell in row] for row in (head, rule, *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
 
 def _rst(text: str) -> str:

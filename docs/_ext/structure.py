@@ -101,15 +101,16 @@ def drawing(structure: Structure, title: str) -> str:
         x0, x1, above = middle[first], middle[last], min(90, 14 * (last - first))
         y0, y1 = (top + _TALL - high[place] - 16 for place in (first, last))
         peak = min(y0, y1) - above
-        parts.append(f'<path class="skip" d="M{x0:.0f} {y0:.0f}C{x0:.0f} {peak:.0f} {x1:.0f} {peak:.0f} {x1:.0f} {y1:.0f}"/>')
-    for place, stage in enumerate(stages):
-        x, y = middle[place], top + _TALL - high[place]
-        kind = "image" if place == 0 else "stage"
-        parts.append(f'<rect class="{kind}" x="{x - _BAR / 2:.0f}" y="{y:.0f}" width="{_BAR}" height="{high[place]:.0f}" rx="2"/>')
+        curve = f"M{x0:.0f} {y0:.0f}C{x0:.0f} {peak:.0f} {x1:.0f} {peak:.0f} {x1:.0f} {y1:.0f}"
+        parts.append(f'<path class="skip" d="{curve}"/>')
+    for place, (stage, x, height) in enumerate(zip(stages, middle, high, strict=True)):
+        y, foot = top + _TALL - height, top + _TALL
+        kind, note = ("stage", f"{stage.convolutions} conv") if place else ("image", "image")
+        box = f'x="{x - _BAR / 2:.0f}" y="{y:.0f}" width="{_BAR}" height="{height:.0f}"'
+        parts.append(f'<rect class="{kind}" {box} rx="2"/>')
         parts.append(f'<text x="{x:.0f}" y="{y - 5:.0f}">{_channels(stage)}</text>')
-        parts.append(f'<text x="{x:.0f}" y="{top + _TALL + 15:.0f}">{_size(stage)}</text>')
-        note = "image" if place == 0 else f"{stage.convolutions} conv"
-        parts.append(f'<text class="note" x="{x:.0f}" y="{top + _TALL + 30:.0f}">{note}</text>')
+        parts.append(f'<text x="{x:.0f}" y="{foot + 15:.0f}">{_size(stage)}</text>')
+        parts.append(f'<text class="note" x="{x:.0f}" y="{foot + 30:.0f}">{note}</text>')
     inside = "".join(parts)
     return (
         f'<div class="structure"><svg viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" role="img" '
@@ -124,7 +125,7 @@ def in_words(structure: Structure) -> str:
 
 def _channels(stage: Stage) -> str:
     first, last = stage.channels[0], stage.channels[-1]
-    return str(last) if first == last else f"{first}–{last}"
+    return str(last) if first == last else f"{first}-{last}"
 
 
 def _size(stage: Stage) -> str:
