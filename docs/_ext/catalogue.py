@@ -203,13 +203,14 @@ def _sources(table: Registry[Any], name: str) -> str:
 def fits(facts: Facts) -> str:
     """Losses by discriminators, as found by trying; and what else parts ask of each other."""
     losses = {name: ADVERSARIAL_LOSSES.create(name) for name in ADVERSARIAL_LOSSES}
-    head = ["discriminator", "logits at 256x256", "scales", "independent", *(f"`{name}`" for name in losses)]
+    head = ["discriminator", "logits at 256x256", "scales", "independent", "adversarial losses"]
     rows = []
     for name in DISCRIMINATORS:
         known = facts.of(DISCRIMINATORS, name)
         maps = [torch.zeros(1, *shape) for shape in known["structure"][2]]
-        cells = ["yes" if all(_takes(loss, logits) for logits in maps) else "no" for loss in losses.values()]
-        rows.append([f"`{name}`", _logits(known), str(len(maps)), _yes(known["independent"]), *cells])
+        refused = [loss for loss in losses if not all(_takes(losses[loss], logits) for logits in maps)]
+        takes = f"all but {_listed(refused)}" if refused else "all"
+        rows.append([f"`{name}`", _logits(known), str(len(maps)), _yes(known["independent"]), takes])
     needs = [
         [f"`{name}`", _yes(getattr(loss, "needs_real", False)), str(len(getattr(loss, "losses", [None])))]
         for name, loss in losses.items()

@@ -84,38 +84,35 @@ class _Noted(TorchDispatchMode):
         return len(self.stages) - 1
 
 
-_STEP, _BAR, _TALL, _TOP, _BOTTOM = 58, 26, 110, 26, 46
+_STEP, _BAR, _TALL, _LABEL, _BOTTOM = 50, 24, 110, 18, 38
+_LEAST = 560  # pixels; a wider picture is scaled down to its column, but no further than this
 
 
 def drawing(structure: Structure, title: str) -> str:
     """The structure as SVG: bars as tall as the maps (in octaves), channels above, sizes below, skips as arcs."""
     stages = structure.stages
     largest = max(stage.height for stage in stages).bit_length()
-    arcs = sorted(structure.skips, key=lambda skip: skip[1] - skip[0])
-    top = _TOP + min(90, 14 * max((last - first for first, last in arcs), default=0))
-    wide, tall = _STEP * len(stages) + 8, top + _TALL + _BOTTOM
-    middle = [_STEP * place + _STEP / 2 + 4 for place in range(len(stages))]
-    high = [max(6.0, _TALL * stage.height.bit_length() / largest) for stage in stages]
-    parts = []
-    for first, last in arcs:
-        x0, x1, above = middle[first], middle[last], min(90, 14 * (last - first))
-        y0, y1 = (top + _TALL - high[place] - 16 for place in (first, last))
-        peak = min(y0, y1) - above
-        curve = f"M{x0:.0f} {y0:.0f}C{x0:.0f} {peak:.0f} {x1:.0f} {peak:.0f} {x1:.0f} {y1:.0f}"
+    middle = [_STEP * place + _STEP / 2 for place in range(len(stages))]
+    tops = [-max(6.0, _TALL * stage.height.bit_length() / largest) for stage in stages]  # upwards from the bars' feet
+    parts, highest = [], min(tops) - _LABEL
+    for first, last in structure.skips:
+        starts, ends = tops[first] - _LABEL, tops[last] - _LABEL
+        peak = min(starts, ends) - min(90, 14 * (last - first))
+        highest = min(highest, (starts + ends) / 8 + 0.75 * peak)
+        x0, x1 = middle[first], middle[last]
+        curve = f"M{x0:.0f} {starts:.0f}C{x0:.0f} {peak:.0f} {x1:.0f} {peak:.0f} {x1:.0f} {ends:.0f}"
         parts.append(f'<path class="skip" d="{curve}"/>')
-    for place, (stage, x, height) in enumerate(zip(stages, middle, high, strict=True)):
-        y, foot = top + _TALL - height, top + _TALL
+    for place, (stage, x, top) in enumerate(zip(stages, middle, tops, strict=True)):
         kind, note = ("stage", f"{stage.convolutions} conv") if place else ("image", "image")
-        box = f'x="{x - _BAR / 2:.0f}" y="{y:.0f}" width="{_BAR}" height="{height:.0f}"'
+        box = f'x="{x - _BAR / 2:.0f}" y="{top:.0f}" width="{_BAR}" height="{-top:.0f}"'
         parts.append(f'<rect class="{kind}" {box} rx="2"/>')
-        parts.append(f'<text x="{x:.0f}" y="{y - 5:.0f}">{_channels(stage)}</text>')
-        parts.append(f'<text x="{x:.0f}" y="{foot + 15:.0f}">{_size(stage)}</text>')
-        parts.append(f'<text class="note" x="{x:.0f}" y="{foot + 30:.0f}">{note}</text>')
-    inside = "".join(parts)
-    return (
-        f'<div class="structure"><svg viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" role="img" '
-        f'aria-label="{title}">{inside}</svg></div>'
-    )
+        parts.append(f'<text x="{x:.0f}" y="{top - 5:.0f}">{_channels(stage)}</text>')
+        parts.append(f'<text x="{x:.0f}" y="15">{_size(stage)}</text>')
+        parts.append(f'<text class="note" x="{x:.0f}" y="29">{note}</text>')
+    wide, tall = _STEP * len(stages), round(_BOTTOM - highest + 4)
+    size = f'viewBox="0 {-tall + _BOTTOM} {wide} {tall}" width="{wide}" height="{tall}"'
+    style = f'style="min-width:{min(wide, _LEAST)}px"'
+    return f'<div class="structure"><svg {size} {style} role="img" aria-label="{title}">{"".join(parts)}</svg></div>'
 
 
 def in_words(structure: Structure) -> str:
