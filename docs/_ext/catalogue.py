@@ -253,8 +253,19 @@ def reference(name: str) -> str:
     left_out = _ELSEWHERE.get(name, ())
     names = [each for each in module.__all__ if each not in left_out and not inspect.ismodule(getattr(module, each))]
     lines = [f".. automodule:: {name}", "", ".. autosummary::", "   :nosignatures:", ""]
-    lines += [f"   {each}" for each in names]
-    for each in names:
+    tables = [each for each in names if isinstance(getattr(module, each), Registry)]
+    lines += [f"   {each}" for each in names if each not in tables]
+    for each in tables:
+        kind = getattr(module, each).kind
+        lines += [
+            "",
+            f".. py:data:: {each}",
+            f"   :module: {name}",
+            "   :type: Registry",
+            "",
+            f"   Parts of the kind *{kind}*; the :doc:`catalogue </catalogue/index>` lists them.",
+        ]
+    for each in [each for each in names if each not in tables]:
         value = getattr(module, each)
         lines += ["", f".. {_directive(value)}:: {name}.{each}"]
         if inspect.isclass(value):

@@ -85,7 +85,7 @@ class _Noted(TorchDispatchMode):
 
 
 _STEP, _BAR, _TALL, _LABEL, _BOTTOM = 50, 24, 110, 18, 38
-_LEAST = 560  # pixels; a wider picture is scaled down to its column, but no further than this
+_LEAST = 700  # pixels; a wider picture is scaled down to its column, but no further than this
 
 
 def drawing(structure: Structure, title: str) -> str:
