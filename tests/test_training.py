@@ -521,7 +521,9 @@ def test_evaluating_comes_back_to_training():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals to itself")
-def test_the_first_signal_asks_and_the_second_acts():
+def test_the_first_signal_asks_and_the_second_acts(request: pytest.FixtureRequest):
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals() as stop:
         assert not stop.requested

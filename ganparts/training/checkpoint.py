@@ -230,9 +230,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         if not (isinstance(states, dict) and isinstance(config, dict) and isinstance(step, int) and step >= 0):
             raise ValueError(f"its states, step or configuration are of another kind: {step!r:.50}, {config!r:.50}")
         ranks = saved.get("ranks", [])
-        if not (
-            isinstance(ranks, list) and all(map(_is_own_state, ranks)) and isinstance(states.get("model", {}), dict)
-        ):
+        model = states.get("model", {})
+        if not (isinstance(ranks, list) and all(map(_is_own_state, ranks)) and (isinstance(model, dict) or not ranks)):
             raise ValueError("what belongs to each process is of another kind")
         return Checkpoint(Path(path), step, config, states, randomness, tuple(ranks))
     except FileNotFoundError:
