@@ -107,7 +107,7 @@ def cmmd(real: Tensor, fake: Tensor, *, sigma: float = 10.0, scale: float = 1000
     Args:
         real: features of the real images, [N, d].
         fake: features of the generated images, [M, d].
-        sigma: width of the kernel exp(-|x - y|^2 / (2 sigma^2)).
+        sigma: width of the kernel ``exp(-|x - y|^2 / (2 sigma^2))``.
         scale: makes the numbers readable.
 
     Returns:
