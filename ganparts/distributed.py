@@ -77,7 +77,7 @@ def join() -> None:
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if nccl else "gloo",
-            store=PrefixStore("ganparts", _store),
+            store=PrefixStore(f"ganparts/{restarts()[0]}", _store),
             rank=number,
             world_size=count,
         )

@@ -289,8 +289,10 @@ def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, f
     recipe(tmp_path, *options, "--batch-size", 2, "--out", tmp_path / "one", count=1)
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two) == 6
-    for row, expected in zip(two[:3], one[:3], strict=True):  # in fp32; later, rounding grows
-        assert row == pytest.approx(expected, rel=1e-4)
+    assert two[0] == pytest.approx(one[0], rel=1e-4)
+    for row, expected in zip(two[1:3], one[1:3], strict=True):  # rounding grows, in the gradients' norms first
+        losses = {name: value for name, value in expected.items() if not name.startswith("grad_norm")}
+        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-4)
 
 
 def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple[str, ...]):
@@ -339,13 +341,13 @@ def test_torchrun_starts_a_run_again_whose_process_was_killed(tmp_path: Path, fo
         [*run, str(ROOT / "recipes" / "cyclegan_monet.py"), *options],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = " ".join(done.stdout.split())
     assert said.count("error (process 0): another process of the run ended") == 1
-    assert said.count("error") == 1
+    assert said.count("error (process") == 1
     assert f"--resume {tmp_path / 'run'} goes on" in said
     assert "3 of 6 steps are done" in said
     ends = recipe(tmp_path, *RANDOM, *folders, "--out", tmp_path / "whole")
