@@ -1,7 +1,7 @@
 """Train a CycleGAN that turns photos into paintings, then paint the photos.
 
 It takes the Kaggle competition's data if they are mounted, else the sample that ganparts ships. On a GPU it trains the
-whole preset; on a CPU it uses smaller defaults and is done within 3.6 minutes.
+whole preset; on a CPU it uses smaller defaults and takes about four minutes.
 """
 
 from __future__ import annotations

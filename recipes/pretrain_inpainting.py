@@ -2,7 +2,7 @@
 
 It takes the images of both domains: the Kaggle competition's data if they are mounted, else the sample that ganparts
 ships. Give its run folder to the next recipe, once for each generator: --init FOLDER FOLDER. On a GPU it trains the
-whole preset; on a CPU it uses smaller defaults and is done within 3.6 minutes.
+whole preset; on a CPU it uses smaller defaults and takes about four minutes.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class RunOptions:
     """Options of a run. None stands for what suits the device."""
 
     epochs: int | None = setting(None, least=1, on_resume=True)
-    """Length of the run; the learning rate's schedule is stretched over it. Without a length a CPU trains for 3.6
+    """Length of the run; the learning rate's schedule is stretched over it. Without a length a CPU trains for about four
     minutes, a GPU for the preset's epochs."""
     steps: int | None = setting(None, least=1, on_resume=True)
     """Length of the run in steps, instead of epochs."""
@@ -86,7 +86,7 @@ class RunOptions:
         return self.resume or self.out or _new_folder()
 
     def for_device(self: OptionsT, device: torch.device) -> OptionsT:
-        """These options; on a CPU a run for which no length was given is done within 3.6 minutes."""
+        """These options; on a CPU a run for which no length was given takes about four minutes."""
         given = any(getattr(self, name) is not None for name in _LENGTHS)
         return self if given or device.type != "cpu" else replace(self, hours=_CPU_HOURS)
 
