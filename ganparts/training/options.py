@@ -39,8 +39,8 @@ class RunOptions:
     """Options of a run. None stands for what suits the device."""
 
     epochs: int | None = setting(None, least=1, on_resume=True)
-    """Length of the run; the learning rate's schedule is stretched over it. Without a length a CPU trains for about four
-    minutes, a GPU for the preset's epochs."""
+    """Length of the run; the learning rate's schedule is stretched over it. Without a length a CPU trains for about
+    four minutes, a GPU for the preset's epochs."""
     steps: int | None = setting(None, least=1, on_resume=True)
     """Length of the run in steps, instead of epochs."""
     hours: float | None = setting(None, above=0)
