@@ -647,7 +647,7 @@ def test_the_hub_is_asked_for_what_is_no_folder(tmp_path: Path, monkeypatch: pyt
         FileNotFoundError, match=r"no folder runs/first \(and the Hub was not asked, since there is a folder runs\)"
     ):
         from_pretrained("runs/first")
-    assert [is_pretrained(name) for name in ("someone/monet", "runs/first", "monet", "kept")] == [
+    assert [is_pretrained(name) for name in ("someone/monet", "runs/first", "nobody", "kept")] == [
         True,
         False,
         False,
