@@ -178,7 +178,8 @@ def test_each_process_loads_its_share_of_a_steps_pairs(tmp_path: Path):
 
 
 RECIPES = {name: importlib.import_module(f"recipes.{name}") for name in ("cyclegan_monet", "cut_monet", "pix2pix")}
-TINY = ("--device", "cpu", "--width", "2", "--resize", "16", "--crop", "16", "--log-every", "1", "--paint", "1")
+TINY = ("--device", "cpu", "--precision", "fp32", "--width", "2", "--resize", "16", "--crop", "16", "--paint", "1")
+TINY += ("--log-every", "1")
 CYCLEGAN = (*TINY, "--generator", "resnet6(dropout=0.5)", "--discriminator", "patchgan(layers=1)")
 RANDOM = (
     *CYCLEGAN,
