@@ -1,4 +1,4 @@
-"""Several processes for a test, forked from it, so that nothing is imported again."""
+"""Several processes for a test, forked from one that has imported everything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def outcomes(
     """Exit code and output of each process."""
     folder.mkdir(parents=True, exist_ok=True)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's own, which outlives them
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")  # autograd in this process may have threads, so it cannot fork
+    context.set_forkserver_preload(["ganparts", "ganparts.training", "ganparts.metrics", "ganparts.data"])
     children = [
         context.Process(target=_run, args=(function, folder, rank, count, store.port, arguments, joined))
         for rank in range(count)

@@ -20,7 +20,7 @@ from ganparts.data import sample
 from ganparts.interchange import save_pretrained
 from ganparts.metrics import Scores
 from ganparts.submission import mirrored
-from ganparts.training import DeviceError
+from ganparts.training import DeviceError, choose_policy
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -48,7 +48,7 @@ def test_the_doctor_tells_what_the_recipe_would_do(monkeypatch, capsys):
     for part in (
         "Device cpu",
         "A convolution ran on it",
-        "precision  fp32",
+        "precision  " + choose_policy(torch.device("cpu")).precision,
         "compile    off",
         "largest batch that fits",
     ):
