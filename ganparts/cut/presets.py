@@ -84,11 +84,11 @@ def fastcut() -> CUTPreset:
 
 @PRESETS.register("monet_one_sided")
 def monet_one_sided() -> CUTPreset:
-    """Ours for short trainings: a small residual generator that begins with the photo itself, content kept in the
-    features of a frozen network instead of by contrast, crops at the images' own scale, and three discriminators.
+    """Ours for short trainings in one direction: a small residual generator and three discriminators.
 
-    The projected one and the PatchGAN see images with changed colours, so that they learn strokes. The third sees
-    their own colours at three scales: palette and light.
+    The generator begins with the photo itself. Content is kept in the features of a frozen network instead of by
+    contrast. Crops have the images' own scale. The projected discriminator and the PatchGAN see images with
+    changed colours, so that they learn strokes. The third sees their own colours at three scales: palette and light.
     """
     texture, palette = DiffAugment(cutout=0.2), DiffAugment(("translation",))
     return CUTPreset(

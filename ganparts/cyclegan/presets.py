@@ -160,12 +160,12 @@ def two_objective() -> Preset:
 
 @PRESETS.register("monet")
 def monet() -> Preset:
-    """Ours for painting on a GPU: small residual generators that begin with the photo itself, crops at the images' own
-    scale, one discriminator of photos and three of paintings.
+    """Ours for painting on a GPU: small residual generators, one discriminator of photos and three of paintings.
 
-    Of these three, the projected one and the PatchGAN see images with changed colours, so that they learn strokes. The
-    third sees their own colours at three scales: palette and light. 28 epochs are 49,280 steps of the competition's
-    7,038 photos. Its scores have not been measured; those of its sibling in one direction, ``monet_one_sided``, have.
+    The generators begin with the photo itself. Crops have the images' own scale. Of the three discriminators, the
+    projected one and the PatchGAN see images with changed colours, so that they learn strokes. The third sees their own
+    colours at three scales: palette and light. 28 epochs are 49,280 steps of the competition's 7,038 photos. Nothing of
+    it has been measured.
     """
     patchgan = partial(DISCRIMINATORS.create, "patchgan", width=48)
     texture, palette = DiffAugment(cutout=0.2), DiffAugment(("translation",))
