@@ -50,6 +50,9 @@ def list_parts(
     return 0
 
 
+_SHOWN_SCORES = ("KID", "KID relative to the photos'", "content: SSIM")  # the card has all
+
+
 def _list_painters() -> int:
     painters = list_painters().values()
     if not painters:
@@ -63,7 +66,7 @@ def _list_painters() -> int:
             painter.address or "here",
             painter.title,
             painter.data,
-            ", ".join(f"{score} {value}" for score, value in painter.scores.items()),
+            ", ".join(f"{score} {painter.scores[score]}" for score in _SHOWN_SCORES if score in painter.scores),
         )
         for painter in painters
     ]
