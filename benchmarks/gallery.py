@@ -45,14 +45,14 @@ BASE = {
     "--adversarial": "hinge",
     "--augment": "diffaugment(cutout=0.2)",
     "--crop": "96",
-    "--batch-size": "4",
+    "--batch-size": "2",
     "--learning-rate": "0.001",
 }
 OWN: dict[tuple[str, str], dict[str, str]] = {
     ("generator", "unet256"): {"--crop": "256", "--batch-size": "1"},
     ("generator", "attention_unet256"): {"--crop": "256", "--batch-size": "1"},
     ("generator", "keras_unet256"): {"--crop": "256", "--batch-size": "1"},
-    ("generator", "unet128"): {"--crop": "128", "--batch-size": "2"},
+    ("generator", "unet128"): {"--crop": "128"},
     ("discriminator", "two_objective"): {"--adversarial": "two_objective"},
     ("discriminator", "r3gan"): {"--adversarial": "rsgan", "--penalty": "zero_centered"},
     ("discriminator", "stylegan2"): {"--adversarial": "logistic"},
@@ -80,7 +80,7 @@ class Gallery:
     """Folder of paintings."""
     names: tuple[str, ...] = ()
     """Parts of this kind. None: all that are registered."""
-    steps: int = 100
+    steps: int = 120
     """Of each training."""
     width: int = 32
     """Most channels of a generator's first convolution."""

@@ -26,8 +26,8 @@ class Agreed(NamedTuple):
 class StopSignals:
     """While entered, SIGINT (Ctrl-C) and SIGTERM (Kaggle, Slurm) set ``requested`` instead of ending the program.
 
-    A second signal acts as usual. Where another process of the run is lost, termination is ignored from then on: torchrun
-    terminates the processes that are left, and they first say why they end. Use it in the main thread only.
+    A second signal acts as usual. Once another process of the run is lost, SIGTERM is ignored: torchrun sends it to the
+    processes that are left, and they first say why they end. Use it in the main thread only.
 
     Args:
         time_limit: minutes from now after which a stop is requested too; None for no limit.
