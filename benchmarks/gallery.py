@@ -2,8 +2,8 @@
 
 Run it from the repository: ``python -m benchmarks.gallery generator --photos PHOTOS --paintings PAINTINGS``. Every run
 is ``recipes/cut_monet.py`` with one part exchanged: the generator ``painter`` and one ``patchgan`` with hinge loss stay
-where nothing else is asked. A strip of paintings goes to ``docs/catalogue/pictures`` as ``KIND_NAME.jpg``, from which
-the catalogue takes it, and what was run to ``benchmarks/results/gallery_KIND.json``. So short a training shows how a
+where nothing else is asked. A strip of paintings goes to ``docs/catalogue/pictures``, from which the
+catalogue takes it, and what was run to ``benchmarks/results/gallery_KIND.json``. So short a training shows how a
 part begins, not what it can do.
 """
 
@@ -129,11 +129,13 @@ def gallery(options: Gallery) -> Iterator[dict[str, object]]:
     """Train with every part, write its strip, and tell what was run."""
     options.pictures.mkdir(parents=True, exist_ok=True)
     strip(None).save(options.pictures / "photos.jpg", quality=85)
-    for name in options.names or TABLES[options.kind].names():
+    table = TABLES[options.kind]
+    for name in options.names or table.names():
         run, began = options.runs / f"{options.kind}_{name}", time.monotonic()
         if not (run / "generator").is_dir():
             train(options, name, run)
-        strip(from_pretrained(str(run))).save(options.pictures / f"{options.kind}_{name}.jpg", quality=85)
+        picture = options.pictures / f"{table.kind.replace(' ', '_')}_{name}.jpg"
+        strip(from_pretrained(str(run))).save(picture, quality=85)
         warned = run / "warnings.jsonl"
         kinds = sorted({json.loads(line)["kind"] for line in warned.open()}) if warned.exists() else []
         row = {"name": name, "options": options_of(options.kind, name, width=options.width)}

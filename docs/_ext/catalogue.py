@@ -36,6 +36,7 @@ from ganparts.registry import (
     Registry,
 )
 
+PICTURES = Path(__file__).parent.parent / "catalogue" / "pictures"
 KINDS: dict[str, Registry[Any]] = {table.kind: table for table in (*TABLES, FEATURE_EXTRACTORS)}
 
 
@@ -112,9 +113,18 @@ def _part(table: Registry[Any], name: str, facts: Facts) -> str:
         structure = Structure(*known["structure"])
         structure = structure._replace(stages=[Stage(*stage) for stage in structure.stages])
         pieces += [_costs(known), _raw(drawing(structure, f"{name}: {in_words(structure)}"))]
+    pieces.append(_picture(table, name))
     pieces.append(_preset(table.create(name)) if table is PRESETS else _options(table, name))
     pieces.append(_sources(table, name))
     return "\n\n".join(piece for piece in pieces if piece)
+
+
+def _picture(table: Registry[Any], name: str) -> str:
+    """What the part painted in ``benchmarks/gallery.py``, where it did."""
+    file = f"{table.kind.replace(' ', '_')}_{name}.jpg"
+    if not (PICTURES / file).exists():
+        return ""
+    return f"![Four photos as they look after a short training with {name}](pictures/{file})"
 
 
 def _costs(known: dict[str, Any]) -> str:
