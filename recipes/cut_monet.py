@@ -48,7 +48,7 @@ class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOpt
 def train(config: Config) -> None:
     """Train, paint, and leave everything in the run folder."""
     device = training.pick_device(config.device)
-    config = config.for_device(device)
+    config = config.for_device(device).with_preset(small=device.type == "cpu")
     preset, scaled_down = config.settle(small=device.type == "cpu")
     domains = open_domains(
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable

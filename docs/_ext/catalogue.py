@@ -19,6 +19,7 @@ import re
 import sys
 import types
 import typing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,6 +191,8 @@ def _value(value: Any) -> str:
     named = next((table.named(value) for table in TABLES if not isinstance(value, str) and table.named(value)), None)
     if named is not None:
         return f"`{named[0]}({', '.join(f'{option}={chosen!r}' for option, chosen in named[1].items())})`"
+    if isinstance(value, partial):
+        return f"`{value.func.__name__}({', '.join(map(repr, value.args))})`"
     return "none" if value is None else f"`{value}`"
 
 
