@@ -2,9 +2,9 @@
 
 Run it from the repository: ``python -m benchmarks.gallery generator --photos PHOTOS --paintings PAINTINGS``. Every run
 is ``recipes/cut_monet.py`` with one part exchanged: the generator ``painter`` and one ``patchgan`` with hinge loss stay
-where nothing else is asked. A strip of paintings goes to ``docs/catalogue/pictures``, from which the
-catalogue takes it, and what was run to ``benchmarks/results/gallery_KIND.json``. So short a training shows how a
-part begins, not what it can do.
+where nothing else is asked. A strip of paintings goes to ``docs/catalogue/pictures``, from which the catalogue
+takes it, and what was run to ``benchmarks/results/gallery_KIND.json``. So short a training shows how a part begins, not
+what it can do.
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ TABLES: dict[str, Registry[object]] = {
     "penalty": PENALTIES,
 }
 BASE = {
+    "--preset": "monet_one_sided",
     "--discriminator": "patchgan(width=48)",
     "--adversarial": "hinge",
     "--augment": "diffaugment(cutout=0.2)",
     "--crop": "96",
     "--batch-size": "2",
     "--learning-rate": "0.001",
+    "--content-weight": "0.15",
+    "--identity-weight": "0.15",
 }
 OWN: dict[tuple[str, str], dict[str, str]] = {
     ("generator", "unet256"): {"--crop": "256", "--batch-size": "1"},
@@ -58,11 +61,11 @@ OWN: dict[tuple[str, str], dict[str, str]] = {
     ("discriminator", "stylegan2"): {"--adversarial": "logistic"},
     ("adversarial", "two_objective"): {"--discriminator": "two_objective"},
     ("adversarial", "wgan"): {"--penalty": "gradient_penalty"},
-    ("content", "l1"): {"--content-weight": "3"},
-    ("content", "l2"): {"--content-weight": "5"},
-    ("content", "charbonnier"): {"--content-weight": "3"},
-    ("content", "ssim"): {"--content-weight": "2"},
-    ("content", "ms_ssim"): {"--content-weight": "2", "--crop": "192", "--batch-size": "1"},
+    ("content", "l1"): {"--content-weight": "1"},
+    ("content", "l2"): {"--content-weight": "2"},
+    ("content", "charbonnier"): {"--content-weight": "1"},
+    ("content", "ssim"): {"--content-weight": "0.7"},
+    ("content", "ms_ssim"): {"--content-weight": "0.7", "--crop": "192", "--batch-size": "1"},
 }
 """What a part needs to work, or is made for; weights that bring the losses to about one size."""
 SMALLER: dict[str, dict[str, object]] = {"ugatit": {"light": True, "img_size": 96}}
@@ -80,7 +83,7 @@ class Gallery:
     """Folder of paintings."""
     names: tuple[str, ...] = ()
     """Parts of this kind. None: all that are registered."""
-    steps: int = 120
+    steps: int = 150
     """Of each training."""
     width: int = 32
     """Most channels of a generator's first convolution."""
