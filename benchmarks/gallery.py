@@ -45,7 +45,7 @@ BASE = {
     "--discriminator": "patchgan(width=48)",
     "--adversarial": "hinge",
     "--augment": "diffaugment(cutout=0.2)",
-    "--crop": "96",
+    "--crop": "64",
     "--batch-size": "2",
     "--learning-rate": "0.001",
     "--content-weight": "0.15",
@@ -68,7 +68,7 @@ OWN: dict[tuple[str, str], dict[str, str]] = {
     ("content", "ms_ssim"): {"--content-weight": "0.7", "--crop": "192", "--batch-size": "1"},
 }
 """What a part needs to work, or is made for; weights that bring the losses to about one size."""
-SMALLER: dict[str, dict[str, object]] = {"ugatit": {"light": True, "img_size": 96}}
+SMALLER: dict[str, dict[str, object]] = {"ugatit": {"light": True, "img_size": 64}}
 """Options of parts that would be too large."""
 
 
@@ -83,7 +83,7 @@ class Gallery:
     """Folder of paintings."""
     names: tuple[str, ...] = ()
     """Parts of this kind. None: all that are registered."""
-    steps: int = 150
+    steps: int = 120
     """Of each training."""
     width: int = 32
     """Most channels of a generator's first convolution."""
