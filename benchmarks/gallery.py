@@ -10,7 +10,7 @@ what it can do.
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 import time
 from collections.abc import Iterator
@@ -57,8 +57,12 @@ OWN: dict[tuple[str, str], dict[str, str]] = {
     ("generator", "keras_unet256"): {"--crop": "256", "--batch-size": "1"},
     ("generator", "unet128"): {"--crop": "128"},
     ("discriminator", "two_objective"): {"--adversarial": "two_objective"},
-    ("discriminator", "r3gan"): {"--adversarial": "rsgan", "--penalty": "zero_centered"},
-    ("discriminator", "stylegan2"): {"--adversarial": "logistic"},
+    ("discriminator", "r3gan"): {
+        "--discriminator": "r3gan(size=64)",
+        "--adversarial": "rsgan",
+        "--penalty": "zero_centered",
+    },
+    ("discriminator", "stylegan2"): {"--discriminator": "stylegan2(size=64)", "--adversarial": "logistic"},
     ("adversarial", "two_objective"): {"--discriminator": "two_objective"},
     ("adversarial", "wgan"): {"--penalty": "gradient_penalty"},
     ("content", "l1"): {"--content-weight": "1"},
@@ -104,7 +108,17 @@ def options_of(kind: str, name: str, *, width: int) -> dict[str, str]:
             own["width"] = width
         own |= SMALLER.get(name, {})
         choice += f"({', '.join(f'{key}={value}' for key, value in own.items())})" if own else ""
-    return BASE | {f"--{kind}": choice} | OWN.get((kind, name), {})
+    return BASE | {f"--{kind}": choice} | _larger(kind, name) | OWN.get((kind, name), {})
+
+
+def _larger(kind: str, name: str) -> dict[str, str]:
+    """Crops for a discriminator that takes none so small, and fewer of them."""
+    if kind != "discriminator":
+        return {}
+    with torch.device("meta"):
+        least = getattr(DISCRIMINATORS.create(name), "min_size", 1)
+    side = max(int(BASE["--crop"]), -(-least // 32) * 32)
+    return {"--crop": str(side), "--batch-size": "1" if side > 100 else BASE["--batch-size"]}
 
 
 def train(options: Gallery, name: str, run: Path) -> None:
@@ -113,7 +127,15 @@ def train(options: Gallery, name: str, run: Path) -> None:
     arguments = [word for pair in given.items() for word in pair]
     arguments += ["--steps", str(options.steps), "--paint", "0", "--sample-every", str(options.steps)]
     data = ["--photos", str(options.photos), "--paintings", str(options.paintings), "--out", str(run)]
-    subprocess.run([sys.executable, str(ROOT / "recipes" / "cut_monet.py"), *arguments, *data], check=True, cwd=ROOT)
+    recipe, before = ROOT / "recipes" / "cut_monet.py", sys.argv
+    sys.argv = [str(recipe), *arguments, *data]
+    try:
+        runpy.run_path(str(recipe), run_name="__main__")  # in this process, which has imported everything
+    except SystemExit as ended:
+        if ended.code:
+            raise RuntimeError(f"{recipe.name} {' '.join(arguments)} failed") from None
+    finally:
+        sys.argv = before
 
 
 def strip(paint: object | None) -> Image.Image:
