@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 import warnings
@@ -20,6 +21,11 @@ from ganparts.training import Loop, run_recipe
 settings.register_profile("ganparts", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("ganparts")
 torch.set_num_threads(1)  # the tests run in parallel, and their tensors are small
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for programs."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

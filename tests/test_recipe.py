@@ -356,7 +356,7 @@ def test_a_run_that_skips_too_much_ends(tmp_path: Path, recipe: Recipe, poison):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_path: Path):
+def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_path: Path, recipe: Recipe):
     out = tmp_path / "run"
     options = (*TINY, "--steps", 5000, "--workers", 1, "--paint", 1)
     process = subprocess.Popen(
@@ -377,7 +377,7 @@ def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_
     assert "Traceback" not in said
     assert '"stopped"' in (out / "report.html").read_text()
     done = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
-    said = run("--resume", out, "--time-limit", 0.01)
+    said = recipe("--resume", out, "--time-limit", 0.002)
     assert "Stopped by the time limit after step" in said
     assert done < torch.load(out / "checkpoint.pt", weights_only=True)["step"] < 5000
 
