@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ class Gallery:
     width: int = 32
     """Most channels of a generator's first convolution."""
     runs: Path = ROOT / "runs" / "gallery"
-    """Where the run folders go. A run that is there and finished is not trained again."""
+    """Where the run folders go. A run that is there and finished is not trained again; any other begins anew."""
     pictures: Path = PICTURES
     """Where the strips go."""
     results: Path = ROOT / "benchmarks" / "results"
@@ -158,6 +159,7 @@ def gallery(options: Gallery) -> Iterator[dict[str, object]]:
     for name in options.names or table.names():
         run, began = options.runs / f"{options.kind}_{name}", time.monotonic()
         if not (run / "generator").is_dir():
+            shutil.rmtree(run, ignore_errors=True)
             train(options, name, run)
         picture = options.pictures / f"{table.kind.replace(' ', '_')}_{name}.jpg"
         strip(from_pretrained(str(run))).save(picture, quality=85)
