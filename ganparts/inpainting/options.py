@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from ganparts.adversarial.options import GeneratorOptions, Settled, chosen, named, named_preset
 from ganparts.adversarial.presets import preset_named
@@ -27,9 +27,6 @@ class PresetOptions(GeneratorOptions):
     """AdamW's."""
     distort: bool = True
     """Rotate images and change their colours."""
-
-    evaluate_every: ClassVar[None] = None  # nothing is scored
-    patience: ClassVar[None] = None
 
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it; ``small`` scales down what no option chose, for a CPU.

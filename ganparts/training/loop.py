@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import partial
@@ -42,6 +42,7 @@ from ganparts.training.checkpoint import random_states, set_random_states
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder, describe_part
 from ganparts.training.monitor import Monitor
+from ganparts.training.options import EvaluationOptions
 from ganparts.training.policy import Policy, PolicyOptions, choose_policy
 from ganparts.training.stopping import StopSignals
 from ganparts.training.watch import Watch
@@ -128,6 +129,9 @@ class Loop:
         for network in model.stages().values():
             describe_network(network)  # refuses now, not after training, one that could not be saved
         self.policy = self._choose_policy()
+        self.evaluation = EvaluationOptions() if score is None else _as(EvaluationOptions, options)
+        if self.evaluation.patience and not self.evaluation.evaluate_every:
+            raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
         self.free_memory = -highest(-available_memory(device))  # of the process that has the least
         if options.resume is None and is_first():
             _start_from(model, options.init)
@@ -164,7 +168,7 @@ class Loop:
             watch=self.watch,
         )
         self._side_stream = self.policy.side_stream()
-        self._make_score, self._score = score, None
+        self._make_score, self._score = score if self.evaluation.evaluate_every else None, None
         self._scoring = 0.0  # seconds that evaluations took
         self.scores: Any = None
 
@@ -239,8 +243,25 @@ class Loop:
             line += f"; the largest batch that fits is {largest}"
         return [*lines, line]
 
+    def announce(self, batch: str, *, scaled_down: Sequence[str] = ()) -> None:
+        """Print what is trained, how a step is computed, and where everything goes.
+
+        Args:
+            batch: size of images and batches, in words.
+            scaled_down: what is smaller than in the preset, for a CPU.
+        """
+        generator, *_ = self.model.stages()
+        self.console.print(
+            f"Preset {self.card_facts.get('preset')} on {self.device}: {self.folder.parts[generator]}, {batch}; "
+            f"everything goes to {self.folder.path}"
+        )
+        if scaled_down:
+            self.console.print(f"Scaled down for a CPU, where no option was given: {'; '.join(scaled_down)}.")
+        for line in self.describe():
+            self.console.print(f"  {line}")
+
     def run(self, batches: Batches, *, steps: int | None) -> Ended:
-        """Train until the end, or until something asks to stop.
+        """Train until the end, or until something asks to stop; the run folder's ``state`` then says which.
 
         Of several processes, each gives its own share of a step's batch; :func:`~ganparts.data.load_pairs` does so.
 
@@ -252,14 +273,12 @@ class Loop:
             NotFiniteError: numbers are not finite, and going back does not help or is not wanted.
         """
         options = self.options
-        if options.patience and not options.evaluate_every:
-            raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
         found = self.folder.start(resume=options.resume is not None)
         start = 0 if found is None else found.step
         randomness = random_states()  # of the first checkpoint
         steps = self._length(steps, found)
         self.folder.settle(steps=steps)
-        if self._evaluates and self._make_score is not None and is_first():
+        if self._make_score is not None and is_first():
             with self._same_randomness():
                 self._score = self._make_score()
         budget = None if steps is not None else TimeBudget(options.hours, began=self._began, clock=self.clock)
@@ -302,15 +321,21 @@ class Loop:
                 saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last, hurry=hurry)
                 if last or (saved and stop.agree().requested):  # asked meanwhile; else the next step is the last
                     break
-        ended = step == steps and not stop.by_signal
-        return Ended(step, steps, None if ended else stop.reason, stop.by_signal)
+        finished = step == steps and not stop.by_signal
+        ended = Ended(step, steps, None if finished else stop.reason, stop.by_signal)
+        if ended.reason is not None:
+            self.console.print(
+                f"Stopped by {ended.reason} after step {step} of {steps}; --resume {self.folder.path} goes on."
+            )
+        self.folder.state = "stopped" if ended.reason else "finished"
+        return ended
 
     def _measured_length(self, budget: TimeBudget, step: int) -> int | None:
         """The steps of the whole run, once it is known how long one takes."""
         pace = budget.measure(step, self._wait, aside=self._scoring)
         if pace is None:
             return None
-        evaluation, often = self._cost_of_evaluation(), self.options.evaluate_every or 1
+        evaluation, often = self._cost_of_evaluation(), self.evaluation.evaluate_every or 1
         # the last step is evaluated, too
         return budget.steps(step, pace, evaluation / often, evaluation + self._cost_of_painting())
 
@@ -354,7 +379,8 @@ class Loop:
         sample_every = options.sample_every or max(1, (steps or 1000) // 10)
         if (step % sample_every == 0 or last) and not hurry:
             self.folder.save_samples(step, self.samples, tuple(self.stages.values()))
-        scored = self._evaluates and not hurry and (step % options.evaluate_every == 0 or last)
+        evaluate_every = self.evaluation.evaluate_every
+        scored = evaluate_every is not None and not hurry and (step % evaluate_every == 0 or last)
         due = step % options.checkpoint_every == 0 or last or scored
         if finite and due:
             finite = self.folder.save(step)
@@ -383,15 +409,11 @@ class Loop:
         self.folder.refresh_report()
         return finite
 
-    @property
-    def _evaluates(self) -> bool:
-        return bool(self.options.evaluate_every and self._make_score)
-
     def _evaluate(self, step: int, generator: nn.Module, stop: StopSignals) -> None:
-        options = self.options
         stale = from_first(partial(self._score_and_keep, step, generator))
-        if options.patience is not None and stale >= options.patience:
-            stop.request(f"patience: {options.metric} is no better than {stale} evaluations before,")
+        patience, metric = self.evaluation.patience, self.evaluation.metric
+        if patience is not None and stale >= patience:
+            stop.request(f"patience: {metric} is no better than {stale} evaluations before,")
 
     def _score_and_keep(self, step: int, generator: nn.Module) -> int:
         """Score a generator and keep it if it is the best; how many scores there were since the best."""
@@ -400,7 +422,7 @@ class Loop:
         with self._same_randomness():
             scores = self._score(generator)
         self._scoring += self.clock() - before
-        stale = self.folder.save_scores(step, scores.values(), metric=self.options.metric)
+        stale = self.folder.save_scores(step, scores.values(), metric=self.evaluation.metric)
         if stale == 0:
             self.scores = scores
             self._export(step)
