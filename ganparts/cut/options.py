@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
 from ganparts.adversarial.presets import preset_named
 from ganparts.cut.presets import CUTPreset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -18,22 +18,22 @@ class PresetOptions(TrainingOptions):
     """Options of a CUT. None stands for the preset's value."""
 
     preset: Annotated[str, named_preset(CUTPreset)] = "monet_one_sided"
-    nce_weight: float | None = field(default=None, metadata={"least": 0})
+    nce_weight: float | None = number(least=0)
     """Factor on the contrastive loss, which keeps the content."""
     nce_identity: bool | None = None
     """Compare target images with their translations, too."""
     flip_equivariance: bool | None = None
     """Mirror the source at random, and mirror its features back."""
-    patches: int | None = field(default=None, metadata={"least": 2})
+    patches: int | None = number(least=2)
     """Patches to compare in each layer."""
 
     content: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and source, or none")] = None
-    content_weight: float | None = field(default=None, metadata={"least": 0})
+    content_weight: float | None = number(least=0)
     """Factor on that loss."""
     identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between target and its translation, or none")] = (
         None
     )
-    identity_weight: float | None = field(default=None, metadata={"least": 0})
+    identity_weight: float | None = number(least=0)
     """Factor on that loss."""
 
     def settle(self, *, small: bool = False) -> Settled:
