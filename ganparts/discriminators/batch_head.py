@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ganparts.blocks import check_images
 from ganparts.discriminators.spectral_patchgan import spectral_body
+from ganparts.precision import at_least_fp32
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
@@ -74,7 +75,7 @@ class FeatureQueue(nn.Module):
 
     def _allocated(self, features: Tensor) -> Tensor:
         if self.entries is None:
-            self.entries = features.new_zeros((self.size, *features.shape[1:]), dtype=_wide(features).dtype)
+            self.entries = features.new_zeros((self.size, *features.shape[1:]), dtype=at_least_fp32(features).dtype)
             self.pushed = self.pushed.to(features.device)
         if self.entries.shape[1:] != features.shape[1:]:
             raise ValueError(
@@ -98,13 +99,9 @@ class FeatureQueue(nn.Module):
         return f"size={self.size}"
 
 
-def _wide(features: Tensor) -> Tensor:
-    return features.to(torch.promote_types(features.dtype, torch.float32))  # under autocast they are halves
-
-
 def _joined(features: Tensor, queued: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """Features and queue [B + size, C, H, W], and for each of them 1 if it counts, else 0 [B + size, 1, 1, 1]."""
-    wide = _wide(features)
+    wide = at_least_fp32(features)
     counts = torch.ones_like(wide[:, :1, :1, :1])
     if queued is None:
         return wide, counts

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ganparts.backbones import Backbone, UnavailableError, create_backbone
 from ganparts.backbones.weights import build_quietly, is_planning, read_weights, wrong_weights
+from ganparts.precision import at_least_fp32
 from ganparts.registry import BACKBONES, CONSISTENCY_LOSSES
 
 __all__ = ["LPIPS", "FeatureLoss", "feature_distance", "features", "lpips", "lpips_distance"]
@@ -38,7 +39,7 @@ def feature_distance(prediction: Sequence[Tensor], target: Sequence[Tensor]) -> 
     """
     terms = []
     for ours, theirs in zip(prediction, target, strict=True):
-        ours, theirs = _wide(ours), _wide(theirs)
+        ours, theirs = at_least_fp32(ours), at_least_fp32(theirs)
         own = theirs.square().mean((1, 2, 3)).clamp_min(1e-8)
         terms.append(((ours - theirs).square().mean((1, 2, 3)) / own).mean())
     return torch.stack(terms).mean()
@@ -63,15 +64,11 @@ def lpips_distance(features0: Sequence[Tensor], features1: Sequence[Tensor], wei
 
 
 def _unit(features: Tensor) -> Tensor:
-    wide = _wide(features)
+    wide = at_least_fp32(features)  # squares overflow half precision
     squares = wide.square().sum(1, keepdim=True)
     present = squares > 0
     length = torch.where(present, squares, 1).sqrt()  # the root of 0 has no gradient
     return wide / torch.where(present, length + _SMALL, 1)
-
-
-def _wide(features: Tensor) -> Tensor:
-    return features if features.dtype == torch.float64 else features.float()  # squares overflow half precision
 
 
 class FeatureLoss(nn.Module):
