@@ -14,6 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ganparts.precision import at_least_fp32
 
 __all__ = [
     "BlurDownsample",
@@ -34,6 +37,7 @@ __all__ = [
     "normalized",
     "padded_conv",
     "recompute_blocks",
+    "recomputed",
     "residual_output",
     "start_as_identity",
     "upsampling",
@@ -63,7 +67,7 @@ def instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, ep
 
 
 def _pointwise_instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    wide = images.float() if images.dtype in (torch.bfloat16, torch.float16) else images  # or the mean is rounded
+    wide = at_least_fp32(images)  # or the mean is rounded
     variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
     normalised = (wide - mean) * torch.rsqrt(variance + eps)
     if weight is not None:
@@ -315,6 +319,22 @@ def init_weights(module: nn.Module, init: Init = "normal") -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def recomputed(
+    function: Callable[..., Tensor], *inputs: Tensor, recompute: bool = True, random: bool = False
+) -> Tensor:
+    """``function(*inputs)``, of which training keeps only the inputs; backward computes the rest again.
+
+    Args:
+        function: computes a block's output.
+        inputs: its inputs.
+        recompute: whether to do so; else, and where no gradient is needed, this is a plain call.
+        random: whether the function draws random numbers, which must then be the same again.
+    """
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random)
+    return function(*inputs)
 
 
 def recompute_blocks(network: nn.Module, recompute: bool = True) -> int:
