@@ -39,6 +39,7 @@ __all__ = [
     "recompute_blocks",
     "recomputed",
     "residual_output",
+    "size_limits",
     "start_as_identity",
     "upsampling",
 ]
@@ -369,6 +370,12 @@ def keras_instance_norm(channels: int) -> InstanceNorm2d:
     layer = InstanceNorm2d(channels, eps=1e-3, affine=True)
     nn.init.normal_(layer.weight, 0.0, 0.02)
     return layer
+
+
+def size_limits(network: object) -> tuple[int, int]:
+    """``size_multiple`` and ``min_size`` of a network: 1 and ``size_multiple`` where it does not say."""
+    multiple = getattr(network, "size_multiple", 1)
+    return multiple, getattr(network, "min_size", multiple)
 
 
 def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: int = 1) -> None:

@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from ganparts.adversarial.presets import TrainingSettings
+from ganparts.blocks import size_limits
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
     AUGMENTATIONS,
@@ -319,5 +320,5 @@ def _small_crop(generator: Any) -> int:
     first = first[0] if isinstance(first, tuple) else first
     with torch.device("meta"):
         network = GENERATORS.create(first) if isinstance(first, str) else first()
-    multiple = getattr(network, "size_multiple", 1)
+    multiple, _ = size_limits(network)
     return 128 if 128 % multiple == 0 else multiple

@@ -169,13 +169,8 @@ def lpips(
     names = {"alexnet": "alex", "vgg16": "vgg"}
     if trunk not in names:
         raise ValueError(f"trunk={trunk!r} is not known: use one of 'alexnet', 'vgg16'")
-
-    def build() -> Backbone:
-        backbone = BACKBONES.create(trunk, weights=trunk_weights)
-        assert isinstance(backbone, Backbone)
-        return backbone
-
-    backbone = build()
+    backbone = BACKBONES.create(trunk, weights=trunk_weights)
+    assert isinstance(backbone, Backbone)
     if weights == "random" or is_planning():
         return LPIPS(lambda: backbone, _random(backbone.channels))
     path = Path(weights) if weights else _torchmetrics_file(names[trunk])
