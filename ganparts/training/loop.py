@@ -149,22 +149,19 @@ class Loop:
             skip_nonfinite=options.on_nonfinite == "skip",
             average=GradientAverage() if processes() > 1 else None,
         )
+        self._trained: dict[str, Any] = {"model": self.model, "optimizers": self.optimizers}
         self.averages = None
         if settings.ema_decay is not None:
-            self.averages = Averages(self.model.stages(), decay=settings.ema_decay)
+            self._trained["averages"] = self.averages = Averages(self.model.stages(), decay=settings.ema_decay)
         self.samples = samples.to(device)
-        stateful = {"model": self.model, "optimizers": self.optimizers}
-        if self.averages is not None:
-            stateful["averages"] = self.averages
         path = options.folder
         self.watch = Watch(path / "warnings.jsonl", say=lambda finding: self.console.print(f"warning: {finding}"))
-        self._trained = dict(stateful)
         self.folder = RunFolder(
             path,
             options=vars(options),
             settled={**settings.numbers(), **settled, "device": device.type, "precision": self.policy.precision},
             parts=self.model.parts(),
-            **stateful,
+            **self._trained,
             watch=self.watch,
         )
         self._side_stream = self.policy.side_stream()
@@ -272,8 +269,7 @@ class Loop:
         Raises:
             NotFiniteError: numbers are not finite, and going back does not help or is not wanted.
         """
-        options = self.options
-        found = self.folder.start(resume=options.resume is not None)
+        found = self.folder.start(resume=self.options.resume is not None)
         start = 0 if found is None else found.step
         randomness = random_states()  # of the first checkpoint
         steps = self._length(steps, found)
@@ -281,18 +277,10 @@ class Loop:
         if self._make_score is not None and is_first():
             with self._same_randomness():
                 self._score = self._make_score()
-        budget = None if steps is not None else TimeBudget(options.hours, began=self._began, clock=self.clock)
+        budget = None if steps is not None else TimeBudget(self.options.hours, began=self._began, clock=self.clock)
         if is_first():
             self.watch.forget_beyond(start)
-        monitor = Monitor(
-            self.folder.losses if is_first() else None,
-            steps=steps,
-            start=start,
-            pairs=self.settings.batch_size * processes(),
-            every=options.log_every,
-            console=self.console,
-            tensorboard=self.folder.path / "tensorboard" if options.tensorboard and is_first() else None,
-        )
+        monitor = self._make_monitor(start, steps)
         self.console.print(f"{start} of {steps if steps is not None else '?'} steps are done.")
         train = self.policy.wrap(
             self._train_once,
@@ -305,7 +293,7 @@ class Loop:
         # last: whatever was built above may have drawn random numbers, in a new run as in one that goes on
         set_random_states(randomness) if found is None else found.restore_random_states()
         step = start
-        with StopSignals(time_limit=options.time_limit) as stop, monitor:
+        with StopSignals(time_limit=self.options.time_limit) as stop, monitor:
             coming = monitor.timed(iterator)
             while (batch := self._next(coming, step)) is not None:
                 factor = 1.0 if steps is None else self.settings.schedule(step, steps)
@@ -329,6 +317,17 @@ class Loop:
             )
         self.folder.state = "stopped" if ended.reason else "finished"
         return ended
+
+    def _make_monitor(self, start: int, steps: int | None) -> Monitor:
+        return Monitor(
+            self.folder.losses if is_first() else None,
+            steps=steps,
+            start=start,
+            pairs=self.settings.batch_size * processes(),
+            every=self.options.log_every,
+            console=self.console,
+            tensorboard=self.folder.path / "tensorboard" if self.options.tensorboard and is_first() else None,
+        )
 
     def _measured_length(self, budget: TimeBudget, step: int) -> int | None:
         """The steps of the whole run, once it is known how long one takes."""
