@@ -35,6 +35,7 @@ __all__ = [
     "keras_instance_norm",
     "norm_layer",
     "normalized",
+    "one_of",
     "padded_conv",
     "recompute_blocks",
     "recomputed",
@@ -128,7 +129,7 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
     Raises:
         ValueError: an unknown name.
     """
-    return norm if callable(norm) else _NORMS[_one_of("norm", norm, _NORMS)]
+    return norm if callable(norm) else _NORMS[one_of("norm", norm, _NORMS)]
 
 
 def images_are_independent(norm: Norm) -> bool:
@@ -166,7 +167,7 @@ def padded_conv(
     """
     margin = kernel // 2
     pads = {"reflect": [ReflectionPad2d(margin)], "replicate": [nn.ReplicationPad2d(margin)], "zero": []}
-    pad = pads[_one_of("padding", padding, pads)]
+    pad = pads[one_of("padding", padding, pads)]
     return [*pad, *normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin), norm)]
 
 
@@ -186,7 +187,7 @@ def upsampling(
     Raises:
         ValueError: an unknown ``upsample`` or norm.
     """
-    if _one_of("upsample", upsample, ("transposed", "resize_conv")) == "resize_conv":
+    if one_of("upsample", upsample, ("transposed", "resize_conv")) == "resize_conv":
         return [nn.Upsample(scale_factor=2), *padded_conv(in_channels, out_channels, 3, "reflect", norm)]
     conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, output_padding=kernel % 2)
     return normalized(conv, norm)
@@ -307,7 +308,7 @@ def init_weights(module: nn.Module, init: Init = "normal") -> None:
     Raises:
         ValueError: an unknown ``init``.
     """
-    _one_of("init", init, ("normal", "xavier"))
+    one_of("init", init, ("normal", "xavier"))
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.is_meta:  # for meta PyTorch would import its compiler, to do nothing
         return
@@ -416,11 +417,16 @@ def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: i
         )
 
 
-# PyTorch 2.6 cannot tell export from compilation.
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+def one_of(option: str, value: Any, known: Collection[Any]) -> Any:
+    """``value``, if it is one of those that an option knows.
 
-
-def _one_of(option: str, value: str, known: Collection[str]) -> str:
+    Raises:
+        ValueError: names the option, its value and those that are known.
+    """
     if value not in known:
         raise ValueError(f"{option}={value!r} is not known: use one of {', '.join(map(repr, known))}")
     return value
+
+
+# PyTorch 2.6 cannot tell export from compilation.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)

@@ -58,7 +58,7 @@ class Critic(nn.Module):
         replay: what the discriminator sees of the generated images; None for those just made.
         augment: applied to all images that the discriminator sees, for both networks' losses; None for nothing.
         penalty: added to the discriminator's loss, at images before augmentation; None for none.
-        penalty_every: steps between two penalties (lazy regularization, Karras et al. 2020, arXiv 1912.04958). The
+        penalty_every: steps between two penalties (lazy regularisation, Karras et al. 2020, arXiv 1912.04958). The
             penalty is multiplied by it, so its mean strength stays the same.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_images
+from ganparts.blocks import check_images, one_of
 from ganparts.discriminators.spectral_patchgan import spectral_body
 from ganparts.precision import at_least_fp32
 from ganparts.pretrained import PretrainedModule
@@ -205,8 +205,7 @@ class BatchHeadDiscriminator(PretrainedModule):
         queue_size: int = 3,
     ):
         super().__init__()
-        if head not in ("batch_norm", "batch_stdev"):
-            raise ValueError(f"head={head!r} is not known: use one of 'batch_norm', 'batch_stdev'")
+        one_of("head", head, ("batch_norm", "batch_stdev"))
         self.in_channels = in_channels
         self.min_size = 3 * 2**layers
         channels = width * min(2**layers, 8)

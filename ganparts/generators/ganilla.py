@@ -18,6 +18,7 @@ from ganparts.blocks import (
     ReflectionPad2d,
     check_images,
     init_weights,
+    one_of,
     recomputed,
     residual_output,
     start_as_identity,
@@ -153,8 +154,5 @@ def ganilla(
     residual: bool = False,
 ) -> GANILLAGenerator:
     """GANILLA's generator, for multiples of 16 from 32 on: 7,228,419 parameters, or 13,274,115 with ``depth=34``."""
-    if depth not in _BLOCKS:
-        raise ValueError(f"depth={depth!r} is not known: use one of {', '.join(map(str, _BLOCKS))}")
-    return GANILLAGenerator(
-        in_channels, out_channels, width=width, blocks=_BLOCKS[depth], dropout=dropout, residual=residual
-    )
+    blocks = _BLOCKS[one_of("depth", depth, _BLOCKS)]
+    return GANILLAGenerator(in_channels, out_channels, width=width, blocks=blocks, dropout=dropout, residual=residual)

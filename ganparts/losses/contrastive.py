@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganparts.blocks import one_of
 from ganparts.precision import at_least_fp32, without_autocast
 
 __all__ = ["PatchProjector", "draw_positions", "patch_nce", "sample_patches"]
@@ -134,8 +135,7 @@ def patch_nce(
         raise ValueError(f"queries and keys are [B * P, C] alike, but these are {[*query.shape]} and {[*key.shape]}")
     if images < 1 or len(query) % images:
         raise ValueError(f"{len(query)} patches are not of images={images}: pass the batch size they were sampled from")
-    if reduction not in ("mean", "none"):
-        raise ValueError(f"reduction={reduction!r} is not known: use 'mean' or 'none'")
+    one_of("reduction", reduction, ("mean", "none"))
     groups = 1 if negatives_from_batch else images
     q, k = (at_least_fp32(vectors).unflatten(0, (groups, -1)) for vectors in (query, key.detach()))
     with without_autocast(query.device):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ganparts.backbones import Backbone, UnavailableError, create_backbone
 from ganparts.backbones.weights import build_quietly, is_planning, read_weights, wrong_weights
+from ganparts.blocks import one_of
 from ganparts.precision import at_least_fp32
 from ganparts.registry import BACKBONES, CONSISTENCY_LOSSES
 
@@ -167,8 +168,7 @@ def lpips(
         ValueError: an unknown trunk.
     """
     names = {"alexnet": "alex", "vgg16": "vgg"}
-    if trunk not in names:
-        raise ValueError(f"trunk={trunk!r} is not known: use one of 'alexnet', 'vgg16'")
+    one_of("trunk", trunk, names)
     backbone = BACKBONES.create(trunk, weights=trunk_weights)
     assert isinstance(backbone, Backbone)
     if weights == "random" or is_planning():

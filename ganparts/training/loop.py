@@ -101,7 +101,7 @@ class Loop:
 
     Raises:
         ValueError: a batch does not fit in memory, the device cannot do what is asked, a generator was not built by
-            name, or a resumed run had other numbers or parts.
+            name, a resumed run had other numbers or parts, or there is patience without evaluations.
     """
 
     def __init__(

@@ -90,7 +90,7 @@ _SIGNS = (
     _Sign(
         "constant picture",
         lambda seen: seen["contrast"] < 0.02,
-        "translated images have a single color (contrast {contrast:.3f}, mean value {brightness:.2f} of -1 to 1).",
+        "translated images have a single colour (contrast {contrast:.3f}, mean value {brightness:.2f} of -1 to 1).",
         "Continue from an earlier checkpoint with a lower learning rate; in half precision try bf16 or fp32.",
     ),
     _Sign(
