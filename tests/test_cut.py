@@ -19,6 +19,7 @@ from ganparts import DISCRIMINATORS, GENERATORS, Pair, build_cut, make_optimizer
 from ganparts.blocks import recompute_blocks
 from ganparts.generators import AntialiasedResNetGenerator, UNetGenerator
 from ganparts.losses import draw_positions
+from ganparts.pretrained import describe_network, from_pretrained
 
 TRAJECTORIES = golden_names("cut_train*") + golden_names("fastcut_train*")
 
@@ -223,3 +224,10 @@ def test_without_content_losses_the_critics_alone_train_the_generator():
     train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64)), make_optimizers(model))
     after = [parameter for parameter in model.generator.parameters() if parameter.requires_grad]
     assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_restyling_begins_with_the_painter_that_ships():
+    model, painter = build_cut("restyle"), from_pretrained("monet")
+    torch.testing.assert_close(model.generator.state_dict(), painter.state_dict(), rtol=0, atol=0)
+    assert describe_network(model.generator) == describe_network(painter)
+    assert model.generator.training

@@ -230,6 +230,23 @@ def width_of(choice: Any) -> int:
     return next(layer.out_channels for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
 
 
+@pytest.mark.parametrize(
+    ("options", "small", "expected"),
+    [
+        ({}, True, "restyle"),
+        ({}, False, "monet_one_sided"),
+        ({"preset": "cut"}, True, "cut"),
+        ({"generator": "resnet6"}, True, "monet_one_sided"),
+        ({"width": 8}, True, "monet_one_sided"),
+        ({"content_weight": 1.0}, True, "restyle"),
+    ],
+)
+def test_a_cpu_goes_on_from_the_painter_that_ships(options: Any, small: bool, expected: str):
+    assert CUTOptions(**options).with_preset(small=small).preset == expected
+    chosen, published = CUTOptions(**options).settle(small=small).preset, PRESETS.create(expected)
+    assert chosen.discriminator_learning_rate == published.discriminator_learning_rate
+
+
 def test_without_options_a_preset_stays_what_it_is():
     for name in ("paper", "keras_monet", "two_objective"):
         preset, notes = PresetOptions(preset=name).settle()
@@ -403,7 +420,7 @@ def test_without_options_presets_of_other_methods_stay_what_they_are():
 
 @pytest.mark.parametrize("options", [PresetOptions, CUTOptions, Pix2PixOptions, InpaintingOptions])
 def test_a_preset_of_another_method_is_refused(options: Any):
-    fitting = options().preset
+    fitting = options().preset or "restyle"
     for preset in {"paper", "pix2pix", "inpainting"} - {fitting}:
         with pytest.raises(TypeError, match=f"takes one of the presets .*{fitting}.*, but was given {preset!r}"):
             options(preset=preset).settle()

@@ -420,3 +420,12 @@ def test_mistakes_in_shipping_are_named(monet: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="--address and --out go together"):
         ship.ship(options(tmp_path, "other", out=tmp_path / "other"))
     assert list(list_painters()) == ["monet"]
+
+
+def test_on_the_meta_device_a_painter_has_no_weights():
+    with torch.device("meta"):
+        network = from_pretrained("monet")
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+    assert sum(parameter.numel() for parameter in network.parameters()) == sum(
+        parameter.numel() for parameter in from_pretrained("monet").parameters()
+    )

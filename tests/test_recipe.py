@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -379,6 +380,14 @@ def test_a_termination_of_the_whole_group_and_a_time_limit_end_runs_cleanly(tmp_
     said = run("--resume", out, "--time-limit", 0.01)
     assert "Stopped by the time limit after step" in said
     assert done < torch.load(out / "checkpoint.pt", weights_only=True)["step"] < 5000
+
+
+def test_a_clock_that_jumps_stops_nothing(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch):
+    clock, jumps = time.time, itertools.cycle((-1e8, 1e8))  # three years
+    monkeypatch.setattr(time, "time", lambda: clock() + next(jumps))
+    said = recipe(*TINY, "--steps", 4, "--time-limit", 60, "--out", tmp_path / "run")
+    assert "Stopped by" not in said
+    assert [row["step"] for row in rows(tmp_path / "run")][-1] == "4"
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, recipe: Recipe):

@@ -271,3 +271,20 @@ def test_a_run_starts_from_another_runs_generators_or_from_one(tmp_path: Path, r
     said = recipe(*QUICK, "--steps", 1, "--out", tmp_path / "wrong", "--init", first, first, first, code=1)
     assert "--init takes at most 2 models, for generator_ab, generator_ba" in said
     assert not (tmp_path / "wrong").exists()
+
+
+def test_a_run_starts_from_another_runs_discriminators_too(tmp_path: Path, recipe: Recipe):
+    first, out = tmp_path / "first", tmp_path / "second"
+    recipe(*QUICK, "--steps", 2, "--out", first)
+    both = ("--init", first, "--init-discriminators", first)
+    recipe.killed(0, *QUICK, "--steps", 2, "--seed", 5, *both, "--out", out)
+    before, now = (states(folder)["model"] for folder in (first, out))
+    trained = [name for name in before if "replay" not in name]
+    assert {name.partition(".")[0] for name in trained} == {"generator_ab", "generator_ba", "critics_a", "critics_b"}
+    torch.testing.assert_close(
+        {name: now[name] for name in trained}, {name: before[name] for name in trained}, rtol=0, atol=0
+    )
+    wrong = (*QUICK, "--steps", 1, "--out", tmp_path / "wrong", "--discriminator", "patchgan(width=3)")
+    said = recipe(*wrong, "--init-discriminators", first, code=1)
+    assert f"--init-discriminators {first}: its discriminator_a is patchgan(" in said
+    assert "but here it is patchgan(width=3): build it with the same name" in said

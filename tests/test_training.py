@@ -27,6 +27,7 @@ from rich.console import Console
 from ganparts import GENERATORS, Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.blocks import evaluating
 from ganparts.data import open_images, sample
+from ganparts.distributed import PeerLostError
 from ganparts.generators import ResNetGenerator
 from ganparts.pretrained import ModelCard, from_pretrained
 from ganparts.training import (
@@ -494,6 +495,17 @@ def test_a_stop_says_why(how: signal.Signals):
         os.kill(os.getpid(), how)
         assert stop.requested
     assert stop.reason == how.name
+
+
+def test_a_process_that_lost_another_may_say_so_before_it_is_terminated(request: pytest.FixtureRequest):
+    before = signal.getsignal(signal.SIGTERM)
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
+    with pytest.raises(KeyError), StopSignals():
+        raise KeyError
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(PeerLostError), StopSignals():
+        raise PeerLostError("another process ended")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_time_limit_is_a_stop(monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,7 @@ import re
 import sys
 import types
 import typing
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from ganparts.registry import (
     Registry,
 )
 
+PICTURES = Path(__file__).parent.parent / "catalogue" / "pictures"
 KINDS: dict[str, Registry[Any]] = {table.kind: table for table in (*TABLES, FEATURE_EXTRACTORS)}
 
 
@@ -112,9 +114,18 @@ def _part(table: Registry[Any], name: str, facts: Facts) -> str:
         structure = Structure(*known["structure"])
         structure = structure._replace(stages=[Stage(*stage) for stage in structure.stages])
         pieces += [_costs(known), _raw(drawing(structure, f"{name}: {in_words(structure)}"))]
+    pieces.append(_picture(table, name))
     pieces.append(_preset(table.create(name)) if table is PRESETS else _options(table, name))
     pieces.append(_sources(table, name))
     return "\n\n".join(piece for piece in pieces if piece)
+
+
+def _picture(table: Registry[Any], name: str) -> str:
+    """What the part painted in ``benchmarks/gallery.py``, where it did."""
+    file = f"{table.kind.replace(' ', '_')}_{name}.jpg"
+    if not (PICTURES / file).exists():
+        return ""
+    return f"![Four photos as they look after a short training with {name}](pictures/{file})"
 
 
 def _costs(known: dict[str, Any]) -> str:
@@ -180,6 +191,8 @@ def _value(value: Any) -> str:
     named = next((table.named(value) for table in TABLES if not isinstance(value, str) and table.named(value)), None)
     if named is not None:
         return f"`{named[0]}({', '.join(f'{option}={chosen!r}' for option, chosen in named[1].items())})`"
+    if isinstance(value, partial):
+        return f"`{value.func.__name__}({', '.join(map(repr, value.args))})`"
     return "none" if value is None else f"`{value}`"
 
 

@@ -64,10 +64,10 @@ def named(table: Registry[Any], what: str) -> Any:
     return tyro.conf.arg(help=f"{what}: {', '.join(table)}.", metavar="NAME")
 
 
-def named_preset(kind: type[TrainingSettings]) -> Any:
-    """The help of an option that names presets of a kind."""
+def named_preset(kind: type[TrainingSettings], default: str = "") -> Any:
+    """The help of an option that names presets of a kind, with a sentence on its default."""
     names = ", ".join(name for name in PRESETS if isinstance(PRESETS.create(name), kind))
-    return tyro.conf.arg(help=f"Complete settings: {names}.", metavar="NAME")
+    return tyro.conf.arg(help=f"Complete settings: {names}. {default}".strip(), metavar="NAME")
 
 
 @dataclass(frozen=True)

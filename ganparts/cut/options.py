@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, TypeVar
 
 from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
 from ganparts.adversarial.presets import preset_named
@@ -12,12 +12,14 @@ from ganparts.registry import CONSISTENCY_LOSSES
 
 __all__ = ["PresetOptions"]
 
+OptionsT = TypeVar("OptionsT", bound="PresetOptions")
+
 
 @dataclass(frozen=True)
 class PresetOptions(TrainingOptions):
     """Options of a CUT. None stands for the preset's value."""
 
-    preset: Annotated[str, named_preset(CUTPreset)] = "monet_one_sided"
+    preset: Annotated[str | None, named_preset(CUTPreset, "None: restyle on a CPU, else monet_one_sided")] = None
     nce_weight: float | None = number(least=0)
     """Factor on the contrastive loss, which keeps the content."""
     nce_identity: bool | None = None
@@ -36,6 +38,11 @@ class PresetOptions(TrainingOptions):
     identity_weight: float | None = number(least=0)
     """Factor on that loss."""
 
+    def with_preset(self: OptionsT, *, small: bool) -> OptionsT:
+        """With a preset: where none was given, ``restyle`` on a CPU, unless these options ask for another generator."""
+        own = (self.generator, self.width, self.upsample) != (None, None, None)
+        return replace(self, preset=self.preset or ("restyle" if small and not own else "monet_one_sided"))
+
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it; ``small`` scales down what no option chose, for a CPU.
 
@@ -46,5 +53,5 @@ class PresetOptions(TrainingOptions):
         """
         names = ("nce_weight", "nce_identity", "flip_equivariance", "patches", "content_weight", "identity_weight")
         changes = chosen({name: getattr(self, name) for name in names})
-        preset = preset_named(self.preset, CUTPreset, "CUT")
+        preset = preset_named(self.with_preset(small=small).preset, CUTPreset, "CUT")
         return self.apply(preset, small=small, losses=("content", "identity"), **changes)

@@ -199,7 +199,8 @@ def from_pretrained(
 
     Its weights are float32 (torch's default type), whatever type they have on disk.
 
-    It is planned on the meta device first: what the weights cannot fit is refused before it takes memory.
+    It is planned on the meta device first: what the weights cannot fit is refused before it takes memory. In a block
+    ``with torch.device("meta")`` that is all: the network has no weights.
 
     Args:
         folder: where it is; or a run folder, for its ``generator/``; or a painter's name, as ``"monet"``, unless a
@@ -238,6 +239,8 @@ def from_pretrained(
     if planned > numbers:
         raise ValueError(f"{folder / WEIGHTS} {misfit}: those are {planned:,} numbers, but it holds {numbers:,}")
     network = table.create(name, **options)
+    if torch.get_default_device().type == "meta":
+        return network.eval()
     try:
         load_model(network, str(folder / WEIGHTS))
     except Exception as error:  # as above

@@ -38,7 +38,7 @@ from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.distributed import from_first, highest, is_first, processes, rank, share
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget
-from ganparts.training.checkpoint import random_states, set_random_states
+from ganparts.training.checkpoint import newest_checkpoint, random_states, set_random_states
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder, describe_part
 from ganparts.training.monitor import Monitor
@@ -135,6 +135,8 @@ class Loop:
         self.free_memory = -highest(-available_memory(device))  # of the process that has the least
         if options.resume is None and is_first():
             _start_from(model, options.init)
+            if options.init_discriminators is not None:
+                _start_discriminators_from(model, options.init_discriminators)
         self.level, self.need = self._plan(model, example)
         self.policy = self.policy.at_level(self.level, model)
         self.model = model.to(device)
@@ -519,6 +521,28 @@ def _start_from(model: Any, sources: tuple[str, ...]) -> None:
         except RuntimeError:
             raise ValueError(
                 f"--init {source} holds {describe_part(trained)}, but {name} is {describe_part(stages[name])}: build "
+                "it with the same name and options"
+            ) from None
+
+
+def _start_discriminators_from(model: Any, run: Path) -> None:
+    """Load the discriminators of a run's newest checkpoint.
+
+    Raises:
+        ValueError: the run has no such discriminators.
+        FileNotFoundError: there is no checkpoint.
+    """
+    found = newest_checkpoint(run / "checkpoint.pt")
+    saved, places = found.states["model"], {id(module): name for name, module in model.named_modules()}
+    for name, network in model.networks().get("discriminators", {}).items():
+        prefix = f"{places[id(network)]}."
+        state = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
+        try:
+            network.load_state_dict(state)
+        except RuntimeError:
+            before = found.config["parts"].get(name, "none")
+            raise ValueError(
+                f"--init-discriminators {run}: its {name} is {before}, but here it is {describe_part(network)}: build "
                 "it with the same name and options"
             ) from None
 

@@ -62,6 +62,8 @@ class RunOptions:
     """If a loss or gradient is not finite: go back to the last checkpoint's weights, skip the step, or stop."""
     init: tuple[str, ...] = ()
     """Trained generators to start from: folders, run folders or Hub names, photo to painting first."""
+    init_discriminators: Path | None = None
+    """A run folder whose discriminators to start from, too: new ones soon undo what trained generators have learned."""
     imports: tuple[str, ...] = setting((), on_resume=True)
     """Modules to import first, which register parts of your own; Python must find them (PYTHONPATH)."""
     out: Path | None = None

@@ -7,7 +7,7 @@ import time
 from types import FrameType
 from typing import NamedTuple
 
-from ganparts.distributed import highest
+from ganparts.distributed import PeerLostError, highest
 
 __all__ = ["StopSignals"]
 
@@ -26,7 +26,8 @@ class Agreed(NamedTuple):
 class StopSignals:
     """While entered, SIGINT (Ctrl-C) and SIGTERM (Kaggle, Slurm) set ``requested`` instead of ending the program.
 
-    A second signal acts as usual. Use it in the main thread only.
+    A second signal acts as usual. Once another process of the run is lost, SIGTERM is ignored: torchrun sends it to the
+    processes that are left, and they first say why they end. Use it in the main thread only.
 
     Args:
         time_limit: minutes from now after which a stop is requested too; None for no limit.
@@ -65,8 +66,10 @@ class StopSignals:
             self._before[number] = signal.signal(number, self._request)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._restore()
+        if isinstance(error, PeerLostError):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def request(self, reason: str) -> None:
         """Ask the run to stop, and say why."""
