@@ -40,8 +40,11 @@ class PresetOptions(TrainingOptions):
 
     def with_preset(self: OptionsT, *, small: bool) -> OptionsT:
         """With a preset: where none was given, ``restyle`` on a CPU, unless these options ask for another generator."""
+        return replace(self, preset=self._preset(small))
+
+    def _preset(self, small: bool) -> str:
         own = (self.generator, self.width, self.upsample) != (None, None, None)
-        return replace(self, preset=self.preset or ("restyle" if small and not own else "monet_one_sided"))
+        return self.preset or ("restyle" if small and not own else "monet_one_sided")
 
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it; ``small`` scales down what no option chose, for a CPU.
@@ -53,5 +56,5 @@ class PresetOptions(TrainingOptions):
         """
         names = ("nce_weight", "nce_identity", "flip_equivariance", "patches", "content_weight", "identity_weight")
         changes = chosen({name: getattr(self, name) for name in names})
-        preset = preset_named(self.with_preset(small=small).preset, CUTPreset, "CUT")
+        preset = preset_named(self._preset(small), CUTPreset, "CUT")
         return self.apply(preset, small=small, losses=("content", "identity"), **changes)
