@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ganparts.precision import at_least_fp32
 from ganparts.registry import AUGMENTATIONS
 
 __all__ = ["AdaptiveAugment", "Changes", "DiffAugment", "Draws", "ada", "diffaugment"]
@@ -273,7 +274,7 @@ class AdaptiveAugment(nn.Module):
                 f"ADA changes the colours of images with 1 or 3 channels, but these have {images.shape[1]}: take "
                 f"DiffAugment(('translation', 'cutout'))"
             )
-        changed = images.to(torch.promote_types(images.dtype, torch.float32))
+        changed = at_least_fp32(images)
         x, y = _sources(changed, changes)
         return _recolour(_sample(changed, x, y), changes).to(images.dtype)
 

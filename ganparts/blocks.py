@@ -14,6 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from ganparts.precision import at_least_fp32
 
 __all__ = [
     "BlurDownsample",
@@ -32,9 +35,12 @@ __all__ = [
     "keras_instance_norm",
     "norm_layer",
     "normalized",
+    "one_of",
     "padded_conv",
     "recompute_blocks",
+    "recomputed",
     "residual_output",
+    "size_limits",
     "start_as_identity",
     "upsampling",
 ]
@@ -63,7 +69,7 @@ def instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, ep
 
 
 def _pointwise_instance_norm(images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    wide = images.float() if images.dtype in (torch.bfloat16, torch.float16) else images  # or the mean is rounded
+    wide = at_least_fp32(images)  # or the mean is rounded
     variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
     normalised = (wide - mean) * torch.rsqrt(variance + eps)
     if weight is not None:
@@ -123,7 +129,7 @@ def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
     Raises:
         ValueError: an unknown name.
     """
-    return norm if callable(norm) else _NORMS[_one_of("norm", norm, _NORMS)]
+    return norm if callable(norm) else _NORMS[one_of("norm", norm, _NORMS)]
 
 
 def images_are_independent(norm: Norm) -> bool:
@@ -161,7 +167,7 @@ def padded_conv(
     """
     margin = kernel // 2
     pads = {"reflect": [ReflectionPad2d(margin)], "replicate": [nn.ReplicationPad2d(margin)], "zero": []}
-    pad = pads[_one_of("padding", padding, pads)]
+    pad = pads[one_of("padding", padding, pads)]
     return [*pad, *normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin), norm)]
 
 
@@ -181,7 +187,7 @@ def upsampling(
     Raises:
         ValueError: an unknown ``upsample`` or norm.
     """
-    if _one_of("upsample", upsample, ("transposed", "resize_conv")) == "resize_conv":
+    if one_of("upsample", upsample, ("transposed", "resize_conv")) == "resize_conv":
         return [nn.Upsample(scale_factor=2), *padded_conv(in_channels, out_channels, 3, "reflect", norm)]
     conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, output_padding=kernel % 2)
     return normalized(conv, norm)
@@ -302,7 +308,7 @@ def init_weights(module: nn.Module, init: Init = "normal") -> None:
     Raises:
         ValueError: an unknown ``init``.
     """
-    _one_of("init", init, ("normal", "xavier"))
+    one_of("init", init, ("normal", "xavier"))
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.is_meta:  # for meta PyTorch would import its compiler, to do nothing
         return
@@ -315,6 +321,22 @@ def init_weights(module: nn.Module, init: Init = "normal") -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def recomputed(
+    function: Callable[..., Tensor], *inputs: Tensor, recompute: bool = True, random: bool = False
+) -> Tensor:
+    """``function(*inputs)``, of which training keeps only the inputs; backward computes the rest again.
+
+    Args:
+        function: computes a block's output.
+        inputs: its inputs.
+        recompute: whether to do so; else, and where no gradient is needed, this is a plain call.
+        random: whether the function draws random numbers, which must then be the same again.
+    """
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random)
+    return function(*inputs)
 
 
 def recompute_blocks(network: nn.Module, recompute: bool = True) -> int:
@@ -349,6 +371,12 @@ def keras_instance_norm(channels: int) -> InstanceNorm2d:
     layer = InstanceNorm2d(channels, eps=1e-3, affine=True)
     nn.init.normal_(layer.weight, 0.0, 0.02)
     return layer
+
+
+def size_limits(network: object) -> tuple[int, int]:
+    """``size_multiple`` and ``min_size`` of a network: 1 and ``size_multiple`` where it does not say."""
+    multiple = getattr(network, "size_multiple", 1)
+    return multiple, getattr(network, "min_size", multiple)
 
 
 def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: int = 1) -> None:
@@ -389,11 +417,16 @@ def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: i
         )
 
 
-# PyTorch 2.6 cannot tell export from compilation.
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+def one_of(option: str, value: Any, known: Collection[Any]) -> Any:
+    """``value``, if it is one of those that an option knows.
 
-
-def _one_of(option: str, value: str, known: Collection[str]) -> str:
+    Raises:
+        ValueError: names the option, its value and those that are known.
+    """
     if value not in known:
         raise ValueError(f"{option}={value!r} is not known: use one of {', '.join(map(repr, known))}")
     return value
+
+
+# PyTorch 2.6 cannot tell export from compilation.
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)

@@ -60,8 +60,13 @@ class Generator(Protocol):
     - ``exportable`` (bool, default True): whether :func:`ganparts.interchange.export_generator` can write it. Weights
       that are made for one size of image make it False.
 
-    Optional method: ``constrain()``. Training calls it after each step of the generator's optimizer. It changes weights
-    in place, to bring them back into the range that they must have.
+    Optional methods:
+
+    - ``constrain()``: training calls it after each step of the generator's optimizer. It changes weights in place, to
+      bring them back into the range that they must have.
+    - ``forward_with_attention(images)``: the image that ``forward`` returns, and logits [B, ...] that say whether the
+      images are of the source domain, then anything else. U-GAT-IT's attention loss needs it
+      (:mod:`ganparts.cyclegan.attention`).
     """
 
     __call__: Callable[..., Any]

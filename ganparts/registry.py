@@ -119,7 +119,7 @@ class Registry(Mapping[str, Callable[..., PartT]]):
         """Build the part called ``name``.
 
         A module built here remembers its origin: ``part.built_from`` is ``(kind, name, options)``, which
-        :func:`ganparts.interchange.save_pretrained` writes beside the weights.
+        :func:`ganparts.save_pretrained` writes beside the weights.
 
         Raises:
             UnknownPartError: there is no such name.

@@ -19,7 +19,52 @@ from ganparts.registry import REPLAY_BUFFERS
 __all__ = ["HistoryBuffer", "QueueBuffer", "history", "none", "queue"]
 
 
-class HistoryBuffer(nn.Module):
+class _StoredImages(nn.Module):
+    """Images that a buffer stores, and how many it has stored: allocated at first use, saved and loaded.
+
+    Args:
+        size: images to keep, at least 1.
+        kind: what errors call the buffer.
+    """
+
+    images: Tensor | None
+    count: Tensor
+
+    def __init__(self, size: int, kind: str):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size={size}: a {kind} holds at least 1 image; for no {kind} take 'none'")
+        self.size, self.kind = size, kind
+        self.register_buffer("images", None)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def _storage(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The stored images, allocated if there are none yet, and the new ones in their type."""
+        if self.images is None:
+            self.images = images.new_zeros((self.size, *images.shape[1:]))
+            self.count = self.count.to(images.device)
+        if self.images.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"this {self.kind} holds images of shape {tuple(self.images.shape[1:])}, but was given "
+                f"{tuple(images.shape[1:])}: use a new one for another size"
+            )
+        return self.images, images.to(self.images.dtype)
+
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        saved = state_dict.get(prefix + "images")
+        if saved is not None and (self.images is None or self.images.shape != saved.shape):
+            self.size, self.images = len(saved), torch.empty_like(saved, device=self.count.device)
+        elif saved is None and self.images is not None:  # of a buffer not used yet; kept for captured graphs
+            state_dict[prefix + "images"] = torch.zeros_like(self.images)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"
+
+
+class HistoryBuffer(_StoredImages):
     """Keeps images and swaps them with new ones: [B, C, H, W] to [B, C, H, W], without gradient.
 
     Until it is full it stores each image and returns it. Then for each image, in order, with probability 1/2 it
@@ -36,16 +81,8 @@ class HistoryBuffer(nn.Module):
         ValueError: ``size`` below 1; in ``forward``, images of another shape than those stored.
     """
 
-    images: Tensor | None
-    count: Tensor
-
     def __init__(self, size: int = 50):
-        super().__init__()
-        if size < 1:
-            raise ValueError(f"size={size}: a history holds at least 1 image; for no history take 'none'")
-        self.size = size
-        self.register_buffer("images", None)
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        super().__init__(size, "history")
 
     def draw(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """For each image of a batch: whether to swap it once full [B] bool, and with which place [B] int64."""
@@ -53,7 +90,7 @@ class HistoryBuffer(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        history, new = _storage(self, images)
+        history, new = self._storage(images)
         sound = new.isfinite().flatten(1).all(1)
         swaps, places = self.draw(len(images), images.device)
         returned = []
@@ -69,17 +106,8 @@ class HistoryBuffer(nn.Module):
             self.count.add_(fill.squeeze(0))
         return torch.cat(returned)
 
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
-        _take_over_shape(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def extra_repr(self) -> str:
-        return f"size={self.size}"
-
-
-class QueueBuffer(nn.Module):
+class QueueBuffer(_StoredImages):
     """Keeps the last images, first in, first out: [B, C, H, W] to [B, C, H, W], without gradient.
 
     Until it is full it stores each image and returns it. Then for each image, in order, it returns the oldest one and
@@ -93,20 +121,12 @@ class QueueBuffer(nn.Module):
         ValueError: ``size`` below 1; in ``forward``, images of another shape than those stored.
     """
 
-    images: Tensor | None
-    count: Tensor
-
     def __init__(self, size: int = 50):
-        super().__init__()
-        if size < 1:
-            raise ValueError(f"size={size}: a queue holds at least 1 image; for no queue take 'none'")
-        self.size = size
-        self.register_buffer("images", None)
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # images stored so far, also those that left
+        super().__init__(size, "queue")
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        queue, new = _storage(self, images)
+        queue, new = self._storage(images)
         sound = new.isfinite().flatten(1).all(1)
         returned = []
         for image, candidate, finite in zip(images.split(1), new.split(1), sound.split(1), strict=True):
@@ -116,38 +136,6 @@ class QueueBuffer(nn.Module):
             queue.index_copy_(0, place, torch.where(finite, candidate, stored))
             self.count.add_(finite.squeeze(0))
         return torch.cat(returned)
-
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
-        _take_over_shape(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def extra_repr(self) -> str:
-        return f"size={self.size}"
-
-
-def _storage(buffer: HistoryBuffer | QueueBuffer, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The stored images, allocated if there are none yet, and the new ones in their type."""
-    if buffer.images is None:
-        buffer.images = images.new_zeros((buffer.size, *images.shape[1:]))
-        buffer.count = buffer.count.to(images.device)
-    if buffer.images.shape[1:] != images.shape[1:]:
-        kind = "queue" if isinstance(buffer, QueueBuffer) else "history"
-        raise ValueError(
-            f"this {kind} holds images of shape {tuple(buffer.images.shape[1:])}, but was given "
-            f"{tuple(images.shape[1:])}: use a new one for another size"
-        )
-    return buffer.images, images.to(buffer.images.dtype)
-
-
-def _take_over_shape(buffer: HistoryBuffer | QueueBuffer, state_dict: dict[str, Any], prefix: str) -> None:
-    """Make room for the images of a saved state."""
-    saved = state_dict.get(prefix + "images")
-    if saved is not None and (buffer.images is None or buffer.images.shape != saved.shape):
-        buffer.size, buffer.images = len(saved), torch.empty_like(saved, device=buffer.count.device)
-    elif saved is None and buffer.images is not None:  # of a buffer not used yet; kept for captured graphs
-        state_dict[prefix + "images"] = torch.zeros_like(buffer.images)
 
 
 @REPLAY_BUFFERS.register("history")

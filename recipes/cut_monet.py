@@ -6,7 +6,6 @@ a whole preset. On a CPU it goes on from the painter that ships, and takes about
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,18 +79,9 @@ def train(config: Config) -> None:
         after=painted * 256 * 256,
         console=console,
     )
-    console.print(
-        f"Preset {config.preset} on {device}: {loop.folder.parts['generator']}, {preset.crop} px, batch size "
-        f"{preset.batch_size}; everything goes to {config.folder}"
-    )
-    if scaled_down:
-        console.print(f"Scaled down for a CPU, where no option was given: {'; '.join(scaled_down)}.")
-    for line in loop.describe():
-        console.print(f"  {line}")
+    loop.announce(f"{preset.crop} px, batch size {preset.batch_size}", scaled_down=scaled_down)
 
-    whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
-    steps = None if config.hours else config.steps or whole
-    workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
+    steps, workers = config.total_steps(preset, pairs=len(dataset)), config.loading_processes(device)
     still = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing() | {"resize": preset.crop})
     if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes + still.nbytes)):
         dataset, still = dataset.on_device(device, workers=workers), still.on_device(device, workers=workers)
@@ -106,13 +96,8 @@ def train(config: Config) -> None:
 
     with loop.folder as folder:
         ended = loop.run(batches, steps=steps)
-        if ended.reason is not None:
-            console.print(
-                f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."
-            )
         if is_first() and not ended.by_signal:
             paint_submission(loop.exported(), photos, folder.images, count=painted, console=console, **jpeg)
-        folder.state = "stopped" if ended.reason else "finished"
     console.print(f"The record of the run is {folder.path / 'report.html'}")
 
 

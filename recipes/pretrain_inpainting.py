@@ -7,7 +7,6 @@ whole preset; on a CPU it uses smaller defaults and takes about four minutes.
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -63,28 +62,14 @@ def train(config: Config) -> None:
         card={"preset": config.preset, "data": domains.summary()},
         console=console,
     )
-    console.print(
-        f"Preset {config.preset} on {device}: {loop.folder.parts['generator']}, {preset.crop} px, batches of "
-        f"{preset.batch_size} images of each domain; everything goes to {config.folder}"
-    )
-    if scaled_down:
-        console.print(f"Scaled down for a CPU, where no option was given: {'; '.join(scaled_down)}.")
-    for line in loop.describe():
-        console.print(f"  {line}")
+    loop.announce(f"{preset.crop} px, batches of {preset.batch_size} images of each domain", scaled_down=scaled_down)
 
-    whole = (config.epochs or preset.epochs) * preset.epoch_steps(len(dataset))
-    steps = None if config.hours else config.steps or whole
-    workers = min(4, os.cpu_count() or 1) * (device.type == "cuda") if config.workers is None else config.workers
+    steps, workers = config.total_steps(preset, pairs=len(dataset)), config.loading_processes(device)
     if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes)):
         dataset = dataset.on_device(device, workers=workers)
     batches = partial(load_pairs, dataset, batch_size=preset.batch_size, workers=workers, device=device)
     with loop.folder as folder:
-        ended = loop.run(batches, steps=steps)
-        if ended.reason is not None:
-            console.print(
-                f"Stopped by {ended.reason} after step {ended.step} of {ended.steps}; --resume {folder.path} goes on."
-            )
-        folder.state = "stopped" if ended.reason else "finished"
+        loop.run(batches, steps=steps)
     console.print(f"To go on from it, with the same generator: --init {folder.path} {folder.path}")
     console.print(f"The record of the run is {folder.path / 'report.html'}")
 

@@ -141,11 +141,14 @@ def test_a_first_call_without_gradients_does_not_spoil_later_ones():
     backbone = random_backbone()
     with torch.inference_mode():
         backbone(torch.zeros(1, 3, 32, 32, dtype=torch.float64))
-    images = torch.zeros(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+    images = torch.rand(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
     backbone(images)[-1].sum().backward()
+    assert images.grad is not None
+    assert images.grad.any()
     with torch.inference_mode():
         made = BACKBONES.create("timm", model="resnet14t", weights="random")
-    made(images)[-1].sum().backward()
+    (gradient,) = torch.autograd.grad(made(images)[-1].sum(), images)
+    assert gradient.any()
 
 
 def test_a_step_can_be_planned_without_data():

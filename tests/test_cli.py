@@ -201,7 +201,7 @@ def test_the_doctor_knows_parts_of_ones_own(monkeypatch, capsys, tmp_path: Path)
     code, said = run(monkeypatch, capsys, *command, "own_parts")
     assert code == 1
     assert "error: --imports own_parts: Python finds no module of this name." in said
-    assert "PYTHONPATH=. ganparts" in said
+    assert "for the current folder PYTHONPATH=." in said
     monkeypatch.syspath_prepend(tmp_path)
     code, said = run(monkeypatch, capsys, *command, "lacking_parts")
     assert (code, said) == (1, "error: No module named 'no_such_package'\n")

@@ -223,5 +223,5 @@ def test_what_does_not_fit_is_refused():
         patch_nce(vectors, vectors[:5], images=1)
     with pytest.raises(ValueError, match="6 patches are not of images=4: pass the batch size"):
         patch_nce(vectors, vectors, images=4)
-    with pytest.raises(ValueError, match="reduction='sum' is not known: use 'mean' or 'none'"):
+    with pytest.raises(ValueError, match="reduction='sum' is not known: use one of 'mean', 'none'"):
         patch_nce(vectors, vectors, images=2, reduction="sum")  # pyright: ignore[reportArgumentType]

@@ -31,7 +31,11 @@ def test_a_parts_paper_is_the_one_that_its_module_names(name: str):
 
 
 class Chain(nn.Module):
-    """Of 3 channels, multiples of 8 from 264 on; it keeps two maps of 4 channels for the tanh and the product."""
+    """Of 3 channels,
+    multiples of 8 from 264 on.
+
+    It keeps two maps of 4 channels for the tanh and the product.
+    """
 
     size_multiple, min_size = 8, 264
     tileable = False
@@ -60,7 +64,7 @@ def test_operations_and_what_is_kept_are_counted_at_a_size_that_the_network_take
     assert costs.kept == 4 * pixels * (3 + 4)  # the images, and the tanh's result once for two layers
     assert (costs.tileable, costs.exportable) == (False, True)
     assert [layer.output for layer in costs.layers] == ["4x264x264", "3x264x264"]
-    assert [row[:2] for row in rows] == [("chain", "generator")]
+    assert [row[:3] for row in rows] == [("chain", "generator", "Of 3 channels, multiples of 8 from 264 on.")]
 
 
 def test_every_network_is_measured_and_every_part_has_a_row():

@@ -14,7 +14,7 @@ from ganparts.adversarial import ConstantThenLinear, Critic, PiecewiseConstant
 from ganparts.augment import AdaptiveAugment, DiffAugment
 from ganparts.cyclegan import Preset
 from ganparts.discriminators import PatchGAN, PixelDiscriminator
-from ganparts.generators import KerasUNetGenerator, ResNetGenerator, UNetGenerator
+from ganparts.generators import AttentionGANGenerator, KerasUNetGenerator, ResNetGenerator, UNetGenerator
 from ganparts.losses import BCE, LSGAN, Hinge, MultiObjective
 from ganparts.replay import HistoryBuffer
 
@@ -239,6 +239,10 @@ def test_nonsense_is_refused_by_name():
         (
             {"weights": LossWeights(attention=1.0)},
             r"weights\.attention=1\.0, but a ResNetGenerator does not tell .* 'ugatit', or attention weight 0",
+        ),
+        (
+            {"weights": LossWeights(attention=1.0), "generator": partial(AttentionGANGenerator, width=2, blocks=1)},
+            "but a AttentionGANGenerator does not tell",
         ),
         ({"augment": DiffAugment}, "augment must be a function"),
         ({"adversarial": nn.BCELoss}, r"must have the methods discriminator and generator.*BCELoss\(\)"),

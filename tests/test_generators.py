@@ -275,7 +275,7 @@ def test_attention_gan_golden(name: str):
     blocks = count(weights, r"resnet_blocks\.\d+")
     network = AttentionGANGenerator(width=weights["conv1.weight"].shape[0], blocks=blocks).double()
     assert_golden(network, golden)
-    _, pictures, attention = network.forward_with_attention(golden["input"])
+    _, pictures, attention = network.forward_with_maps(golden["input"])
     assert relative_error(attention.sum((2, 3)), golden["attention.sum"]) < 1e-9
     assert relative_error(pictures.sum((2, 3)), golden["content.sum"]) < 1e-9
     assert relative_error(pictures.abs().sum((2, 3)), golden["content.abs"]) < 1e-9

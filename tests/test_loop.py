@@ -116,10 +116,8 @@ def make_loop(out: Path | None, *, model: Line | None = None, settings: Any = No
 
 
 def train(trained: Loop, steps: int | None = None) -> Any:
-    with trained.folder as folder:
-        ended = trained.run(batches, steps=steps if steps is not None else trained.options.steps)
-        folder.state = "stopped" if ended.reason else "finished"
-    return ended
+    with trained.folder:
+        return trained.run(batches, steps=steps if steps is not None else trained.options.steps)
 
 
 def states(folder: Path) -> dict[str, Any]:

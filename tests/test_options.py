@@ -292,7 +292,21 @@ def test_a_cpu_gets_the_small_painter():
     preset, notes = PresetOptions(preset="monet").settle(small=True)
     assert preset.generator == "painter"
     assert (preset.crop, preset.resize, preset.batch_size) == (128, None, 1)
-    assert notes[0] == "a painter of width 32 with 4 blocks"
+    assert notes == [
+        "a painter of width 32 with 4 blocks",
+        "batch size 1",
+        "width 32 of patchgan",
+        "width 32 of projected",
+    ]
+    assert spelled(preset.discriminator[0]) == ("patchgan", {"width": 32})  # the preset's own option is 48
+    assert spelled(preset.discriminator[1][2]) == ("munit", {"width": 32})
+
+
+def test_options_beat_those_of_a_presets_parts():
+    preset, notes = PresetOptions(preset="monet", width=16).settle()
+    assert spelled(preset.generator) == ("painter", {"width": 16, "blocks": 6})
+    assert spelled(preset.discriminator[1][0]) == ("projected", {"image_size": 128, "width": 16})
+    assert notes == []
 
 
 def test_options_of_inpainting_reach_the_assembly():

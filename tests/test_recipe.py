@@ -178,9 +178,9 @@ def test_help_explains_every_option_with_its_default():
         (("--paintings", str(RECIPE), "--data", str(sample())), "cyclegan_monet.py is a file: give the folder"),
         (
             ("--imports", "no_such_module"),
-            "No module named 'no_such_module': --imports takes modules that Python finds",
+            "--imports no_such_module: Python finds no module of this name. Put the folder that holds it on PYTHONPATH",
         ),
-        (("--imports", "no_such_module"), "(PYTHONPATH=FOLDER)"),
+        (("--imports", "no_such_module"), "(PYTHONPATH=FOLDER; "),
         (("--device", "mps"), "'mps' is not supported: use 'cpu' or 'cuda'"),
         (("--init", "nowhere/at_all"), "nowhere/at_all"),
         (("--patience", "2"), "--patience 2 needs evaluations: give --evaluate-every, too"),

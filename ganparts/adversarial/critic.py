@@ -58,7 +58,7 @@ class Critic(nn.Module):
         replay: what the discriminator sees of the generated images; None for those just made.
         augment: applied to all images that the discriminator sees, for both networks' losses; None for nothing.
         penalty: added to the discriminator's loss, at images before augmentation; None for none.
-        penalty_every: steps between two penalties (lazy regularization, Karras et al. 2020, arXiv 1912.04958). The
+        penalty_every: steps between two penalties (lazy regularisation, Karras et al. 2020, arXiv 1912.04958). The
             penalty is multiplied by it, so its mean strength stays the same.
 
     Raises:
@@ -156,11 +156,7 @@ class Critic(nn.Module):
         For methods that update the discriminator before the generator. ``real`` is needed by relativistic losses.
         """
         start = fake.detach().requires_grad_()
-        if self.augment is None:
-            shown = [start] if real is None else [start, real]
-        else:
-            batches = [start] if real is None else [start, real]
-            shown = list(self.augment(torch.cat(batches)).split([len(batch) for batch in batches]))
+        shown = self._augmented([start] if real is None else [start, real])
         real_logits = None
         if getattr(self.loss, "needs_real", False):
             if real is None:
@@ -183,9 +179,13 @@ class Critic(nn.Module):
         images = [real, start]
         if self.replay is not None:
             images.append(self.replay(fake.detach()))
-        if self.augment is not None:
-            images = self.augment(torch.cat(images)).split([len(batch) for batch in images])
-        return _Seen(start, images[0], images[1], images[2] if len(images) == 3 else None)
+        shown = self._augmented(images)
+        return _Seen(start, shown[0], shown[1], shown[2] if len(shown) == 3 else None)
+
+    def _augmented(self, batches: list[Tensor]) -> list[Tensor]:
+        if self.augment is None:
+            return batches
+        return list(self.augment(torch.cat(batches)).split([len(batch) for batch in batches]))
 
     def _real_and_replayed(self, seen: _Seen, *, again: bool = False) -> list[Logits]:
         """Logits of the real images, and of the replayed ones if there are some, or of the fakes ``again``."""

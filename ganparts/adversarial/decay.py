@@ -1,4 +1,4 @@
-"""Adam with weight decay, as a builder for :func:`ganparts.make_optimizers`.
+"""Adam, with weight decay or without, as a builder for :func:`ganparts.make_optimizers`.
 
 Adam: Kingma and Ba 2014, arXiv 1412.6980. Decoupled decay (AdamW): Loshchilov and Hutter 2017, arXiv 1711.05101.
 """

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from ganparts.distributed import processes, talking
+from ganparts.precision import at_least_fp32
 
 __all__ = ["GradientAverage", "average_scalars", "copy_from_first", "share_draws", "synchronize_batch_norms"]
 
@@ -124,7 +125,7 @@ class _BatchNormOfAll(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if processes() == 1 or not (self.training or self.running_mean is None):
             return super().forward(input)
-        images = input.to(torch.promote_types(input.dtype, torch.float32))
+        images = at_least_fp32(input)
         mean = _mean_of_all(images.mean((0, 2, 3)))
         centred = images - mean[:, None, None]
         variance = _mean_of_all(centred.square().mean((0, 2, 3)))

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
+
+from ganparts.adversarial.decay import DecayedAdam
 
 if TYPE_CHECKING:
     from ganparts.adversarial.assembly import Assembly
@@ -262,21 +264,11 @@ def make_optimizers(
         if name not in groups:
             raise ValueError(f"this {type(model).__name__} has no networks {name!r}: it has {', '.join(groups)}")
 
-    def adam(parameters: list[nn.Parameter], rate: float) -> Adam:
-        on_cuda = all(parameter.is_cuda for parameter in parameters)
-        # a rate on the device can be changed under a captured graph
-        lr = torch.tensor(rate, device=parameters[0].device) if on_cuda else rate
-        optimizer = Adam(parameters, lr=lr, betas=betas, eps=eps, fused=on_cuda or None, capturable=on_cuda)
-        for group in optimizer.param_groups:
-            group["initial_lr"] = rate  # the tensor holds it rounded to fp32
-        return optimizer
-
     optimizers: dict[str, Optimizer] = {}
     for name, parameters in groups.items():
-        if parameters and name in builders:
-            optimizers[name] = builders[name](parameters)
-        elif parameters:
-            optimizers[name] = adam(parameters, rates.get(name, learning_rate))
+        if parameters:
+            build = builders.get(name) or DecayedAdam(rates.get(name, learning_rate), betas, eps)
+            optimizers[name] = build(parameters)
     if not optimizers:
         raise ValueError(f"no network of this {type(model).__name__} has parameters that are trained")
     scaler, device = None, next(iter(groups[next(iter(optimizers))])).device.type

@@ -12,6 +12,7 @@ import torch
 import tyro
 
 from ganparts.adversarial.presets import TrainingSettings
+from ganparts.blocks import size_limits
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
     AUGMENTATIONS,
@@ -24,11 +25,26 @@ from ganparts.registry import (
     Registry,
 )
 
-__all__ = ["GeneratorOptions", "Settled", "TrainingOptions", "chosen", "named", "named_preset", "parse_choice"]
+__all__ = [
+    "GeneratorOptions",
+    "Settled",
+    "TrainingOptions",
+    "chosen",
+    "named",
+    "named_preset",
+    "number",
+    "parse_choice",
+]
 
 
-def _number(default: Any, *, least: float | None = None, above: float | None = None) -> Any:
-    return field(default=default, metadata={"least": least, "above": above})
+def number(*, least: float | None = None, above: float | None = None) -> Any:
+    """A dataclass field for a number that a preset has, too; None stands for the preset's.
+
+    Args:
+        least: the smallest number that is allowed.
+        above: numbers must be larger than this.
+    """
+    return field(default=None, metadata={"least": least, "above": above})
 
 
 class Settled(NamedTuple):
@@ -59,21 +75,21 @@ class GeneratorOptions:
     """Options of generators and their training that every method has. None stands for the preset's value."""
 
     generator: Annotated[str | None, named(GENERATORS, "Generator")] = None
-    width: int | None = _number(None, least=1)
+    width: int | None = number(least=1)
     """Channels after the first convolution of each network."""
     upsample: Literal["transposed", "resize_conv"] | None = None
     """How generators enlarge, where they have the choice; resize_conv leaves no checkerboard."""
-    resize: int | Literal["none"] | None = _number(None, least=1)
+    resize: int | Literal["none"] | None = number(least=1)
     """Images are resized so that their shorter side has this many pixels; none: they keep their size."""
-    crop: int | None = _number(None, least=1)
+    crop: int | None = number(least=1)
     """A random square of this many pixels is cut out to train on."""
     squash: bool | None = None
     """Resize both sides to --resize, which distorts images that are not square; else their shorter side is."""
-    batch_size: int | None = _number(None, least=1)
+    batch_size: int | None = number(least=1)
     """Pairs in a step."""
-    learning_rate: float | None = _number(None, above=0)
+    learning_rate: float | None = number(above=0)
     """Learning rate of all optimizers, before the schedule."""
-    ema_decay: float | None = _number(None, above=0)
+    ema_decay: float | None = number(above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
 
     def apply(
@@ -90,7 +106,8 @@ class GeneratorOptions:
         Args:
             preset: of the method.
             small: scale down what no option chose, for a CPU: batch 1, at most 32 channels, 128 pixels where the
-                generator takes them.
+                generator takes them. Parts that the preset gives as ``partial(table.create, name, ...)`` are scaled
+                down, too; other builders and modules stay as they are.
             notes: what was scaled down already.
             losses: options of the method that name consistency losses.
             changes: of the method's own numbers.
@@ -170,10 +187,10 @@ class TrainingOptions(GeneratorOptions):
     adversarial: Annotated[str | None, named(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
     replay: Annotated[str | None, named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
     penalty: Annotated[str | None, named(PENALTIES, "Penalty on discriminators, or none")] = None
-    penalty_every: int | None = _number(None, least=1)
+    penalty_every: int | None = number(least=1)
     """Apply the penalty in every so many steps, multiplied by that number."""
     augment: Annotated[str | None, named(AUGMENTATIONS, "Change what discriminators see, or none")] = None
-    discriminator_learning_rate: float | None = _number(None, above=0)
+    discriminator_learning_rate: float | None = number(above=0)
     """Learning rate of the discriminators, if they have their own."""
 
 
@@ -258,15 +275,21 @@ def _builder(
     given: Mapping[str, Any],
     wished: Mapping[str, Any],
     notes: list[str],
+    preset: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The name, or a builder with the given options and with each wished option that lowers a default."""
+    """The name, or a builder with the given options and with each wished option that lowers a default.
+
+    A preset's own options are defaults, too.
+    """
     known = table.options(name)
-    lowered = {o: v for o, v in wished.items() if o in known and o not in {**given, **options} and known[o].default > v}
+    defaults = {option: parameter.default for option, parameter in known.items()} | dict(preset or {})
+    asked = {**given, **options}
+    lowered = {o: v for o, v in wished.items() if o in defaults and o not in asked and defaults[o] > v}
     notes.extend(f"{option} {value} of {name}" for option, value in lowered.items())
-    unknown = [option for option in {**options, **given} if option not in known]
+    unknown = [option for option in asked if option not in known]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         table.create(name, **{unknown[0]: None})  # raises, and names what there is
-    whole = {**lowered, **given, **options}
+    whole = {**(preset or {}), **lowered, **asked}
     return partial(table.create, name, **whole) if whole else name
 
 
@@ -277,7 +300,7 @@ def _first(choice: Any) -> Any:
 def _with_options(
     choice: Any, table: Registry[Any], given: dict[str, Any], wished: dict[str, Any], notes: list[str]
 ) -> Any:
-    """A preset's or a user's choice with options in it; other builders and modules have their own."""
+    """A preset's or a user's choice with options in it. Builders that no table knows, and modules, have their own."""
     if isinstance(choice, tuple):
         return tuple(_with_options(each, table, given, wished, notes) for each in choice)
     if isinstance(choice, list):
@@ -285,7 +308,10 @@ def _with_options(
     if isinstance(choice, str):
         return parse_choice(choice, table, given=given, wished=wished, notes=notes)
     named = table.named(choice)
-    return choice if named is None else _builder(*named, table, given, wished, notes)
+    if named is None:
+        return choice
+    name, options = named
+    return _builder(name, {}, table, given, wished, notes, preset=options)
 
 
 def _small_crop(generator: Any) -> int:
@@ -294,5 +320,5 @@ def _small_crop(generator: Any) -> int:
     first = first[0] if isinstance(first, tuple) else first
     with torch.device("meta"):
         network = GENERATORS.create(first) if isinstance(first, str) else first()
-    multiple = getattr(network, "size_multiple", 1)
+    multiple, _ = size_limits(network)
     return 128 if 128 % multiple == 0 else multiple

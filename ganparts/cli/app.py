@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -13,6 +12,8 @@ from rich.table import Table
 from torch import nn
 from tyro.extras import SubcommandApp
 
+from ganparts.training import import_parts
+
 __all__ = ["Imports", "app", "console", "import_parts", "load_generator", "print_table"]
 
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE ...")]
@@ -20,26 +21,6 @@ Imports = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE ...")]
 
 app = SubcommandApp()
 console = Console(highlight=False, markup=False, soft_wrap=True)
-
-
-def import_parts(modules: Iterable[str]) -> None:
-    """Import modules, which register parts of their own.
-
-    Raises:
-        ImportError: there is no such module (says where Python looks), or what it imports is missing.
-    """
-    for module in modules:
-        try:
-            importlib.import_module(module.lstrip("./"))
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module.lstrip('./')}.".startswith(f"{error.name}."):
-                raise  # the module is there, and imports another that is not
-            name = module.lstrip("./").removesuffix(".py").replace("/", ".")
-            spelled = f" Give the module's name, not its file: --imports {name}." if name != module else ""
-            raise ImportError(
-                f"--imports {module}: Python finds no module of this name.{spelled} Put the folder that holds it on "
-                "PYTHONPATH (for the current folder: PYTHONPATH=. ganparts ...), or install it"
-            ) from None
 
 
 def load_generator(model: str, *, device: torch.device) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 from torch import nn
 
+from ganparts.blocks import size_limits
 from ganparts.cli.app import Imports, app, console, import_parts
 from ganparts.cli.demo import name_models
 from ganparts.data import open_images, resize_square, to_unit_range
@@ -69,7 +70,7 @@ def _quantize(generator: nn.Module, out: Path, photos: Path, fp16: bool) -> int:
     if fp16:
         raise ValueError("--fp16 and --int8 exclude each other: GPUs are faster with one, CPUs with the other")
     images = open_images(photos)
-    multiple = getattr(generator, "size_multiple", 1)
+    multiple, _ = size_limits(generator)
     side = -(-_SIDE // multiple) * multiple
     chosen = [to_unit_range(resize_square(image, side)) for _, image in images.readable(_MOST_PHOTOS)]
     psnr, speedup = quantize_generator(generator, out, chosen)

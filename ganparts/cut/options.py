@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, TypeVar
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
 from ganparts.adversarial.presets import preset_named
 from ganparts.cut.presets import CUTPreset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -20,28 +20,31 @@ class PresetOptions(TrainingOptions):
     """Options of a CUT. None stands for the preset's value."""
 
     preset: Annotated[str | None, named_preset(CUTPreset, "None: restyle on a CPU, else monet_one_sided")] = None
-    nce_weight: float | None = field(default=None, metadata={"least": 0})
+    nce_weight: float | None = number(least=0)
     """Factor on the contrastive loss, which keeps the content."""
     nce_identity: bool | None = None
     """Compare target images with their translations, too."""
     flip_equivariance: bool | None = None
     """Mirror the source at random, and mirror its features back."""
-    patches: int | None = field(default=None, metadata={"least": 2})
+    patches: int | None = number(least=2)
     """Patches to compare in each layer."""
 
     content: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and source, or none")] = None
-    content_weight: float | None = field(default=None, metadata={"least": 0})
+    content_weight: float | None = number(least=0)
     """Factor on that loss."""
     identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between target and its translation, or none")] = (
         None
     )
-    identity_weight: float | None = field(default=None, metadata={"least": 0})
+    identity_weight: float | None = number(least=0)
     """Factor on that loss."""
 
     def with_preset(self: OptionsT, *, small: bool) -> OptionsT:
         """With a preset: where none was given, ``restyle`` on a CPU, unless these options ask for another generator."""
+        return replace(self, preset=self._preset(small))
+
+    def _preset(self, small: bool) -> str:
         own = (self.generator, self.width, self.upsample) != (None, None, None)
-        return replace(self, preset=self.preset or ("restyle" if small and not own else "monet_one_sided"))
+        return self.preset or ("restyle" if small and not own else "monet_one_sided")
 
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it; ``small`` scales down what no option chose, for a CPU.
@@ -53,5 +56,5 @@ class PresetOptions(TrainingOptions):
         """
         names = ("nce_weight", "nce_identity", "flip_equivariance", "patches", "content_weight", "identity_weight")
         changes = chosen({name: getattr(self, name) for name in names})
-        preset = preset_named(self.with_preset(small=small).preset, CUTPreset, "CUT")
+        preset = preset_named(self._preset(small), CUTPreset, "CUT")
         return self.apply(preset, small=small, losses=("content", "identity"), **changes)

@@ -278,7 +278,7 @@ def build_cyclegan(
     ``partial(GENERATORS.create, "resnet9", width=32)``), or a ready module. To use different parts for the two
     domains, pass a tuple: (a to b, b to a) for generators, (domain a, domain b) for everything else. To have several
     critics judge a domain, pass a list of discriminators as its entry: ``discriminator=("patchgan", ["patchgan",
-    "pixel"])``. What belongs to a discriminator may be a list of the same length. Parts initialize themselves.
+    "pixel"])``. What belongs to a discriminator may be a list of the same length. Parts initialise themselves.
 
     Args:
         preset: a name in ``PRESETS`` (``"paper"``, ``"keras_monet"``, ``"two_objective"``, ``"uvcgan2"``,

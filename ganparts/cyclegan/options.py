@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
 from ganparts.adversarial.presets import preset_named
 from ganparts.cyclegan.presets import Preset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -23,11 +23,11 @@ class PresetOptions(TrainingOptions):
     preset: Annotated[str, named_preset(Preset)] = "paper"
     cycle: Annotated[str | None, named(CONSISTENCY_LOSSES, "Cycle loss")] = None
     identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Identity loss")] = None
-    cycle_weight: float | None = field(default=None, metadata={"least": 0})
+    cycle_weight: float | None = number(least=0)
     """Factor on the loss between an image and its translation there and back."""
-    identity_weight: float | None = field(default=None, metadata={"least": 0})
+    identity_weight: float | None = number(least=0)
     """Factor on the loss between a target image and its translation; 0 switches it off."""
-    attention_weight: float | None = field(default=None, metadata={"least": 0})
+    attention_weight: float | None = number(least=0)
     """Factor on the loss of the generators' attention, for generators that have it (ugatit); 0 switches it off."""
 
     def settle(self, *, small: bool = False) -> Settled:

@@ -136,10 +136,10 @@ def keras_monet() -> Preset:
 
 @PRESETS.register("two_objective")
 def two_objective() -> Preset:
-    """The notebook: painting discriminator with a hinge and an inverted BCE head behind DiffAugment, photo
-    discriminator with hinge, cycle 9, identity 4.5, 52 epochs of 1,407 steps.
+    """The notebook: a painting discriminator with two heads, cycle 9, identity 4.5, 52 epochs of 1,407 steps.
 
-    The batch of 5 follows from 7,038 photos in 1,407 steps; whole images without flips are our assumption.
+    The heads, of hinge and of inverted BCE, see images behind DiffAugment. The photo discriminator has hinge alone. The
+    batch of 5 follows from 7,038 photos in 1,407 steps; whole images without flips are our assumption.
     """
     return Preset(
         generator="keras_unet256",

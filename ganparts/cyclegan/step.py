@@ -12,13 +12,12 @@ images that are already made, so updating all networks at the end gives the same
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ganparts.adversarial import Optimizers, constrain, judge_all, losses_of_critics, trained_parameters
+from ganparts.adversarial import Optimizers, constrain, judge_all, losses_of_critics, sum_of, trained_parameters
 from ganparts.protocols import Pair
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def _train_direction(
 
 
 def _total(losses: list[tuple[str, Tensor]]) -> Tensor:
-    return reduce(torch.add, (loss for _, loss in losses))
+    return sum_of([loss for _, loss in losses])
 
 
 def _by_name(losses: list[tuple[str, Tensor]]) -> dict[str, Tensor]:

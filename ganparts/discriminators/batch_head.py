@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_images
+from ganparts.blocks import check_images, one_of
 from ganparts.discriminators.spectral_patchgan import spectral_body
+from ganparts.precision import at_least_fp32
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
@@ -74,7 +75,7 @@ class FeatureQueue(nn.Module):
 
     def _allocated(self, features: Tensor) -> Tensor:
         if self.entries is None:
-            self.entries = features.new_zeros((self.size, *features.shape[1:]), dtype=_wide(features).dtype)
+            self.entries = features.new_zeros((self.size, *features.shape[1:]), dtype=at_least_fp32(features).dtype)
             self.pushed = self.pushed.to(features.device)
         if self.entries.shape[1:] != features.shape[1:]:
             raise ValueError(
@@ -98,13 +99,9 @@ class FeatureQueue(nn.Module):
         return f"size={self.size}"
 
 
-def _wide(features: Tensor) -> Tensor:
-    return features.to(torch.promote_types(features.dtype, torch.float32))  # under autocast they are halves
-
-
 def _joined(features: Tensor, queued: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
     """Features and queue [B + size, C, H, W], and for each of them 1 if it counts, else 0 [B + size, 1, 1, 1]."""
-    wide = _wide(features)
+    wide = at_least_fp32(features)
     counts = torch.ones_like(wide[:, :1, :1, :1])
     if queued is None:
         return wide, counts
@@ -208,8 +205,7 @@ class BatchHeadDiscriminator(PretrainedModule):
         queue_size: int = 3,
     ):
         super().__init__()
-        if head not in ("batch_norm", "batch_stdev"):
-            raise ValueError(f"head={head!r} is not known: use one of 'batch_norm', 'batch_stdev'")
+        one_of("head", head, ("batch_norm", "batch_stdev"))
         self.in_channels = in_channels
         self.min_size = 3 * 2**layers
         channels = width * min(2**layers, 8)

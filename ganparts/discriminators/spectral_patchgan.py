@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganparts.blocks import ReflectionPad2d, check_images
+from ganparts.blocks import ReflectionPad2d, check_images, one_of
 from ganparts.discriminators.patchgan import PatchGAN
 from ganparts.discriminators.spectral import SpectralLayer, spectral_norm
 from ganparts.pretrained import PretrainedModule
@@ -85,8 +85,7 @@ class SpectralPatchGAN(PretrainedModule):
         style: Literal["uvcgan2", "ugatit"] = "uvcgan2",
     ):
         super().__init__()
-        if style not in ("uvcgan2", "ugatit"):
-            raise ValueError(f"style={style!r} is not known: use one of 'uvcgan2', 'ugatit'")
+        one_of("style", style, ("uvcgan2", "ugatit"))
         if not 1 <= layers <= 16:
             raise ValueError(f"layers={layers}: a PatchGAN has 1 to 16")
         self.in_channels = in_channels

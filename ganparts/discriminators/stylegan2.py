@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts.discriminators.whole_image import Blur, check_size, halvings
+from ganparts.precision import at_least_fp32
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
@@ -76,7 +77,7 @@ def _with_deviation(features: Tensor, most: int) -> Tensor:
     """Appends a channel: how much the images of a group differ, a mean over channels and places."""
     batch, channels, height, width = features.shape
     group = next(size for size in range(min(most, batch), 0, -1) if batch % size == 0)
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))  # 1e-8 is nothing in half precision
+    wide = at_least_fp32(features)  # 1e-8 is nothing in half precision
     groups = wide.reshape(group, batch // group, channels, height, width)  # images of a group are far apart
     variance = (groups - groups.mean(0)).square().mean(0)
     deviation = (variance + 1e-8).sqrt().mean((1, 2, 3)).to(features.dtype).repeat(group)

@@ -1,6 +1,7 @@
 """Generators: modules that map images [B, C, H, W] in [-1, 1] to images of the same size."""
 
 from ganparts.generators.attention_gan import AttentionGANGenerator, attention_gan
+from ganparts.generators.features import ChainGenerator
 from ganparts.generators.ganilla import GANILLAGenerator, ganilla
 from ganparts.generators.keras_unet import KerasUNetGenerator, keras_unet256
 from ganparts.generators.painter import painter
@@ -24,6 +25,7 @@ __all__ = [
     "Attended",
     "AttentionGANGenerator",
     "AttentionGate",
+    "ChainGenerator",
     "GANILLAGenerator",
     "KerasUNetGenerator",
     "LayerInstanceNorm2d",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ganparts.blocks import (
     Norm,
@@ -18,6 +17,7 @@ from ganparts.blocks import (
     images_are_independent,
     init_weights,
     normalized,
+    recomputed,
     residual_output,
     start_as_identity,
 )
@@ -40,10 +40,7 @@ class _Block(nn.Module):
         self.conv2, self.norm2 = normalized(nn.Conv2d(channels, channels, 3), norm)
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            change = checkpoint(self._change, features, use_reentrant=False, preserve_rng_state=False)
-            return features + change
-        return features + self._change(features)
+        return features + recomputed(self._change, features, recompute=self.recompute)
 
     def _change(self, features: Tensor) -> Tensor:
         features = F.relu(self.norm1(self.conv1(self.pad(features))))
@@ -113,9 +110,9 @@ class AttentionGANGenerator(PretrainedModule):
             start_as_identity(self.deconv3_content, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.forward_with_attention(images)[0]
+        return self.forward_with_maps(images)[0]
 
-    def forward_with_attention(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward_with_maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The image, the pictures it is mixed of [B, 9 C, H, W], and the attention maps [B, 10, H, W]."""
         check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
         features = F.relu(self.norm1(self.conv1(self.pad(images))))

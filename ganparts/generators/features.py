@@ -1,4 +1,4 @@
-"""What the layers of a generator compute: how the ResNets are :class:`~ganparts.protocols.FeatureGenerator`."""
+"""Generators that are one chain of layers, whose outputs can be had: :class:`~ganparts.protocols.FeatureGenerator`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,56 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["feature_channels", "run_with_features", "train_biases"]
+from ganparts.blocks import check_images, residual_output
+from ganparts.pretrained import PretrainedModule
+
+__all__ = ["ChainGenerator", "feature_channels", "run_with_features", "train_biases"]
+
+
+class ChainGenerator(PretrainedModule):
+    """What generators of one chain of layers do: images [B, in_channels, H, W] to [B, out_channels, H, W].
+
+    A derived class fills in the attributes.
+
+    Attributes:
+        model: the layers.
+        in_channels: channels of the input image.
+        residual: whether the layers compute a change of the input (:func:`ganparts.blocks.residual_output`).
+        size_multiple: H and W must be multiples of it.
+        min_size: H and W must be at least this.
+        nce_layers: the layers that a contrastive loss compares.
+    """
+
+    model: nn.Sequential
+    in_channels: int
+    residual: bool
+    size_multiple: int
+    min_size: int
+    nce_layers: tuple[int, ...]
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        output = self.model(images)
+        return residual_output(images, output) if self.residual else output
+
+    def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """The outputs of these layers of ``model``, each [B, C, H', W'], computed no further than the last of them."""
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        return run_with_features(self.model, images, layers, stop=True)[1]
+
+    def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """``forward`` and ``features`` in one pass."""
+        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        output, features = run_with_features(self.model, images, layers)
+        return residual_output(images, output) if self.residual else output, features
+
+    def feature_channels(self, layers: Sequence[int]) -> list[int]:
+        """The number of channels of each of these features."""
+        return feature_channels(self.model, self.in_channels, layers)
+
+    def prepare_features(self, layers: Sequence[int]) -> None:
+        """Make the biases of these layers trainable; see :class:`~ganparts.protocols.FeatureGenerator`."""
+        train_biases(self.model, layers)
 
 
 def run_with_features(

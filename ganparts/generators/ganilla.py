@@ -12,13 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ganparts.blocks import (
     InstanceNorm2d,
     ReflectionPad2d,
     check_images,
     init_weights,
+    one_of,
+    recomputed,
     residual_output,
     start_as_identity,
 )
@@ -51,9 +52,7 @@ class _Block(nn.Module):
         self.final_conv = nn.Sequential(ReflectionPad2d(1), conv, InstanceNorm2d(channels))
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, features, use_reentrant=False, preserve_rng_state=self.random)
-        return self._forward(features)
+        return recomputed(self._forward, features, recompute=self.recompute, random=self.random)
 
     def _forward(self, features: Tensor) -> Tensor:
         inner = self.dropout(F.relu(self.norm(self.conv1(self.pad(features)))))
@@ -155,8 +154,5 @@ def ganilla(
     residual: bool = False,
 ) -> GANILLAGenerator:
     """GANILLA's generator, for multiples of 16 from 32 on: 7,228,419 parameters, or 13,274,115 with ``depth=34``."""
-    if depth not in _BLOCKS:
-        raise ValueError(f"depth={depth!r} is not known: use one of {', '.join(map(str, _BLOCKS))}")
-    return GANILLAGenerator(
-        in_channels, out_channels, width=width, blocks=_BLOCKS[depth], dropout=dropout, residual=residual
-    )
+    blocks = _BLOCKS[one_of("depth", depth, _BLOCKS)]
+    return GANILLAGenerator(in_channels, out_channels, width=width, blocks=blocks, dropout=dropout, residual=residual)

@@ -5,27 +5,21 @@ Layer for layer the reference implementation's, with its state-dict keys, so tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ganparts.blocks import (
     Norm,
     Padding,
     Upsample,
-    check_images,
     images_are_independent,
     init_weights,
     normalized,
     padded_conv,
-    residual_output,
+    recomputed,
     start_as_identity,
     upsampling,
 )
-from ganparts.generators.features import feature_channels, run_with_features, train_biases
-from ganparts.pretrained import PretrainedModule
+from ganparts.generators.features import ChainGenerator
 from ganparts.registry import GENERATORS
 
 __all__ = ["ResNetGenerator", "ResidualBlock", "resnet6", "resnet9"]
@@ -46,12 +40,10 @@ class ResidualBlock(nn.Module):
         self.conv_block = nn.Sequential(*first, nn.ReLU(inplace=True), *drop, *second)
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return features + checkpoint(self.conv_block, features, use_reentrant=False, preserve_rng_state=self.random)
-        return features + self.conv_block(features)
+        return features + recomputed(self.conv_block, features, recompute=self.recompute, random=self.random)
 
 
-class ResNetGenerator(PretrainedModule):
+class ResNetGenerator(ChainGenerator):
     """Down by 4, residual blocks, up by 4, tanh: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
     H and W must be multiples of 4, and at least 8.
@@ -112,30 +104,6 @@ class ResNetGenerator(PretrainedModule):
         self.apply(init_weights)
         if residual:
             start_as_identity(last, in_channels=in_channels, out_channels=out_channels)
-
-    def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        painted = self.model(images)
-        return residual_output(images, painted) if self.residual else painted
-
-    def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """The outputs of these layers of ``model``, each [B, C, H', W'], computed no further than the last of them."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        return run_with_features(self.model, images, layers, stop=True)[1]
-
-    def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """``forward`` and ``features`` in one pass."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        painted, features = run_with_features(self.model, images, layers)
-        return residual_output(images, painted) if self.residual else painted, features
-
-    def feature_channels(self, layers: Sequence[int]) -> list[int]:
-        """The number of channels of each of these features."""
-        return feature_channels(self.model, self.in_channels, layers)
-
-    def prepare_features(self, layers: Sequence[int]) -> None:
-        """Make the biases of these layers trainable; see :class:`~ganparts.protocols.FeatureGenerator`."""
-        train_biases(self.model, layers)
 
 
 @GENERATORS.register("resnet9")

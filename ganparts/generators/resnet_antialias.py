@@ -7,10 +7,9 @@ keys, so that published checkpoints load.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from ganparts.blocks import (
     BlurDownsample,
@@ -18,22 +17,19 @@ from ganparts.blocks import (
     Init,
     Norm,
     Padding,
-    check_images,
     images_are_independent,
     init_weights,
     padded_conv,
-    residual_output,
     start_as_identity,
 )
-from ganparts.generators.features import feature_channels, run_with_features, train_biases
+from ganparts.generators.features import ChainGenerator
 from ganparts.generators.resnet import ResidualBlock
-from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
 __all__ = ["AntialiasedResNetGenerator", "resnet6_antialias", "resnet9_antialias"]
 
 
-class AntialiasedResNetGenerator(PretrainedModule):
+class AntialiasedResNetGenerator(ChainGenerator):
     """Down by 4, residual blocks, up by 4, tanh: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
     H and W must be multiples of 4, and at least 8.
@@ -95,30 +91,6 @@ class AntialiasedResNetGenerator(PretrainedModule):
         self.apply(partial(init_weights, init=init))
         if residual:
             start_as_identity(self.model[-1], in_channels=in_channels, out_channels=out_channels)
-
-    def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        painted = self.model(images)
-        return residual_output(images, painted) if self.residual else painted
-
-    def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """The outputs of these layers of ``model``, each [B, C, H', W'], computed no further than the last of them."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        return run_with_features(self.model, images, layers, stop=True)[1]
-
-    def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """``forward`` and ``features`` in one pass."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
-        painted, features = run_with_features(self.model, images, layers)
-        return residual_output(images, painted) if self.residual else painted, features
-
-    def feature_channels(self, layers: Sequence[int]) -> list[int]:
-        """The number of channels of each of these features."""
-        return feature_channels(self.model, self.in_channels, layers)
-
-    def prepare_features(self, layers: Sequence[int]) -> None:
-        """Make the biases of these layers trainable; see :class:`~ganparts.protocols.FeatureGenerator`."""
-        train_biases(self.model, layers)
 
 
 @GENERATORS.register("resnet9_antialias")

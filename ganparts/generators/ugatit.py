@@ -13,10 +13,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from ganparts.blocks import InstanceNorm2d, ReflectionPad2d, check_images, residual_output, start_as_identity
+from ganparts.blocks import (
+    InstanceNorm2d,
+    ReflectionPad2d,
+    check_images,
+    recomputed,
+    residual_output,
+    start_as_identity,
+)
 from ganparts.generators.resnet import ResidualBlock
+from ganparts.precision import at_least_fp32
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
@@ -33,7 +40,7 @@ def layer_instance_norm(images: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor
         beta: shift, as gamma.
         eps: added to the variances.
     """
-    wide = images.float() if images.dtype in (torch.bfloat16, torch.float16) else images  # or the mean is rounded
+    wide = at_least_fp32(images)  # or the mean is rounded
     channels, pixels = images.shape[1], images.shape[2] * images.shape[3]
     variance, mean = torch.var_mean(wide, (2, 3), correction=1, keepdim=True)
     layer_mean = mean.mean(1, keepdim=True)
@@ -81,10 +88,7 @@ class _AdaptiveBlock(nn.Module):
         self.norm2 = AdaLIN(channels)
 
     def forward(self, features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            changed = checkpoint(self._change, features, gamma, beta, use_reentrant=False, preserve_rng_state=False)
-            return features + changed
-        return features + self._change(features, gamma, beta)
+        return features + recomputed(self._change, features, gamma, beta, recompute=self.recompute)
 
     def _change(self, features: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         features = F.relu(self.norm1(self.conv1(self.pad(features)), gamma, beta))
@@ -211,15 +215,11 @@ class UGATITGenerator(PretrainedModule):
         return Attended(residual_output(images, painted) if self.residual else painted, logits, heatmap)
 
     @torch.no_grad()
-    def clip_rho(self) -> None:
-        """Bring every rho back into [0, 1], in place."""
+    def constrain(self) -> None:
+        """Bring every rho back into [0, 1], in place. Training calls this after each step of the optimizer."""
         for layer in self.modules():
             if isinstance(layer, AdaLIN | LayerInstanceNorm2d):
                 layer.rho.clamp_(0, 1)
-
-    def constrain(self) -> None:
-        """What training does to the parameters after a step of their optimizer: :meth:`clip_rho`."""
-        self.clip_rho()
 
 
 @GENERATORS.register("ugatit")

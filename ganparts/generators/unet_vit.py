@@ -17,9 +17,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from ganparts.blocks import check_images, init_weights, residual_output, start_as_identity
+from ganparts.blocks import check_images, init_weights, recomputed, residual_output, start_as_identity
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
@@ -66,9 +65,7 @@ class _TransformerBlock(nn.Module):
         self.re_alpha = nn.Parameter(torch.zeros(1))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, tokens, use_reentrant=False, preserve_rng_state=False)
-        return self._forward(tokens)
+        return recomputed(self._forward, tokens, recompute=self.recompute)
 
     def _forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.re_alpha * self.atten(self.norm1(tokens))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from ganparts.adversarial.options import GeneratorOptions, Settled, chosen, named, named_preset
+from ganparts.adversarial.options import GeneratorOptions, Settled, chosen, named, named_preset, number
 from ganparts.adversarial.presets import preset_named
 from ganparts.inpainting.presets import InpaintingPreset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -19,17 +19,14 @@ class PresetOptions(GeneratorOptions):
 
     preset: Annotated[str, named_preset(InpaintingPreset)] = "inpainting"
     loss: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between filled and whole images")] = None
-    hole_side: int | None = field(default=None, metadata={"least": 1})
+    hole_side: int | None = number(least=1)
     """Side of a hole, in pixels."""
-    hole_fraction: float | None = field(default=None, metadata={"least": 0})
+    hole_fraction: float | None = number(least=0)
     """Share of an image that is holes, from 0 to 1."""
-    weight_decay: float | None = field(default=None, metadata={"least": 0})
+    weight_decay: float | None = number(least=0)
     """AdamW's."""
     distort: bool = True
     """Rotate images and change their colours."""
-
-    evaluate_every: ClassVar[None] = None  # nothing is scored
-    patience: ClassVar[None] = None
 
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it; ``small`` scales down what no option chose, for a CPU.

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ganparts.blocks import size_limits
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
     AUGMENTATIONS,
@@ -88,7 +89,7 @@ class PartRow(NamedTuple):
 def part_rows(pattern: str = "*", *, tables: Sequence[Registry[Any]] = TABLES) -> list[PartRow]:
     """All parts whose names match a shell pattern, table after table; some seconds for all."""
     return [
-        PartRow(name, _kind(table, name), documentation_of(table[name]).partition("\n")[0], paper, measure(table, name))
+        PartRow(name, _kind(table, name), _summary(table[name]), paper, measure(table, name))
         for table in tables
         for name in table.names(pattern)
         for paper in [paper_of(table[name], whole_module=table in NETWORKS)]
@@ -109,8 +110,7 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
     try:
         with torch.device("meta"):
             network = table.create(name)
-        multiple = getattr(network, "size_multiple", 1)
-        least = getattr(network, "min_size", multiple)
+        multiple, least = size_limits(network)
         side = max(-(-least // multiple), round(_SIDE / multiple), 1) * multiple
         leaves = {path: layer for path, layer in network.named_modules() if not any(layer.children())}
         for path, layer in leaves.items():
@@ -139,6 +139,11 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
 def documentation_of(builder: Any) -> str:
     """A builder's docstring as plain text."""
     return (inspect.getdoc(builder) or "").replace("``", "")
+
+
+def _summary(builder: Any) -> str:
+    """The first paragraph of a builder's docstring, in one line."""
+    return " ".join(documentation_of(builder).partition("\n\n")[0].split())
 
 
 def paper_of(builder: Any, *, whole_module: bool = True) -> str:

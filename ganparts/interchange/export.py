@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ganparts.blocks import size_limits
 from ganparts.interchange.onnx import load_onnx, write_onnx
 
 __all__ = ["export_generator", "export_sizes"]
@@ -60,7 +61,7 @@ def export_generator(generator: nn.Module, path: Path | str, *, half: bool = Fal
             "are made for images of one size: train one that takes all sizes, or keep it as a pretrained folder"
         )
     generator = copy.deepcopy(generator).cpu().float().eval()
-    if (least := _least_size(generator)) != _sizes(generator)[1]:
+    if (least := _least_size(generator)) != size_limits(generator)[1]:
         generator.min_size = least  # pyright: ignore[reportArgumentType]
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def export_sizes(generator: nn.Module, *, half: bool = False) -> list[tuple[int,
 
     In 16 bits the smallest is 64: a norm over a few pixels enlarges any rounding.
     """
-    multiple, allowed = _sizes(generator)
+    multiple, allowed = size_limits(generator)
     smallest, least = (math.ceil(max(allowed, side) / multiple) * multiple for side in ((64, 64) if half else (1, 16)))
     return [(1, smallest, smallest), (2, least, least + multiple), (1, least + 2 * multiple, least)]
 
@@ -103,7 +104,7 @@ class _Half(nn.Module):
 
 def _program(generator: nn.Module, *, half: bool) -> torch.export.ExportedProgram:
     """The generator as PyTorch's graph, its batch, height and width free."""
-    multiple, least = _sizes(generator)
+    multiple, least = size_limits(generator)
     side = math.ceil(max(least, 2 * multiple, 16) / multiple)  # 1 would be taken for a constant
     shape = (2, _channels(generator), side * multiple, (side + 1) * multiple)
     units = [torch.export.Dim(name, min=math.ceil(least / multiple)) for name in ("height", "width")]
@@ -125,19 +126,13 @@ def _channels(generator: nn.Module) -> int:
     return getattr(generator, "in_channels", 3)
 
 
-def _sizes(generator: nn.Module) -> tuple[int, int]:
-    """``size_multiple`` and ``min_size``."""
-    multiple = getattr(generator, "size_multiple", 1)
-    return multiple, getattr(generator, "min_size", multiple)
-
-
 def _least_size(generator: nn.Module) -> int:
     """The first multiple of ``size_multiple`` from ``min_size`` on that the generator takes.
 
     Raises:
         RuntimeError: it takes none of those that were tried.
     """
-    multiple, least = _sizes(generator)
+    multiple, least = size_limits(generator)
     first = math.ceil(least / multiple)
     reason = ""
     for units in (*range(first, first + _TRIED_ONE_BY_ONE), *(first * 2**power for power in range(4, 8))):
@@ -158,7 +153,7 @@ def _least_size(generator: nn.Module) -> int:
 
 def _metadata(generator: nn.Module) -> dict[str, str]:
     """What :func:`load_onnx` reads, and what the file is."""
-    numbers = dict(zip(("size_multiple", "min_size"), map(str, _sizes(generator)), strict=True))
+    numbers = dict(zip(("size_multiple", "min_size"), map(str, size_limits(generator)), strict=True))
     built_from = getattr(generator, "built_from", None)
     return numbers | {"range": "[-1, 1]"} | ({} if built_from is None else {"part": built_from[1]})
 

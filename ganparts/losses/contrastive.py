@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganparts.precision import without_autocast
+from ganparts.blocks import one_of
+from ganparts.precision import at_least_fp32, without_autocast
 
 __all__ = ["PatchProjector", "draw_positions", "patch_nce", "sample_patches"]
 
@@ -100,7 +101,7 @@ class PatchProjector(nn.Module):
             vectors = sample_patches(feature, places)
             if self.mlp:
                 vectors = self.get_submodule(f"mlp_{number}")(vectors)
-            vectors = _wide(vectors)
+            vectors = at_least_fp32(vectors)
             projected.append(vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + 1e-7))
         return projected
 
@@ -134,17 +135,12 @@ def patch_nce(
         raise ValueError(f"queries and keys are [B * P, C] alike, but these are {[*query.shape]} and {[*key.shape]}")
     if images < 1 or len(query) % images:
         raise ValueError(f"{len(query)} patches are not of images={images}: pass the batch size they were sampled from")
-    if reduction not in ("mean", "none"):
-        raise ValueError(f"reduction={reduction!r} is not known: use 'mean' or 'none'")
+    one_of("reduction", reduction, ("mean", "none"))
     groups = 1 if negatives_from_batch else images
-    q, k = (_wide(vectors).unflatten(0, (groups, -1)) for vectors in (query, key.detach()))
+    q, k = (at_least_fp32(vectors).unflatten(0, (groups, -1)) for vectors in (query, key.detach()))
     with without_autocast(query.device):
         positive = (q * k).sum(2, keepdim=True)  # [groups, n, 1]
         negative = q @ k.transpose(1, 2)  # [groups, n, n]
     own = torch.eye(q.shape[1], dtype=torch.bool, device=q.device)
     logits = torch.cat([positive, negative.masked_fill(own, _FILL)], 2).flatten(0, 1) / temperature
     return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long), reduction=reduction)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganparts.blocks import one_of
 from ganparts.losses.penalties import logit_maps
 from ganparts.registry import PENALTIES
 
@@ -138,8 +139,7 @@ class BalancedConsistency:
     def __post_init__(self) -> None:
         if not 0 <= self.translation < 1:
             raise ValueError(f"translation={self.translation} is not a fraction of a side: use 0 to below 1")
-        if self.compare not in ("image", "place"):
-            raise ValueError(f"compare={self.compare!r} is not known: use one of 'image', 'place'")
+        one_of("compare", self.compare, ("image", "place"))
 
     def draw(self, images: Tensor) -> Moves:
         """Fresh random numbers for these images, from their device's generator."""
@@ -154,8 +154,8 @@ class BalancedConsistency:
         """The penalty as a function of images and random numbers."""
         terms = []
         for images, moves in ((real, real_moves), (fake, fake_moves)):
-            maps = logit_maps(discriminator, images), logit_maps(discriminator, self.move(images, moves))
-            terms += [F.mse_loss(self._compared(still), self._compared(moved)) for still, moved in zip(*maps)]  # noqa: B905
+            still, moved = (logit_maps(discriminator, shown) for shown in (images, self.move(images, moves)))
+            terms += map(F.mse_loss, map(self._compared, still), map(self._compared, moved))
         return 2 * self.weight * torch.stack(terms).mean()
 
     def move(self, images: Tensor, moves: Moves) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ganparts.blocks import one_of
 from ganparts.precision import at_least_fp32, without_autocast
 from ganparts.registry import PENALTIES
 
@@ -56,7 +57,7 @@ def image_gradients(discriminator: nn.Module, images: Tensor, reduction: Reducti
     Raises:
         ValueError: an unknown reduction.
     """
-    _check("reduction", reduction, ("sum", "mean"))
+    one_of("reduction", reduction, ("sum", "mean"))
     images = at_least_fp32(images.detach()).requires_grad_()
     with without_autocast(images.device):
         maps = logit_maps(discriminator, images)
@@ -86,8 +87,8 @@ class GradientNorm:
     reduction: Reduction = "sum"
 
     def __post_init__(self) -> None:
-        _check("where", self.where, ("real", "fake", "both"))
-        _check("reduction", self.reduction, ("sum", "mean"))
+        one_of("where", self.where, ("real", "fake", "both"))
+        one_of("reduction", self.reduction, ("sum", "mean"))
 
     def __call__(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         batches = {"real": [real], "fake": [fake], "both": [real, fake]}[self.where]
@@ -117,8 +118,8 @@ class GradientPenalty:
     reduction: Reduction = "sum"
 
     def __post_init__(self) -> None:
-        _check("where", self.where, ("mixed", "real", "fake"))
-        _check("reduction", self.reduction, ("sum", "mean"))
+        one_of("where", self.where, ("mixed", "real", "fake"))
+        one_of("reduction", self.reduction, ("sum", "mean"))
 
     def draw(self, images: Tensor) -> Tensor:
         """The share of the real image in each mixture: [B] in [0, 1)."""
@@ -154,7 +155,7 @@ class ZeroCentered:
     reduction: Reduction = "mean"
 
     def __post_init__(self) -> None:
-        _check("reduction", self.reduction, ("sum", "mean"))
+        one_of("reduction", self.reduction, ("sum", "mean"))
 
     def draw(self, images: Tensor) -> Tensor:
         """The share of the real images in the mixture: [1] in [0, 1)."""
@@ -178,11 +179,6 @@ def _mixed(real: Tensor, fake: Tensor, shares: Tensor) -> Tensor:
     real, fake = at_least_fp32(real), at_least_fp32(fake)
     shares = shares.to(real.dtype).view(-1, *[1] * (real.ndim - 1))
     return shares * real + (1 - shares) * fake
-
-
-def _check(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{option}={value!r} is not known: use one of {', '.join(map(repr, known))}")
 
 
 @PENALTIES.register("r1")

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ganparts.backbones import Backbone, UnavailableError, create_backbone
 from ganparts.backbones.weights import build_quietly, is_planning, read_weights, wrong_weights
+from ganparts.blocks import one_of
+from ganparts.precision import at_least_fp32
 from ganparts.registry import BACKBONES, CONSISTENCY_LOSSES
 
 __all__ = ["LPIPS", "FeatureLoss", "feature_distance", "features", "lpips", "lpips_distance"]
@@ -38,7 +40,7 @@ def feature_distance(prediction: Sequence[Tensor], target: Sequence[Tensor]) -> 
     """
     terms = []
     for ours, theirs in zip(prediction, target, strict=True):
-        ours, theirs = _wide(ours), _wide(theirs)
+        ours, theirs = at_least_fp32(ours), at_least_fp32(theirs)
         own = theirs.square().mean((1, 2, 3)).clamp_min(1e-8)
         terms.append(((ours - theirs).square().mean((1, 2, 3)) / own).mean())
     return torch.stack(terms).mean()
@@ -63,15 +65,11 @@ def lpips_distance(features0: Sequence[Tensor], features1: Sequence[Tensor], wei
 
 
 def _unit(features: Tensor) -> Tensor:
-    wide = _wide(features)
+    wide = at_least_fp32(features)  # squares overflow half precision
     squares = wide.square().sum(1, keepdim=True)
     present = squares > 0
     length = torch.where(present, squares, 1).sqrt()  # the root of 0 has no gradient
     return wide / torch.where(present, length + _SMALL, 1)
-
-
-def _wide(features: Tensor) -> Tensor:
-    return features if features.dtype == torch.float64 else features.float()  # squares overflow half precision
 
 
 class FeatureLoss(nn.Module):
@@ -170,15 +168,9 @@ def lpips(
         ValueError: an unknown trunk.
     """
     names = {"alexnet": "alex", "vgg16": "vgg"}
-    if trunk not in names:
-        raise ValueError(f"trunk={trunk!r} is not known: use one of 'alexnet', 'vgg16'")
-
-    def build() -> Backbone:
-        backbone = BACKBONES.create(trunk, weights=trunk_weights)
-        assert isinstance(backbone, Backbone)
-        return backbone
-
-    backbone = build()
+    one_of("trunk", trunk, names)
+    backbone = BACKBONES.create(trunk, weights=trunk_weights)
+    assert isinstance(backbone, Backbone)
     if weights == "random" or is_planning():
         return LPIPS(lambda: backbone, _random(backbone.channels))
     path = Path(weights) if weights else _torchmetrics_file(names[trunk])

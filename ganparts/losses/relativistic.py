@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from ganparts.blocks import one_of
 from ganparts.registry import ADVERSARIAL_LOSSES
 
 __all__ = ["Relativistic", "RelativisticAverage", "rahinge", "ralsgan", "rasgan", "rsgan"]
@@ -67,8 +68,7 @@ class RelativisticAverage:
     needs_real = True
 
     def __post_init__(self) -> None:
-        if self.base not in _WANTS_MORE:
-            raise ValueError(f"base={self.base!r} is not known: use one of {', '.join(map(repr, _WANTS_MORE))}")
+        one_of("base", self.base, _WANTS_MORE)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         term = _WANTS_MORE[self.base]

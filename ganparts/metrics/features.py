@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data import UnreadableImageError, to_bytes, to_unit_range
-from ganparts.data.pairs import ignore_interrupts
+from ganparts.data.loading import ignore_interrupts
 from ganparts.metrics.sources import Entry
 
 __all__ = [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
 from ganparts.adversarial.presets import preset_named
 from ganparts.pix2pix.presets import Pix2PixPreset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -19,7 +19,7 @@ class PresetOptions(TrainingOptions):
 
     preset: Annotated[str, named_preset(Pix2PixPreset)] = "pix2pix"
     reconstruction: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and target")] = None
-    reconstruction_weight: float | None = field(default=None, metadata={"least": 0})
+    reconstruction_weight: float | None = number(least=0)
     """Factor on that loss."""
 
     def settle(self, *, small: bool = False) -> Settled:

@@ -46,6 +46,8 @@ class Pix2PixPreset(TrainingSettings):
 
 @PRESETS.register("pix2pix")
 def pix2pix() -> Pix2PixPreset:
-    """pix2pix as the reference implementation has it: U-Net-256 with batch norm and dropout, conditional PatchGAN,
-    cross-entropy, L1 with weight 100, 100 + 100 epochs."""
+    """pix2pix as the reference implementation has it: cross-entropy, L1 with weight 100, 100 + 100 epochs.
+
+    The generator is a U-Net-256 with batch norm and dropout, the discriminator a conditional PatchGAN.
+    """
     return Pix2PixPreset(generator=partial(GENERATORS.create, "unet256", norm="batch", dropout=0.5))

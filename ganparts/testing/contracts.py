@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganparts.blocks import size_limits
 from ganparts.registry import Registry
 
 __all__ = ["Check", "ContractError", "Subject", "contract", "host_draws", "maps_of", "require", "run_checks", "subject"]
@@ -52,8 +53,8 @@ class Subject:
 
     def images(self, part: Any, batch: int = 2, *, wide: bool = False, device: str = "cpu") -> Tensor:
         """Random images [batch, channels, H, W] in [-1, 1] of a size that the part takes; ``wide``: W is 2 H."""
-        multiple = getattr(part, "size_multiple", 1)
-        least = self.size or max(32, getattr(part, "min_size", multiple))
+        multiple, smallest = size_limits(part)
+        least = self.size or max(32, smallest)
         only = getattr(part, "size", None)  # of discriminators that take one size alone
         if self.size is None and isinstance(only, int):
             least = only

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ganparts.blocks import size_limits
 from ganparts.registry import GENERATORS
 from ganparts.testing.contracts import Subject, contract, require, run_checks, subject
 from ganparts.testing.networks import NETWORK_CHECKS, randomized
@@ -70,8 +71,7 @@ def _farthest(output: torch.Tensor) -> float:
 )
 def refuses_other_sizes(part: Subject) -> None:
     network = part.build()
-    multiple = getattr(network, "size_multiple", 1)
-    least = getattr(network, "min_size", multiple)
+    multiple, least = size_limits(network)
     for name, value in (("size_multiple", multiple), ("min_size", least)):
         require(isinstance(value, int) and value >= 1, f"{name} is {value!r}.")
     side = part.images(network).shape[-1]

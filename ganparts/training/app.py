@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -105,21 +105,23 @@ def _end(code: int) -> int:
     return code
 
 
-def import_parts(modules: tuple[str, ...]) -> None:
+def import_parts(modules: Iterable[str]) -> None:
     """Import modules that register parts.
 
     Raises:
-        ImportError: there is no such module; the message names PYTHONPATH.
+        ImportError: there is no such module (says where Python looks), or what it imports is missing.
     """
     for module in modules:
         try:
-            importlib.import_module(module)
+            importlib.import_module(module.lstrip("./"))
         except ModuleNotFoundError as error:
-            if error.name != module.partition(".")[0]:
-                raise
+            if error.name is None or not f"{module.lstrip('./')}.".startswith(f"{error.name}."):
+                raise  # the module is there, and imports another that is not
+            name = module.lstrip("./").removesuffix(".py").replace("/", ".")
+            spelled = f" Give the module's name, not its file: --imports {name}." if name != module else ""
             raise ImportError(
-                f"No module named {module!r}: --imports takes modules that Python finds; put its folder on the path "
-                "(PYTHONPATH=FOLDER)"
+                f"--imports {module}: Python finds no module of this name.{spelled} Put the folder that holds it on "
+                "PYTHONPATH (PYTHONPATH=FOLDER; for the current folder PYTHONPATH=.), or install it"
             ) from None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import partial
@@ -42,6 +42,7 @@ from ganparts.training.checkpoint import newest_checkpoint, random_states, set_r
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder, describe_part
 from ganparts.training.monitor import Monitor
+from ganparts.training.options import EvaluationOptions
 from ganparts.training.policy import Policy, PolicyOptions, choose_policy
 from ganparts.training.stopping import StopSignals
 from ganparts.training.watch import Watch
@@ -100,7 +101,7 @@ class Loop:
 
     Raises:
         ValueError: a batch does not fit in memory, the device cannot do what is asked, a generator was not built by
-            name, or a resumed run had other numbers or parts.
+            name, a resumed run had other numbers or parts, or there is patience without evaluations.
     """
 
     def __init__(
@@ -128,6 +129,9 @@ class Loop:
         for network in model.stages().values():
             describe_network(network)  # refuses now, not after training, one that could not be saved
         self.policy = self._choose_policy()
+        self.evaluation = EvaluationOptions() if score is None else _as(EvaluationOptions, options)
+        if self.evaluation.patience and not self.evaluation.evaluate_every:
+            raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
         self.free_memory = -highest(-available_memory(device))  # of the process that has the least
         if options.resume is None and is_first():
             _start_from(model, options.init)
@@ -147,26 +151,23 @@ class Loop:
             skip_nonfinite=options.on_nonfinite == "skip",
             average=GradientAverage() if processes() > 1 else None,
         )
+        self._trained: dict[str, Any] = {"model": self.model, "optimizers": self.optimizers}
         self.averages = None
         if settings.ema_decay is not None:
-            self.averages = Averages(self.model.stages(), decay=settings.ema_decay)
+            self._trained["averages"] = self.averages = Averages(self.model.stages(), decay=settings.ema_decay)
         self.samples = samples.to(device)
-        stateful = {"model": self.model, "optimizers": self.optimizers}
-        if self.averages is not None:
-            stateful["averages"] = self.averages
         path = options.folder
         self.watch = Watch(path / "warnings.jsonl", say=lambda finding: self.console.print(f"warning: {finding}"))
-        self._trained = dict(stateful)
         self.folder = RunFolder(
             path,
             options=vars(options),
             settled={**settings.numbers(), **settled, "device": device.type, "precision": self.policy.precision},
             parts=self.model.parts(),
-            **stateful,
+            **self._trained,
             watch=self.watch,
         )
         self._side_stream = self.policy.side_stream()
-        self._make_score, self._score = score, None
+        self._make_score, self._score = score if self.evaluation.evaluate_every else None, None
         self._scoring = 0.0  # seconds that evaluations took
         self.scores: Any = None
 
@@ -241,8 +242,25 @@ class Loop:
             line += f"; the largest batch that fits is {largest}"
         return [*lines, line]
 
+    def announce(self, batch: str, *, scaled_down: Sequence[str] = ()) -> None:
+        """Print what is trained, how a step is computed, and where everything goes.
+
+        Args:
+            batch: size of images and batches, in words.
+            scaled_down: what is smaller than in the preset, for a CPU.
+        """
+        generator, *_ = self.model.stages()
+        self.console.print(
+            f"Preset {self.card_facts.get('preset')} on {self.device}: {self.folder.parts[generator]}, {batch}; "
+            f"everything goes to {self.folder.path}"
+        )
+        if scaled_down:
+            self.console.print(f"Scaled down for a CPU, where no option was given: {'; '.join(scaled_down)}.")
+        for line in self.describe():
+            self.console.print(f"  {line}")
+
     def run(self, batches: Batches, *, steps: int | None) -> Ended:
-        """Train until the end, or until something asks to stop.
+        """Train until the end, or until something asks to stop; the run folder's ``state`` then says which.
 
         Of several processes, each gives its own share of a step's batch; :func:`~ganparts.data.load_pairs` does so.
 
@@ -253,29 +271,18 @@ class Loop:
         Raises:
             NotFiniteError: numbers are not finite, and going back does not help or is not wanted.
         """
-        options = self.options
-        if options.patience and not options.evaluate_every:
-            raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
-        found = self.folder.start(resume=options.resume is not None)
+        found = self.folder.start(resume=self.options.resume is not None)
         start = 0 if found is None else found.step
         randomness = random_states()  # of the first checkpoint
         steps = self._length(steps, found)
         self.folder.settle(steps=steps)
-        if self._evaluates and self._make_score is not None and is_first():
+        if self._make_score is not None and is_first():
             with self._same_randomness():
                 self._score = self._make_score()
-        budget = None if steps is not None else TimeBudget(options.hours, began=self._began, clock=self.clock)
+        budget = None if steps is not None else TimeBudget(self.options.hours, began=self._began, clock=self.clock)
         if is_first():
             self.watch.forget_beyond(start)
-        monitor = Monitor(
-            self.folder.losses if is_first() else None,
-            steps=steps,
-            start=start,
-            pairs=self.settings.batch_size * processes(),
-            every=options.log_every,
-            console=self.console,
-            tensorboard=self.folder.path / "tensorboard" if options.tensorboard and is_first() else None,
-        )
+        monitor = self._make_monitor(start, steps)
         self.console.print(f"{start} of {steps if steps is not None else '?'} steps are done.")
         train = self.policy.wrap(
             self._train_once,
@@ -288,7 +295,7 @@ class Loop:
         # last: whatever was built above may have drawn random numbers, in a new run as in one that goes on
         set_random_states(randomness) if found is None else found.restore_random_states()
         step = start
-        with StopSignals(time_limit=options.time_limit) as stop, monitor:
+        with StopSignals(time_limit=self.options.time_limit) as stop, monitor:
             coming = monitor.timed(iterator)
             while (batch := self._next(coming, step)) is not None:
                 factor = 1.0 if steps is None else self.settings.schedule(step, steps)
@@ -304,15 +311,32 @@ class Loop:
                 saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last, hurry=hurry)
                 if last or (saved and stop.agree().requested):  # asked meanwhile; else the next step is the last
                     break
-        ended = step == steps and not stop.by_signal
-        return Ended(step, steps, None if ended else stop.reason, stop.by_signal)
+        finished = step == steps and not stop.by_signal
+        ended = Ended(step, steps, None if finished else stop.reason, stop.by_signal)
+        if ended.reason is not None:
+            self.console.print(
+                f"Stopped by {ended.reason} after step {step} of {steps}; --resume {self.folder.path} goes on."
+            )
+        self.folder.state = "stopped" if ended.reason else "finished"
+        return ended
+
+    def _make_monitor(self, start: int, steps: int | None) -> Monitor:
+        return Monitor(
+            self.folder.losses if is_first() else None,
+            steps=steps,
+            start=start,
+            pairs=self.settings.batch_size * processes(),
+            every=self.options.log_every,
+            console=self.console,
+            tensorboard=self.folder.path / "tensorboard" if self.options.tensorboard and is_first() else None,
+        )
 
     def _measured_length(self, budget: TimeBudget, step: int) -> int | None:
         """The steps of the whole run, once it is known how long one takes."""
         pace = budget.measure(step, self._wait, aside=self._scoring)
         if pace is None:
             return None
-        evaluation, often = self._cost_of_evaluation(), self.options.evaluate_every or 1
+        evaluation, often = self._cost_of_evaluation(), self.evaluation.evaluate_every or 1
         # the last step is evaluated, too
         return budget.steps(step, pace, evaluation / often, evaluation + self._cost_of_painting())
 
@@ -356,7 +380,8 @@ class Loop:
         sample_every = options.sample_every or max(1, (steps or 1000) // 10)
         if (step % sample_every == 0 or last) and not hurry:
             self.folder.save_samples(step, self.samples, tuple(self.stages.values()))
-        scored = self._evaluates and not hurry and (step % options.evaluate_every == 0 or last)
+        evaluate_every = self.evaluation.evaluate_every
+        scored = evaluate_every is not None and not hurry and (step % evaluate_every == 0 or last)
         due = step % options.checkpoint_every == 0 or last or scored
         if finite and due:
             finite = self.folder.save(step)
@@ -385,15 +410,11 @@ class Loop:
         self.folder.refresh_report()
         return finite
 
-    @property
-    def _evaluates(self) -> bool:
-        return bool(self.options.evaluate_every and self._make_score)
-
     def _evaluate(self, step: int, generator: nn.Module, stop: StopSignals) -> None:
-        options = self.options
         stale = from_first(partial(self._score_and_keep, step, generator))
-        if options.patience is not None and stale >= options.patience:
-            stop.request(f"patience: {options.metric} is no better than {stale} evaluations before,")
+        patience, metric = self.evaluation.patience, self.evaluation.metric
+        if patience is not None and stale >= patience:
+            stop.request(f"patience: {metric} is no better than {stale} evaluations before,")
 
     def _score_and_keep(self, step: int, generator: nn.Module) -> int:
         """Score a generator and keep it if it is the best; how many scores there were since the best."""
@@ -402,7 +423,7 @@ class Loop:
         with self._same_randomness():
             scores = self._score(generator)
         self._scoring += self.clock() - before
-        stale = self.folder.save_scores(step, scores.values(), metric=self.options.metric)
+        stale = self.folder.save_scores(step, scores.values(), metric=self.evaluation.metric)
         if stale == 0:
             self.scores = scores
             self._export(step)

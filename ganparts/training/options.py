@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
@@ -13,6 +14,8 @@ from ganparts.training.checkpoint import newest_checkpoint, previous_checkpoint
 
 if TYPE_CHECKING:
     import torch
+
+    from ganparts.adversarial import TrainingSettings
 
 __all__ = ["EvaluationOptions", "RunOptions", "parse_options", "setting"]
 
@@ -91,6 +94,18 @@ class RunOptions:
         """These options; on a CPU a run for which no length was given takes about four minutes."""
         given = any(getattr(self, name) is not None for name in _LENGTHS)
         return self if given or device.type != "cpu" else replace(self, hours=_CPU_HOURS)
+
+    def total_steps(self, settings: TrainingSettings, *, pairs: int) -> int | None:
+        """The steps of the whole run on so many pairs; None if ``hours`` decides."""
+        if self.hours is not None:
+            return None
+        return self.steps or (self.epochs or settings.epochs) * settings.epoch_steps(pairs)
+
+    def loading_processes(self, device: torch.device) -> int:
+        """How many processes decode images."""
+        if self.workers is not None:
+            return self.workers
+        return min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
 
     def __post_init__(self) -> None:
         lengths = [name for name in _LENGTHS if getattr(self, name) is not None]

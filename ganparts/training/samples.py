@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
-from ganparts.data import resize, to_bytes, to_unit_range
+from ganparts.data import resize_square, to_bytes, to_unit_range
 
 __all__ = ["fetch_later", "paint_grid", "sample_photos", "save_grid"]
 
@@ -22,14 +22,7 @@ def sample_photos(images: Sequence[Tensor], *, count: int, size: int) -> Tensor:
         float [count, 3, size, size] in [-1, 1].
     """
     chosen = [images[i * len(images) // count] for i in range(min(count, len(images)))]
-    return to_unit_range(torch.stack([resize(_middle_square(image), size) for image in chosen]))
-
-
-def _middle_square(image: Tensor) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
-    side = min(image.shape[-2:])
-    return functional.center_crop(image, [side, side])
+    return to_unit_range(torch.stack([resize_square(image, size) for image in chosen]))
 
 
 @torch.inference_mode()

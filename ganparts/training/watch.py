@@ -90,7 +90,7 @@ _SIGNS = (
     _Sign(
         "constant picture",
         lambda seen: seen["contrast"] < 0.02,
-        "translated images have a single color (contrast {contrast:.3f}, mean value {brightness:.2f} of -1 to 1).",
+        "translated images have a single colour (contrast {contrast:.3f}, mean value {brightness:.2f} of -1 to 1).",
         "Continue from an earlier checkpoint with a lower learning rate; in half precision try bf16 or fp32.",
     ),
     _Sign(
@@ -158,14 +158,10 @@ class Watch:
         Returns:
             Whether training goes well: all is finite, or such steps are skipped and not too many in a row.
         """
-        looked_at = {
-            name: value
-            for name, value in values.items()
-            if not ((scaled or skipping) and name.startswith("grad_norm_"))
-        }
-        broken = [name for name, value in looked_at.items() if not math.isfinite(value)]
-        skipped = any(not math.isfinite(value) for value in values.values())
-        self._skipped = self._skipped + 1 if skipped and (scaled or skipping) else 0
+        skips = scaled or skipping
+        odd = [name for name, value in values.items() if not math.isfinite(value)]
+        broken = [name for name in odd if not (skips and name.startswith("grad_norm_"))]
+        self._skipped = self._skipped + 1 if odd and skips else 0
         lost = values.get("loss_scale", _LEAST_SCALE) < _LEAST_SCALE or self._skipped >= _STUCK
         self._judge(
             step,
@@ -184,26 +180,32 @@ class Watch:
         )
         for name, value in values.items():
             if name.startswith("disc") and math.isfinite(value):
-                first = self._first.setdefault(name, value)
-                self._judge(
-                    step,
-                    f"discriminator won ({name})",
-                    value < _WON * first,
-                    f"{name} is {value:.2g} and was {first:.2g} at first: the generator cannot learn from it.",
-                    "Augment what discriminators see, or make them smaller or slower.",
-                    looks=_WON_LOOKS,
-                )
+                self._judge_discriminator(step, name, value)
             if name.startswith("grad_norm_") and math.isfinite(value):
-                usual = self._usual.get(name, value)
-                self._judge(
-                    step,
-                    f"gradient exploded ({name})",
-                    value > _EXPLODED * usual > 0,
-                    f"{name} is {value:.3g} where {usual:.3g} is usual.",
-                    "If it comes again, lower the learning rate.",
-                )
-                self._usual[name] = 0.95 * usual + 0.05 * min(value, _EXPLODED * usual)
+                self._judge_gradient(step, name, value)
         return not lost and (skipping or not broken)
+
+    def _judge_discriminator(self, step: int, name: str, loss: float) -> None:
+        first = self._first.setdefault(name, loss)
+        self._judge(
+            step,
+            f"discriminator won ({name})",
+            loss < _WON * first,
+            f"{name} is {loss:.2g} and was {first:.2g} at first: the generator cannot learn from it.",
+            "Augment what discriminators see, or make them smaller or slower.",
+            looks=_WON_LOOKS,
+        )
+
+    def _judge_gradient(self, step: int, name: str, norm: float) -> None:
+        usual = self._usual.get(name, norm)
+        self._judge(
+            step,
+            f"gradient exploded ({name})",
+            norm > _EXPLODED * usual > 0,
+            f"{name} is {norm:.3g} where {usual:.3g} is usual.",
+            "If it comes again, lower the learning rate.",
+        )
+        self._usual[name] = 0.95 * usual + 0.05 * min(norm, _EXPLODED * usual)
 
     @torch.no_grad()
     def pictures(self, step: int, generator: nn.Module, images: Tensor) -> None:

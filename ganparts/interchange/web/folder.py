@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.adversarial.memory import peak_bytes
+from ganparts.blocks import size_limits
 from ganparts.data import to_bytes, to_unit_range
 from ganparts.interchange.export import export_generator
 from ganparts.interchange.web.runtime import copied, fetched
@@ -110,8 +111,7 @@ def _numbers(generator: nn.Module) -> dict[str, Any]:
         ValueError: it does not give a picture of 3 channels.
     """
     network = copy.deepcopy(generator).cpu().float().eval()
-    multiple = getattr(network, "size_multiple", 1)
-    least = getattr(network, "min_size", multiple)
+    multiple, least = size_limits(network)
     side = math.ceil(max(least, _SIDE) / multiple) * multiple
     images = to_unit_range(trial_picture(side, side))[None]
     paintings: list[Tensor] = []
