@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -30,18 +29,19 @@ from ganparts.translate.encoding import JPEGOptions
 class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOptions, PresetOptions, JPEGOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
-    data: Path | None = training.setting(None, on_resume=True)
+    data: str | None = training.setting(None, on_resume=True)
     """A folder in Kaggle's or CycleGAN's layout (see the README). None: the competition's mount, else the sample."""
-    photos: Path | None = training.setting(None, on_resume=True)
-    """A folder of photos (image files or TFRecords) instead of the layout's."""
-    paintings: Path | None = training.setting(None, on_resume=True)
-    """A folder of paintings (image files or TFRecords) instead of the layout's."""
+    photos: str | None = training.setting(None, on_resume=True)
+    """Photos instead of the layout's: a folder (image files, TFRecords, Parquet or tar files), a file or pattern of
+    Parquet or tar files, or hf:owner/name (docs/howto/large_data.md)."""
+    paintings: str | None = training.setting(None, on_resume=True)
+    """Paintings instead of the layout's, in the same forms."""
     skip_unreadable: bool = training.setting(False, on_resume=True)
     """Warn of images that cannot be read, and go on without them."""
     hold_data: Literal["auto", "on", "off"] = training.setting("auto", on_resume=True)
     """Keep all images, decoded, on the device; auto: on a GPU, if they fit."""
     paint: int | None = training.setting(None, least=0, on_resume=True)
-    """Photos to paint into images.zip. None: all on a GPU, at most 256 on a CPU."""
+    """Photos to paint into images.zip. None: at most 10,000 on a GPU, 256 on a CPU."""
 
 
 def train(config: Config) -> None:
@@ -53,9 +53,9 @@ def train(config: Config) -> None:
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
     )
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
-    dataset = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing())
+    dataset = PairDataset(domains.a, domains.b, seed=config.seed, batch_size=preset.batch_size, **preset.framing())
     photos = domains.photos()
-    most = len(photos) if device.type == "cuda" else 256
+    most = 10_000 if device.type == "cuda" else 256
     painted = min(len(photos), most if config.paint is None else config.paint)
     jpeg = config.jpeg()
 
@@ -70,8 +70,8 @@ def train(config: Config) -> None:
         settled={"data": domains.digest(), "origin": domains.origin, "pairs": len(dataset)},
         card={"preset": config.preset, "data": domains.summary()},
         score=lambda: Evaluator(
-            domains.b,
-            photos=domains.test_a or domains.a,
+            domains.reference(),
+            photos=(domains.test_a or domains.a)[: config.evaluate_photos],
             limit=config.evaluate_photos,
             extractor=config.extractor,
             device=device,
@@ -82,7 +82,13 @@ def train(config: Config) -> None:
     loop.announce(f"{preset.crop} px, batch size {preset.batch_size}", scaled_down=scaled_down)
 
     steps, workers = config.total_steps(preset, pairs=len(dataset)), config.loading_processes(device)
-    still = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing() | {"resize": preset.crop})
+    still = PairDataset(
+        domains.a,
+        domains.b,
+        seed=config.seed,
+        batch_size=preset.batch_size,
+        **preset.framing() | {"resize": preset.crop},
+    )
     if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes + still.nbytes)):
         dataset, still = dataset.on_device(device, workers=workers), still.on_device(device, workers=workers)
     load = partial(load_pairs, batch_size=preset.batch_size, workers=workers, device=device)

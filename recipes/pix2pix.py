@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -29,12 +28,13 @@ from ganparts.translate.encoding import JPEGOptions
 class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOptions, PresetOptions, JPEGOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
-    data: Path | None = training.setting(None, on_resume=True)
-    """A folder with train, or with trainA and trainB; and perhaps test, or testA and testB."""
-    a: Path | None = training.setting(None, on_resume=True)
-    """A folder of first images instead, or of files with both images side by side."""
-    b: Path | None = training.setting(None, on_resume=True)
-    """A folder of second images with the same names."""
+    data: str | None = training.setting(None, on_resume=True)
+    """A folder with train, or with trainA and trainB; and perhaps test, or testA and testB. Or Parquet files or
+    hf:owner/name with two columns of images (docs/howto/large_data.md)."""
+    a: str | None = training.setting(None, on_resume=True)
+    """A folder or shards of first images instead, or of files with both images side by side."""
+    b: str | None = training.setting(None, on_resume=True)
+    """A folder of second images with the same names, or shards with the same rows."""
     direction: Literal["ab", "ba"] = "ab"
     """ab: translate first (left) images to second ones; ba: the other way round."""
     skip_unreadable: bool = training.setting(False, on_resume=True)
@@ -42,7 +42,7 @@ class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOpt
     hold_data: Literal["auto", "on", "off"] = training.setting("auto", on_resume=True)
     """Keep all images, decoded, on the device; auto: on a GPU, if they fit."""
     translate: int | None = training.setting(None, least=0, on_resume=True)
-    """Source images to translate into images.zip. None: all on a GPU, at most 256 on a CPU."""
+    """Source images to translate into images.zip. None: at most 10,000 on a GPU, 256 on a CPU."""
 
 
 def train(config: Config) -> None:
@@ -54,10 +54,10 @@ def train(config: Config) -> None:
         config.data, a=config.a, b=config.b, direction=config.direction, skip_unreadable=config.skip_unreadable
     )
     console.print(f"Data: {len(domains.train)} pairs ({domains.origin}).")
-    dataset = AlignedPairs(domains.train, seed=config.seed, **preset.framing())
+    dataset = AlignedPairs(domains.train, seed=config.seed, batch_size=preset.batch_size, **preset.framing())
     pairs = domains.test or domains.val or domains.train
     held_out = [pair for _, pair in pairs.readable(config.evaluate_photos if config.evaluate_every else 6)]
-    most = len(pairs) if device.type == "cuda" else 256
+    most = 10_000 if device.type == "cuda" else 256
     translated = min(len(pairs), most if config.translate is None else config.translate)
     jpeg = config.jpeg()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -27,12 +26,13 @@ from ganparts.training.app import console
 class Config(training.RunOptions, training.PolicyOptions, PresetOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
-    data: Path | None = training.setting(None, on_resume=True)
+    data: str | None = training.setting(None, on_resume=True)
     """A folder in Kaggle's or CycleGAN's layout (see the README). None: the competition's mount, else the sample."""
-    photos: Path | None = training.setting(None, on_resume=True)
-    """A folder of photos (image files or TFRecords) instead of the layout's."""
-    paintings: Path | None = training.setting(None, on_resume=True)
-    """A folder of paintings (image files or TFRecords) instead of the layout's."""
+    photos: str | None = training.setting(None, on_resume=True)
+    """Photos instead of the layout's: a folder (image files, TFRecords, Parquet or tar files), a file or pattern of
+    Parquet or tar files, or hf:owner/name (docs/howto/large_data.md)."""
+    paintings: str | None = training.setting(None, on_resume=True)
+    """Paintings instead of the layout's, in the same forms."""
     skip_unreadable: bool = training.setting(False, on_resume=True)
     """Warn of images that cannot be read, and go on without them."""
     hold_data: Literal["auto", "on", "off"] = training.setting("auto", on_resume=True)
@@ -48,7 +48,7 @@ def train(config: Config) -> None:
         config.data, photos=config.photos, paintings=config.paintings, skip_unreadable=config.skip_unreadable
     )
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
-    dataset = PairDataset(domains.a, domains.b, seed=config.seed, **preset.framing())
+    dataset = PairDataset(domains.a, domains.b, seed=config.seed, batch_size=preset.batch_size, **preset.framing())
 
     torch.manual_seed(config.seed)
     loop = training.Loop(

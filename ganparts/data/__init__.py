@@ -1,4 +1,4 @@
-"""Read images from folders and TFRecords, and pair them at random or by name.
+"""Read images from folders, TFRecords and shards, and pair them at random or by name.
 
 Images are bytes in files and in memory; a batch for training has floats in [-1, 1].
 """
@@ -10,7 +10,6 @@ from ganparts.data.images import (
     Images,
     UnreadableImageError,
     decode_image,
-    open_images,
     resize,
     resize_shorter,
     resize_square,
@@ -21,6 +20,7 @@ from ganparts.data.images import (
 from ganparts.data.layouts import Domains, open_domains, sample
 from ganparts.data.loading import Pairs, load_pairs
 from ganparts.data.pairs import PairDataset
+from ganparts.data.sources import open_images
 
 __all__ = [
     "AlignedDomains",

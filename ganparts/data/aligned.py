@@ -1,4 +1,4 @@
-"""Aligned pairs for pix2pix: two images of one scene, side by side in one file, or in two folders under one name.
+"""Aligned pairs for pix2pix: two images of one scene, side by side in one file, under one name, or in one row.
 
 Isola et al. 2017, arXiv 1611.07004. Both images of a pair get the same crop and flip.
 """
@@ -16,19 +16,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ganparts.data.entries import Entries, Entry
 from ganparts.data.framing import Framing
-from ganparts.data.images import (
-    DataError,
-    ImageEntry,
-    UnreadableImageError,
-    existing_folder,
-    listing,
-    open_images,
-    resize,
-)
+from ganparts.data.images import DataError, UnreadableImageError, resize
 from ganparts.data.layouts import digest
 from ganparts.data.loading import decode_ahead, estimate_bytes
-from ganparts.data.pairs import shuffled
+from ganparts.data.order import Lanes, shuffled
+from ganparts.data.shards import shards_of
+from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
+from ganparts.distributed import processes
 
 __all__ = ["AlignedDomains", "AlignedImages", "AlignedPairs", "Direction", "open_aligned"]
 
@@ -43,8 +39,8 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
     A target of another size is resized to the source's. A file with both images side by side is cut in the middle.
 
     Args:
-        a: files of the first images, or of both side by side.
-        b: files of the second images, in the same order; None if the files of ``a`` hold them at the right.
+        a: places of the first images, or of both side by side.
+        b: places of the second images, in the same order; None if those of ``a`` hold them at the right.
         direction: "ab": the first image is the source; "ba": the second is.
         skip_unreadable: warn of a pair that cannot be read, and give the next one instead.
 
@@ -54,8 +50,8 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        a: Sequence[ImageEntry],
-        b: Sequence[ImageEntry] | None = None,
+        a: Sequence[Entry],
+        b: Sequence[Entry] | None = None,
         *,
         direction: Direction = "ab",
         skip_unreadable: bool = False,
@@ -64,7 +60,8 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
             raise ValueError(f"direction={direction!r}: it is 'ab' or 'ba'")
         if b is not None and len(a) != len(b):
             raise ValueError(f"{len(a)} first and {len(b)} second images: pairs need as many of both")
-        self.a, self.b = list(a), None if b is None else list(b)
+        self.a = a if isinstance(a, Entries) else list(a)
+        self.b = b if b is None or isinstance(b, Entries) else list(b)
         self.direction: Direction = direction
         self.skip_unreadable = skip_unreadable
 
@@ -125,11 +122,12 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
     """Aligned pairs, by position: item i is (source, target), each uint8 [3, crop, crop].
 
     An epoch shows each pair once, in random order; positions go on beyond it. A pair depends only on the seed and the
-    position.
+    position; in shards, where images are shuffled within a buffer, also on ``batch_size`` and the number of processes.
 
     Args:
         images: pairs of source and target, uint8 [3, H, W], of one size.
         seed: decides order, crops and flips.
+        batch_size: pairs in a batch of one process; only the order of images in shards depends on it.
         resize: length in pixels that the shorter side of both images is resized to first; None keeps their size.
         crop: side of the square that is then cut out of both, at the same random place.
         flip: mirror both with probability 1/2.
@@ -145,21 +143,30 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
         images: Sequence[tuple[Tensor, Tensor]],
         *,
         seed: int = 0,
+        batch_size: int = 1,
         resize: int | None = 286,
         crop: int = 256,
         flip: bool = True,
         squash: bool = False,
     ):
-        self.images, self.seed = images, seed
+        self.images, self.seed, self.batch_size = images, seed, batch_size
         self.framing = Framing(resize, crop, flip, squash)
+        shards = shards_of(images.a) if isinstance(images, AlignedImages) else None
+        self._lanes = None
+        if shards is not None:
+            self._lanes = Lanes(shards.blocks, key=f"{seed}", chunk=batch_size, processes=processes())
 
     def __len__(self) -> int:
         """Pairs in an epoch."""
         return len(self.images)
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        epoch, place = divmod(position, len(self))
-        source, target = self._fit(self.images[shuffled(self.seed, epoch, len(self))[place]])
+        if self._lanes is None:
+            epoch, place = divmod(position, len(self))
+            index = shuffled(self.seed, epoch, len(self))[place]
+        else:
+            index = self._lanes[position]
+        source, target = self._fit(self.images[index])
         window = self.framing.draw(source, random.Random(f"{self.seed} {position}"))
         return self.framing.cut(source, window), self.framing.cut(target, window)
 
@@ -193,8 +200,10 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
             DataError: an image cannot be read, and the data set does not skip such images.
         """
         fitted = decode_ahead(_Fitted(self), workers=workers, track=track)
-        held = [(source.to(device), target.to(device)) for source, target in fitted]
-        return AlignedPairs(held, seed=self.seed, **vars(self.framing))
+        pairs = [(source.to(device), target.to(device)) for source, target in fitted]
+        held = AlignedPairs(pairs, seed=self.seed, batch_size=self.batch_size, **vars(self.framing))
+        held._lanes = self._lanes
+        return held
 
 
 class _Fitted:
@@ -228,7 +237,7 @@ class AlignedDomains:
 
     def summary(self) -> str:
         """Number of pairs and name of their folder, without its path: for a published model card."""
-        return f"{len(self.train)} aligned pairs ({self.train.a[0].path.parent.name})"
+        return f"{len(self.train)} aligned pairs ({self.train.a[0].place})"
 
     def digest(self) -> str:
         """Like :meth:`ganparts.data.Domains.digest`, for the training pairs."""
@@ -251,8 +260,11 @@ def open_aligned(
     Args:
         root: a folder with ``train`` and perhaps ``val`` and ``test``, whose files hold both images side by side; or
             with ``trainA``, ``trainB`` and perhaps ``valA``, ``valB``, ``testA``, ``testB``.
-        a: instead, a folder of the first images, or without ``b`` of files that hold both.
-        b: a folder of the second images.
+            Or a set of shards with two columns of images, whose rows are pairs; options name the columns:
+            ``hf:owner/name(a=photo, b=painting)``.
+        a: instead, a folder of the first images, or without ``b`` of files that hold both; or shards (see
+            :func:`ganparts.data.open_images`).
+        b: a folder of the second images, or shards with the same rows.
         direction: "ab": translate the first (left) images into the second; "ba": the other way round.
         skip_unreadable: warn of images that cannot be read or have no partner, and go on without them.
 
@@ -260,17 +272,19 @@ def open_aligned(
         DataError: folders are missing (the text says what was found), or images lack partners.
     """
 
-    def opened(first: Path, second: Path | None) -> AlignedImages:
+    def opened(first: Path | str, second: Path | str | None) -> AlignedImages:
         return _open_pairs(first, second, direction=direction, skip_unreadable=skip_unreadable)
 
     if a is not None:
         if root is not None:
             raise DataError("give a data set's folder, or the folders of the images, and not both")
-        first, second = Path(a), None if b is None else Path(b)
-        origin = f"pairs side by side from {first}" if second is None else f"pairs from {first} and {second}"
-        return AlignedDomains(opened(first, second), None, None, origin)
+        origin = f"pairs side by side from {a}" if b is None else f"pairs from {a} and {b}"
+        return AlignedDomains(opened(a, b), None, None, origin)
     if root is None or b is not None:
         raise DataError("give the folder of a data set, or that of the first images (a), with that of the second (b)")
+    address = parse_address(root)
+    if (shards := shards_of_data(address)) is not None:
+        return _open_shards(shards, direction=direction, skip_unreadable=skip_unreadable)
     root = existing_folder(root)
     if (root / "trainA").is_dir() and (root / "trainB").is_dir():
         places = {part: (root / f"{part}A", root / f"{part}B") for part in ("train", "val", "test")}
@@ -291,12 +305,35 @@ def open_aligned(
     return AlignedDomains(train, found["val"], found["test"], f"pairs {how} from {root}")
 
 
-def _open_pairs(first: Path, second: Path | None, *, direction: Direction, skip_unreadable: bool) -> AlignedImages:
+def _open_shards(shards: ShardSet, *, direction: Direction, skip_unreadable: bool) -> AlignedDomains:
+    def opened(*splits: str) -> AlignedImages | None:
+        split = next((split for split in splits if split in shards.files), None)
+        if split is None:
+            return None
+        a, b = (shards.open(split=split, column=column, skip_unreadable=skip_unreadable).entries for column in columns)
+        return AlignedImages(a, b, direction=direction, skip_unreadable=skip_unreadable)
+
+    columns = shards.two_columns()
+    train = opened(shards.check_split(shards.address.split or "train"))
+    assert train is not None
+    val, test = (None, None) if shards.address.split else (opened("val", "validation"), opened("test"))
+    return AlignedDomains(train, val, test, f"pairs of columns {' and '.join(columns)} from {shards.address.place}")
+
+
+def _open_pairs(
+    first: Path | str, second: Path | str | None, *, direction: Direction, skip_unreadable: bool
+) -> AlignedImages:
     a = open_images(first, skip_unreadable=skip_unreadable).entries
     options: dict[str, Any] = {"direction": direction, "skip_unreadable": skip_unreadable}
     if second is None:
         return AlignedImages(a, **options)
     b = open_images(second, skip_unreadable=skip_unreadable).entries
+    if shards_of(a) is not None or shards_of(b) is not None:
+        if len(a) != len(b):
+            raise DataError(
+                f"{first} has {len(a)} images and {second} has {len(b)}: in shards, rows of one number pair"
+            )
+        return AlignedImages(a, b, **options)
     by_name = [_by_name(first, a), _by_name(second, b)]
     common = [name for name in by_name[0] if name in by_name[1]]
     lone = [
@@ -316,8 +353,8 @@ def _open_pairs(first: Path, second: Path | None, *, direction: Direction, skip_
     return AlignedImages([by_name[0][name] for name in common], [by_name[1][name] for name in common], **options)
 
 
-def _by_name(folder: Path, entries: Iterable[ImageEntry]) -> dict[str, ImageEntry]:
-    found: dict[str, ImageEntry] = {}
+def _by_name(folder: Path | str, entries: Iterable[Entry]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
     for entry in entries:
         if entry.name in found:
             raise DataError(f"{folder} has several images named {entry.name}, so its pair is not known: rename them")

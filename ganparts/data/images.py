@@ -8,12 +8,11 @@ from __future__ import annotations
 import io
 import re
 import stat
-import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import overload
 
 import torch
@@ -21,7 +20,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ganparts.data.colour import to_srgb
-from ganparts.data.tfrecord import TFRecordError, read_examples
+from ganparts.data.entries import Entries, Entry
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -30,7 +29,6 @@ __all__ = [
     "Images",
     "UnreadableImageError",
     "decode_image",
-    "open_images",
     "resize",
     "resize_shorter",
     "resize_square",
@@ -40,7 +38,6 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-RECORD_SUFFIXES = (".tfrec", ".tfrecord", ".tfrecords")
 MAX_PIXELS = (
     178_956_970  # twice Pillow's MAX_IMAGE_PIXELS as it comes, where Pillow refuses; a program may change its own
 )
@@ -77,6 +74,11 @@ class ImageEntry:
     def __str__(self) -> str:
         return str(self.path) if self.record is None else f"{self.path}, record {self.record} (counted from 0)"
 
+    @property
+    def place(self) -> str:
+        """Name of its folder."""
+        return self.path.parent.name
+
     def load(self) -> Tensor:
         """Decode it: uint8 [3, H, W].
 
@@ -86,7 +88,7 @@ class ImageEntry:
         try:
             return decode_image(self._bytes())
         except (OSError, ValueError) as error:
-            raise self._unreadable(error) from None
+            raise unreadable(self, error) from None
 
     def dimensions(self) -> tuple[int, int]:
         """Height and width, without decoding the image.
@@ -94,13 +96,10 @@ class ImageEntry:
         Raises:
             UnreadableImageError: names the file, the record and the reason.
         """
-        ignore_pillow_warnings()
         try:
-            with Image.open(io.BytesIO(self._bytes())) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-                return (image.width, image.height) if turned else (image.height, image.width)
-        except Exception as error:  # whatever Pillow's many decoders raise on damaged files
-            raise self._unreadable(error) from None
+            return encoded_dimensions(self._bytes())
+        except (OSError, ValueError) as error:
+            raise unreadable(self, error) from None
 
     def encoded_size(self) -> int:
         """Size of the encoded image in bytes, without reading it; -1 if its file is missing."""
@@ -118,7 +117,7 @@ class ImageEntry:
         try:
             return self._bytes()
         except (OSError, ValueError) as error:
-            raise self._unreadable(error) from None
+            raise unreadable(self, error) from None
 
     def _bytes(self) -> bytes:
         status = self.path.stat()
@@ -130,9 +129,26 @@ class ImageEntry:
             file.seek(self.offset)
             return file.read(self.length)
 
-    def _unreadable(self, error: Exception) -> UnreadableImageError:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return UnreadableImageError(f"cannot read the image {self}: {reason}")
+
+def unreadable(entry: object, error: Exception) -> UnreadableImageError:
+    """The error that names an image and the reason why it cannot be read."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return UnreadableImageError(f"cannot read the image {entry}: {reason}")
+
+
+def encoded_dimensions(encoded: bytes) -> tuple[int, int]:
+    """Height and width of an encoded image as :func:`decode_image` would turn it, without decoding it.
+
+    Raises:
+        ValueError: says why they are not known.
+    """
+    ignore_pillow_warnings()
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:  # whatever Pillow's many decoders raise on damaged files
+        raise ValueError(str(error)) from error
 
 
 def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -272,15 +288,15 @@ class Images(Sequence[Tensor]):
     """Images that are decoded when asked for: ``images[i]`` is uint8 [3, H, W], ``images[:9]`` the first nine Images.
 
     Args:
-        entries: the places of the images, in order.
+        entries: the places of the images, in order: :class:`ImageEntry`, or others with the same methods.
         skip_unreadable: warn of an image that cannot be read, and give the next one instead.
 
     Raises:
         UnreadableImageError: an image that was asked for cannot be read, or none can.
     """
 
-    def __init__(self, entries: Sequence[ImageEntry], *, skip_unreadable: bool = False):
-        self.entries = list(entries)
+    def __init__(self, entries: Sequence[Entry], *, skip_unreadable: bool = False):
+        self.entries = entries if isinstance(entries, Entries) else list(entries)
         self.skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
@@ -319,7 +335,7 @@ class Images(Sequence[Tensor]):
                     raise
                 warnings.warn(f"skipped: {error}", stacklevel=2)
 
-    def _load(self, entry: ImageEntry) -> Tensor:
+    def _load(self, entry: Entry) -> Tensor:
         try:
             return entry.load()
         except UnreadableImageError as error:
@@ -327,73 +343,3 @@ class Images(Sequence[Tensor]):
                 raise
             advice = "Remove it, or skip such images (skip_unreadable=True; --skip-unreadable)"
             raise UnreadableImageError(f"{error}. {advice}") from None
-
-
-def open_images(folder: Path | str, *, skip_unreadable: bool = False) -> Images:
-    """Open the images of a folder, sorted by name.
-
-    The folder has image files, or TFRecord files with a feature ``image`` and perhaps ``image_name``. Checksums of
-    TFRecord files are verified here.
-
-    Raises:
-        DataError: there is no such folder, it has no images, or a TFRecord file is damaged.
-    """
-    folder = existing_folder(folder)
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    entries = [ImageEntry(path.stem, path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not entries:
-        for path in files:
-            if path.suffix.lower() in RECORD_SUFFIXES:
-                entries += _record_entries(path, skip_unreadable=skip_unreadable)
-    if not entries:
-        raise DataError(
-            f"{folder} has no images: looked in it, not in folders below it, for files that end in "
-            f"{', '.join(IMAGE_SUFFIXES + RECORD_SUFFIXES)} and hold some; found {listing(folder)}"
-        )
-    return Images(entries, skip_unreadable=skip_unreadable)
-
-
-def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
-    entries = []
-    try:
-        for number, example in read_examples(path, skip_damaged=skip_unreadable):
-            image, name = example.get("image"), example.get("image_name")
-            if image is None:
-                has = textwrap.shorten(", ".join(example), 200) or "none"
-                problem = f"{path}, record {number} (counted from 0): no bytes feature 'image', only {has}"
-                if not skip_unreadable:
-                    raise TFRecordError(problem)
-                warnings.warn(f"skipped: {problem}", stacklevel=2)
-                continue
-            label = _stem(name.value) if name else ""
-            entries.append(ImageEntry(label or f"{path.stem}_{number}", path, number, image.offset, len(image.value)))
-    except TFRecordError as error:
-        advice = "Fetch the file again, or skip such records (skip_unreadable=True; --skip-unreadable)"
-        raise DataError(f"{error}. {advice}") from None
-    return entries
-
-
-def _stem(name: bytes) -> str:
-    """A record's image name as a file's stem on any system: without folders and unprintable letters."""
-    stem = PureWindowsPath(name.decode(errors="replace").replace("\0", "")).stem[:100]
-    return "".join(letter if letter.isprintable() else "_" for letter in stem)
-
-
-def existing_folder(path: Path | str) -> Path:
-    """Check that ``path`` is a folder, and return it.
-
-    Raises:
-        DataError: it is no folder.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a file: give the folder")
-    if not path.is_dir():
-        raise DataError(f"there is no folder {path}")
-    return path
-
-
-def listing(folder: Path) -> str:
-    """What a folder holds, in a few words."""
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "nothing"

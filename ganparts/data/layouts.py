@@ -1,4 +1,4 @@
-"""Find the images of the two domains: in the Kaggle competition's layout, CycleGAN's, or two given folders."""
+"""Find the images of the two domains: in the Kaggle competition's layout, CycleGAN's, one set of shards, or two."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ganparts.data.images import DataError, ImageEntry, Images, existing_folder, listing, open_images
+from ganparts.data.entries import Entries, Entry, few, joined
+from ganparts.data.images import DataError, Images
+from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
 
 __all__ = ["Domains", "digest", "open_domains", "sample"]
 
@@ -40,27 +42,37 @@ class Domains:
     def photos(self) -> Images:
         """All photos: those kept out of training, then the others."""
         held_out = [] if self.test_a is None else self.test_a.entries
-        return Images(held_out + self.a.entries, skip_unreadable=self.a.skip_unreadable)
+        return Images(joined(held_out, self.a.entries), skip_unreadable=self.a.skip_unreadable)
 
     def summary(self) -> str:
         """Numbers of images and names of their folders, without paths: for a published model card."""
         parts = ((self.a, "photos"), (self.b, "paintings"))
-        return ", ".join(f"{len(images)} {what} ({images.entries[0].path.parent.name})" for images, what in parts)
+        return ", ".join(f"{len(images)} {what} ({images.entries[0].place})" for images, what in parts)
+
+    def reference(self, limit: int = 50_000) -> Images:
+        """The paintings to score against: all, or of more than ``limit`` that many, always the same."""
+        entries = self.b.entries if len(self.b) <= limit else few(self.b.entries, limit)
+        return Images(entries, skip_unreadable=self.b.skip_unreadable)
 
     def digest(self) -> str:
         """A hash of the training images' names and sizes in bytes, in order: 64 hexadecimal digits.
 
-        It stays the same when the folders move or are renamed. No image is read.
+        It stays the same when the folders move or are renamed. No image is read. Of a folder of more than 262,144 files
+        it takes all names and some sizes; of shards their own names and sizes, and how many images each has.
         """
         return digest(self.a.entries, self.b.entries)
 
 
-def digest(*groups: Iterable[ImageEntry]) -> str:
+def digest(*groups: Iterable[Entry]) -> str:
     """SHA-256 of the names and encoded sizes of groups of images, in order."""
     hashed = hashlib.sha256()
     for group in groups:
-        for entry in group:
-            hashed.update(f"{entry.name}\0{entry.encoded_size()}\0".encode(errors="surrogatepass"))
+        if isinstance(group, Entries) and group.is_whole:
+            parts = group.source.identity()
+        else:
+            parts = (f"{entry.name}\0{entry.encoded_size()}\0" for entry in group)
+        for part in parts:
+            hashed.update(part.encode(errors="surrogatepass"))
         hashed.update(b"\n")
     return hashed.hexdigest()
 
@@ -86,18 +98,25 @@ def open_domains(
     Args:
         root: a folder with ``photo_jpg`` or ``photo_tfrec`` and ``monet_jpg`` or ``monet_tfrec`` (files are preferred
             to records), or with ``trainA``, ``trainB`` and perhaps ``testA``, ``testB``. None for the competition's
-            mount on Kaggle, or, where there is none, the sample.
-        photos: a folder of photos (image files or TFRecords), instead of the layout's.
-        paintings: a folder of paintings, instead of the layout's.
+            mount on Kaggle, or, where there is none, the sample. Or a set of shards with splits ``trainA``, ``trainB``
+            and perhaps ``testA``, ``testB``, or with two columns of images, of photos and of paintings; options ``a``
+            and ``b`` name them: ``hf:owner/name(a=photo, b=painting)``.
+        photos: a folder of photos (image files or TFRecords), or shards (see :func:`open_images`), instead of the
+            layout's.
+        paintings: a folder of paintings or shards, instead of the layout's.
         skip_unreadable: warn of images that cannot be read, and go on without them.
 
     Raises:
         DataError: folders are missing (the text says what was found), or a TFRecord file is damaged.
     """
-    folder_a, folder_b = (None if given is None else Path(given) for given in (photos, paintings))
+
+    def opened(place: Path | str | None) -> Images | None:
+        return None if place is None else open_images(place, skip_unreadable=skip_unreadable)
+
+    given_a, given_b = opened(photos), opened(paintings)
     test_a = test_b = None
     whose = ""
-    if folder_a is None or folder_b is None:
+    if given_a is None or given_b is None:
         if root is None and (photos or paintings):
             given, missing = ("photos", "paintings") if photos else ("paintings", "photos")
             raise DataError(
@@ -107,20 +126,38 @@ def open_domains(
         if root is None:
             root = next((mount for mount in _MOUNTS if mount.is_dir()), sample())
             whose = "the sample that ganparts ships: " if root == sample() else "the competition's: "
-        found_a, found_b, test_a, test_b = _find(Path(root))
-        folder_a, test_a = (found_a, test_a) if folder_a is None else (folder_a, None)
-        folder_b, test_b = (found_b, test_b) if folder_b is None else (folder_b, None)
+        address = parse_address(root)
+        if (shards := shards_of_data(address)) is not None:
+            found = _open_shards(shards, skip_unreadable=skip_unreadable)
+            photos, paintings = photos or root, paintings or root
+        else:
+            places = _find(Path(address.place))
+            wanted = (given_a is None, given_b is None)
+            found = [opened(place) if wanted[i % 2] else None for i, place in enumerate(places)]
+            photos, paintings = photos or places[0], paintings or places[1]
+        given_a, test_a = (found[0], found[2]) if given_a is None else (given_a, None)
+        given_b, test_b = (found[1], found[3]) if given_b is None else (given_b, None)
+    assert given_a is not None
+    assert given_b is not None
+    return Domains(given_a, given_b, test_a, test_b, f"{whose}photos from {photos}, paintings from {paintings}")
 
-    def optional(folder: Path | None) -> Images | None:
-        return None if folder is None else open_images(folder, skip_unreadable=skip_unreadable)
 
-    return Domains(
-        a=open_images(folder_a, skip_unreadable=skip_unreadable),
-        b=open_images(folder_b, skip_unreadable=skip_unreadable),
-        test_a=optional(test_a),
-        test_b=optional(test_b),
-        origin=f"{whose}photos from {folder_a}, paintings from {folder_b}",
-    )
+def _open_shards(shards: ShardSet, *, skip_unreadable: bool) -> list[Images | None]:
+    """Photos, paintings, test photos, test paintings: of the splits trainA and trainB, or of two columns."""
+
+    def opened(split: str, column: str | None) -> Images | None:
+        return (
+            shards.open(split=split, column=column, skip_unreadable=skip_unreadable) if split in shards.files else None
+        )
+
+    address = shards.address
+    if {"trainA", "trainB"} <= shards.files.keys():
+        return [opened(f"{part}{letter}", None) for part in ("train", "test") for letter in "AB"]
+    a, b = shards.two_columns()
+    split = address.split or "train"
+    test = "test" if address.split is None else ""
+    whole = shards.open(split=split, column=a, skip_unreadable=skip_unreadable)
+    return [whole, opened(split, b), opened(test, a), opened(test, b)]
 
 
 def _find(root: Path) -> tuple[Path, Path, Path | None, Path | None]:

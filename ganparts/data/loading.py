@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ganparts.data.images import DataError, ImageEntry, UnreadableImageError, to_unit_range
+from ganparts.data.entries import Entry, few
+from ganparts.data.images import DataError, UnreadableImageError, to_unit_range
+from ganparts.data.shards import shards_of
 from ganparts.distributed import processes, rank
 from ganparts.protocols import Pair
 
@@ -145,14 +147,15 @@ def decode_ahead(
         yield item
 
 
-def estimate_bytes(entries: Sequence[ImageEntry], fitted: Callable[[int, int], tuple[int, int]]) -> int:
+def estimate_bytes(entries: Sequence[Entry], fitted: Callable[[int, int], tuple[int, int]]) -> int:
     """Estimate the bytes of all images once decoded and resized, from the sizes of 64 of them.
 
     Args:
         entries: the images.
         fitted: maps an image's height and width to those after resizing.
     """
-    chosen = entries[:: max(1, len(entries) // _MOST_LOOKED_AT)]
+    in_shards = shards_of(entries) is not None
+    chosen = few(entries, _MOST_LOOKED_AT) if in_shards else entries[:: max(1, len(entries) // _MOST_LOOKED_AT)]
     areas = []
     for entry in chosen:
         try:

@@ -6,9 +6,7 @@ So the number of workers does not matter, and a run that resumes at pair n sees 
 from __future__ import annotations
 
 import random
-from array import array
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +16,9 @@ from torch.utils.data import Dataset
 from ganparts.data.framing import Framing
 from ganparts.data.images import Images
 from ganparts.data.loading import decode_ahead, estimate_bytes, ignore_interrupts
+from ganparts.data.order import Lanes, shuffled
+from ganparts.data.shards import shards_of
+from ganparts.distributed import processes
 
 __all__ = ["PairDataset", "ignore_interrupts", "shuffled"]
 
@@ -29,10 +30,15 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
     random order. Images of the second are drawn at random, as in the reference implementation of CycleGAN. Positions
     go on beyond an epoch.
 
+    A domain in shards (see :func:`open_images`), first or second, has an order of its own, in which each image comes
+    equally often. It depends on ``batch_size`` and on the number of processes that train together, so that worker
+    processes read different blocks of the shards.
+
     Args:
         a: images of domain a: :class:`Images`, a sequence of decoded ones, uint8 [3, H, W], or one tensor of them.
         b: images of domain b, in the same forms.
         seed: decides order, pairing, crops and flips.
+        batch_size: pairs in a batch of one process; only the order of images in shards depends on it.
         resize: length in pixels that the shorter side is resized to first (bicubic). None keeps the size; only images
             smaller than the crop are enlarged to it.
         crop: side of the square that is then cut out at random.
@@ -51,23 +57,34 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         b: Sequence[Tensor] | Tensor,
         *,
         seed: int = 0,
+        batch_size: int = 1,
         resize: int | None = 286,
         crop: int = 256,
         flip: bool = True,
         squash: bool = False,
     ):
-        self.a, self.b, self.seed = a, b, seed
+        self.a, self.b, self.seed, self.batch_size = a, b, seed, batch_size
         self.framing = Framing(resize, crop, flip, squash)
+        self._lanes = tuple(
+            Lanes(source.blocks, key=f"{seed} {letter}", chunk=batch_size, processes=processes())
+            if (source := shards_of(images)) is not None
+            else None
+            for images, letter in ((a, "a"), (b, "b"))
+        )
 
     def __len__(self) -> int:
         """Pairs in an epoch."""
         return max(len(self.a), len(self.b))
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
-        epoch, place = divmod(position, len(self))
         draws = random.Random(f"{self.seed} {position}")
-        index_a = shuffled(self.seed, epoch, len(self))[place] % len(self.a)
-        index_b = draws.randrange(len(self.b))
+        lanes_a, lanes_b = self._lanes
+        if lanes_a is None:
+            epoch, place = divmod(position, len(self))
+            index_a = shuffled(self.seed, epoch, len(self))[place] % len(self.a)
+        else:
+            index_a = lanes_a[position]
+        index_b = draws.randrange(len(self.b)) if lanes_b is None else lanes_b[position]
         return self._frame(self.a[index_a], draws), self._frame(self.b[index_b], draws)
 
     def _frame(self, image: Tensor, draws: random.Random) -> Tensor:
@@ -106,7 +123,9 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         """
         images = decode_ahead(_Fitted(self.a, self.b, self.framing), workers=workers, track=track)
         a, b = (_hold(images, count, device) for count in (len(self.a), len(self.b)))
-        return PairDataset(a, b, seed=self.seed, **vars(self.framing))
+        held = PairDataset(a, b, seed=self.seed, batch_size=self.batch_size, **vars(self.framing))
+        held._lanes = self._lanes
+        return held
 
 
 class _Fitted:
@@ -135,11 +154,3 @@ def _hold(images: Iterable[Tensor], count: int, device: torch.device | str) -> T
             held = [row.clone() for row in held[:index]]
         held.append(image.to(device))
     return held
-
-
-@lru_cache(maxsize=2)
-def shuffled(seed: int, epoch: int, size: int) -> Sequence[int]:
-    """The order of an epoch: 0 to ``size`` - 1, shuffled, at 8 bytes per number."""
-    order = array("q", range(size))
-    random.Random(f"{seed} epoch {epoch}").shuffle(order)
-    return order
