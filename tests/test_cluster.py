@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import tarfile
@@ -12,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganparts import GENERATORS, cli
-from ganparts.translate import Report, cluster, translate_files, translate_on_cluster
+from ganparts.translate import cluster, translate_files, translate_on_cluster
 
 COLOURS = np.random.default_rng(0).integers(0, 255, (64, 8, 8, 3), np.uint8)
 """Pictures, small and different."""
@@ -117,7 +119,7 @@ def test_sources_and_targets(tmp_path: Path, here: list[list[str]], source: str,
         report = translate_on_cluster(tiny(), [tmp_path / source], tmp_path / out)
         assert (report.written, report.skipped, report.problems) == (written, skipped, [])
         assert contents(tmp_path / out) == expected
-    assert sorted(sum(here, [])) == sorted(expected)
+    assert sorted(name for call in here for name in call) == sorted(expected)
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -248,6 +250,65 @@ def test_what_was_written_before_a_death_is_not_written_again(tmp_path: Path):
     assert all(outcome.given_up for outcome in setup.work_off(work, cluster.ATTEMPTS + 1))
 
 
+MACHINES = {
+    "a laptop": [(8, 0)],
+    "two of eight GPUs": [(64, 8), (48, 8), (16, 0)],
+    "a head without work": [(0, 0), (3, 0), (16, 0)],
+    "more GPUs than cores": [(2, 4)],
+}
+
+
+@pytest.mark.parametrize(
+    ("machines", "device", "cores", "expected"),
+    [
+        ("a laptop", "auto", None, (2, 4, 0)),
+        ("a laptop", "cpu", 3, (2, 3, 0)),
+        ("two of eight GPUs", "auto", None, (16, 6, 1)),
+        ("two of eight GPUs", "cuda", 16, (7, 16, 1)),
+        ("two of eight GPUs", "cpu", None, (32, 4, 0)),
+        ("a head without work", "auto", None, (6, 3, 0)),
+        ("more GPUs than cores", "auto", None, (2, 1, 1)),
+        ("a laptop", "cuda", None, "no machine of the cluster has a GPU"),
+        ("a laptop", "auto", 9, "no machine of the cluster has 9 cores for an actor"),
+        ("a laptop", "cuda:1", None, "device='cuda:1': on a cluster it is 'auto', 'cpu' or 'cuda'"),
+    ],
+)
+def test_actors_fill_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, machines: str, device: str, cores: int | None, expected: Any
+):
+    ray = ModuleType("ray")
+    ray.nodes = lambda: [  # pyright: ignore[reportAttributeAccessIssue]
+        {"Alive": alive, "Resources": {"CPU": float(cpu), "GPU": float(gpu)}}
+        for alive, group in ((True, MACHINES[machines]), (False, [(8, 8)]))
+        for cpu, gpu in group
+    ]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            cluster._Pool.planned(device, None, cores)
+    else:
+        assert cluster._Pool.planned(device, None, cores) == cluster._Pool(*expected)
+        assert cluster._Pool.planned(device, 5, cores).actors == 5
+
+
+def test_mistakes_of_the_command_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("ganparts.cli.translate.load_generator", lambda *_, **__: tiny())
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    arguments = ["translate", "model", "photos", "-o", tmp_path / "out"]
+    for more, message in (
+        (["--ray"], "translating on a cluster needs Ray ("),
+        (["--ray", "a:1", "b:1"], "--ray a:1 b:1: it takes one address; give model and inputs before it"),
+        (["-o", "s3://bucket/out"], "s3://bucket/out is an address, which takes --ray"),
+    ):
+        code, said = run(monkeypatch, capsys, *arguments, *more)
+        assert code == 1
+        assert said.splitlines()[-1].startswith(f"error: {message}")
+    with pytest.raises(ImportError, match=r"pip install 'ganparts\[ray\]'"):
+        translate_on_cluster(tiny(), [tmp_path], tmp_path / "out")
+
+
 # ----- on a cluster of two actors
 
 
@@ -339,9 +400,7 @@ def test_an_object_store(tmp_path: Path, two_actors: None, store: Any):
     for written, skipped in ((4, 0), (0, 4)):
         report = translate_on_cluster(tiny(), ["s3://bucket/photos"], "s3://bucket/out", actors=1, cores=1)
         assert (report.written, report.skipped) == (written, skipped)
-        assert report.problems == [
-            "cannot read the image s3://bucket/photos/bad.png: it is no image that Pillow knows"
-        ]
+        assert report.problems == ["cannot read the image s3://bucket/photos/bad.png: it is no image that Pillow knows"]
         store.invalidate_cache()
         store.get("bucket/out", str(tmp_path / f"got{written}"), recursive=True)
         shard = tmp_path / f"got{written}" / "shard.tar"
