@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -201,7 +201,7 @@ class _Painter:
     def __call__(self, row: dict[str, Any]) -> list[dict[str, bytes]]:
         import ray
 
-        attempt = ray.get(self.attempts.count.remote(row["name"]))
+        attempt = cast(int, ray.get(self.attempts.count.remote(row["name"])))
         outcomes: list[Any]
         try:
             outcomes = self.setup.work_off(pickle.loads(row["work"]), attempt)
