@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import nn
 
 from ganparts.cli.app import Imports, app, console, import_parts, load_generator
 from ganparts.training import pick_device
-from ganparts.translate import Report, translate_files
+from ganparts.translate import Report, translate_files, translate_on_cluster
 from ganparts.translate.encoding import Subsampling
 from ganparts.translate.sources import find_photos
 
@@ -27,7 +28,7 @@ def translate(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
     inputs: tyro.conf.Positional[tuple[str, ...]],
     *,
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    out: Annotated[str, tyro.conf.arg(aliases=["-o"])],
     device: str = "auto",
     batch_size: int | None = None,
     size: int | None = None,
@@ -37,6 +38,9 @@ def translate(
     subsampling: Subsampling = "4:2:0",
     tile: int | None = None,
     overwrite: bool = False,
+    ray: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[ADDRESS]")] = None,
+    ray_actors: int | None = None,
+    ray_cores: int | None = None,
     imports: Imports = (),
 ) -> int:
     """Translate photos of any size: ganparts translate runs/first photos/ -o paintings/.
@@ -45,8 +49,8 @@ def translate(
 
     Args:
         model: A run folder; a pretrained folder; an .onnx file; a name on the Hugging Face Hub.
-        inputs: Files, folders, patterns (quoted), zip archives.
-        out: A folder, or an archive if it ends in .zip.
+        inputs: Files, folders, patterns (quoted), archives (.zip, .tar); with --ray also addresses (s3://...).
+        out: A folder, or an archive if it ends in .zip or .tar.
         device: Device to compute on: auto, cpu, cuda, cuda:1 ...
         batch_size: Photos of one size at a time, at most. None: 16 on a GPU, 1 on a CPU, where more is not faster.
         size: Height and width to which photos are resized first, in pixels. None: their own.
@@ -58,38 +62,65 @@ def translate(
         tile: Compute about as many pixels at a time as a square of this side has; the result is the same. None: for
             photos of more than a million pixels (four million on a GPU). 0: never.
         overwrite: Translate again what is in OUT already.
+        ray: Work on a Ray cluster, sub-folders too (pip install 'ganparts[ray]'). Without an address, on the one that
+            RAY_ADDRESS names or that runs on this machine; else on this machine alone.
+        ray_actors: Processes on the cluster. None: as many as it has room for.
+        ray_cores: Cores for each of them. None: a GPU's share of its machine, at most 8; without GPUs, at most 4.
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
     if not inputs:
         raise ValueError("no inputs: give files, folders, patterns or zip archives after the model")
-    chosen = pick_device(device)
-    generator = load_generator(model, device=chosen)
+    options: dict[str, Any] = {
+        "size": size,
+        "squash": squash,
+        "tile": tile,
+        "format": format,
+        "quality": jpeg_quality,
+        "subsampling": subsampling,
+        "overwrite": overwrite,
+    }
     columns = (MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*Progress.get_default_columns()[1:2], *columns, console=console) as bar:
+    bar = Progress(*Progress.get_default_columns()[1:2], *columns, console=console)
+    if ray is not None:
+        if len(ray) > 1:
+            raise ValueError(f"--ray {' '.join(ray)}: it takes one address; give model and inputs before it")
+        generator = load_generator(model, device=torch.device("cpu"))
+        options |= {"batch_size": batch_size, "device": device, "address": next(iter(ray), None)}
+        report = _on_cluster(bar, generator, inputs, out, actors=ray_actors, cores=ray_cores, **options)
+    else:
+        if addresses := [each for each in (*inputs, out) if "://" in each]:
+            raise ValueError(f"{addresses[0]} is an address, which takes --ray")
+        chosen = pick_device(device)
+        generator = load_generator(model, device=chosen)
+        report = _here(
+            bar, generator, inputs, out, batch_size=batch_size or (1 if chosen.type == "cpu" else 16), **options
+        )
+    return _tell(report, out)
+
+
+def _here(bar: Progress, generator: nn.Module, inputs: Sequence[str], out: str, **options: Any) -> Report:
+    with bar:
         task = bar.add_task("photos", total=None)
 
         def show(report: Report) -> None:
             bar.update(task, completed=report.written + report.skipped + report.failed)
 
         with _counting(inputs, lambda total: bar.update(task, total=total)):
-            report = translate_files(
-                generator,
-                inputs,
-                out,
-                size=size,
-                squash=squash,
-                batch_size=batch_size or (1 if chosen.type == "cpu" else 16),
-                tile=tile,
-                format=format,
-                quality=jpeg_quality,
-                subsampling=subsampling,
-                overwrite=overwrite,
-                progress=show,
-            )
+            report = translate_files(generator, inputs, out, progress=show, **options)
         done = report.written + report.skipped + report.failed
         bar.update(task, total=done, completed=done)
-    return _tell(report, out)
+    return report
+
+
+def _on_cluster(bar: Progress, generator: nn.Module, inputs: Sequence[str], out: str, **options: Any) -> Report:
+    with bar:
+        task = bar.add_task("photos", total=None)
+
+        def show(report: Report, total: int) -> None:
+            bar.update(task, completed=report.written + report.skipped + report.failed, total=total)
+
+        return translate_on_cluster(generator, inputs, out, progress=show, **options)
 
 
 @contextmanager
@@ -117,7 +148,7 @@ def _counting(inputs: Sequence[str], tell: Callable[[int], object]) -> Iterator[
         thread.join()
 
 
-def _tell(report: Report, out: Path) -> int:
+def _tell(report: Report, out: str) -> int:
     console.print(f"{out}: {report.written} written, {report.skipped} there already, {report.failed} failed")
     for problem in report.problems[:_SHOWN]:
         console.print(f"failed: {problem}")

@@ -37,7 +37,8 @@ class OnnxGenerator(nn.Module):
 
     def __init__(self, path: Path | str):
         super().__init__()
-        self.session = _session(Path(path))
+        self.path = Path(path).resolve()
+        self.session = _session(self.path)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or "float" not in inputs[0].type:
             raise ValueError(
@@ -53,6 +54,9 @@ class OnnxGenerator(nn.Module):
         except ValueError as error:
             raise ValueError(f"{path} has odd metadata: {error}") from None
         self.in_channels = channels
+
+    def __reduce__(self) -> tuple[type[OnnxGenerator], tuple[Path]]:
+        return OnnxGenerator, (self.path,)  # a session cannot be pickled
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from ganparts.translate.sinks import Sink, open_sink
 from ganparts.translate.sources import Photo, find_photos
 from ganparts.translate.tiles import TilingError
 
-__all__ = ["Report", "translate_files"]
+__all__ = ["Report", "Settings", "translate_files", "translate_photos", "wanted_photos"]
+
+_Wanted = TypeVar("_Wanted", bound=Photo)
 
 _MOST_PROBLEMS = 1000  # that are remembered in words
 
@@ -45,6 +47,35 @@ class Report:
         self.failed += 1
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(str(problem))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How photos are translated and written; the fields are arguments of :func:`translate_files`.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    encoding: Encoding
+    size: int | None = None
+    squash: bool = False
+    batch_size: int = 16
+    tile: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("size", self.size), ("batch_size", self.batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: it is at least 1")
+        if self.squash and self.size is None:
+            raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
+        if self.tile is not None and self.tile < 0:
+            raise ValueError(f"tile={self.tile} pixels: give the side of a tile, 0 for none, or leave it out")
+
+    def load(self, photo: Photo) -> Tensor:
+        """The pixels that go through the generator, uint8 [3, H, W]."""
+        pixels = photo.load()
+        return pixels if self.size is None else resize_square(pixels, self.size, squash=self.squash)
 
 
 @dataclass(frozen=True)
@@ -100,43 +131,63 @@ def translate_files(
         ValueError: an option is out of range, or ``out`` is among the inputs.
         OSError: a result cannot be written.
     """
-    for name, value in (("size", size), ("batch_size", batch_size), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: it is at least 1")
-    if squash and size is None:
-        raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
-    encoding = Encoding(format, quality, subsampling)
-    if tile is not None and tile < 0:
-        raise ValueError(f"tile={tile} pixels: give the side of a tile, 0 for none, or leave it out")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers}: it is at least 1")
+    settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile)
     given = [str(path) for path in inputs]
     _check_apart(given, Path(out))
     workers = workers or min(8, os.cpu_count() or 1)
     report, sink, whole = Report(), open_sink(out, overwrite=overwrite), False
     try:
-        with ThreadPoolExecutor(workers) as decoders, _Writer(sink, workers, encoding, report) as writer:
-            wanted = _wanted(find_photos(given), sink, format, report, progress)
-
-            def load(photo: Photo) -> Tensor:
-                pixels = photo.load()
-                return pixels if size is None else resize_square(pixels, size, squash=squash)
-
-            loaded = _load_ahead(wanted, load, decoders, workers + 1, sink, report, progress)
-            for batch in _by_size(loaded, batch_size, pixels_at_once(device_of(generator))):
-                try:
-                    paintings = translate_pixels(generator, torch.stack([each.pixels for each in batch]), tile=tile)
-                except TilingError as error:
-                    for each in batch:
-                        sink.release(each.target)
-                        report.fail(f"{each.photo}: {error}")
-                else:
-                    for each, painting in zip(batch, paintings, strict=True):
-                        writer.write(each.target, painting)
-                progress(report)
+        wanted = wanted_photos(find_photos(given), sink, lambda photo: f"{photo.name}.{format}", report, progress)
+        translate_photos(generator, wanted, sink, settings, workers=workers, report=report, progress=progress)
         whole = True
     finally:
         sink.close(whole=whole)
     progress(report)
     return report
+
+
+def translate_photos(
+    generator: Callable[[Tensor], Tensor],
+    wanted: Iterator[tuple[str, Photo]],
+    sink: Sink,
+    settings: Settings,
+    *,
+    workers: int,
+    report: Report,
+    progress: Callable[[Report], None] = lambda report: None,
+) -> None:
+    """Translate photos and write them to a sink; what became of them is added to ``report``.
+
+    Args:
+        generator: trained, in ``eval()`` mode.
+        wanted: the names of the results, which the sink has claimed, and the photos.
+        sink: where to write.
+        settings: how.
+        workers: threads that decode, and as many that encode.
+        report: what becomes of the photos is added to it.
+        progress: called after each photo.
+    """
+    with ThreadPoolExecutor(workers) as decoders, _Writer(sink, workers, settings.encoding, report) as writer:
+        loaded = _load_ahead(wanted, settings.load, decoders, workers + 1, sink, report, progress)
+        for batch in _by_size(loaded, settings.batch_size, pixels_at_once(device_of(generator))):
+            try:
+                batched = torch.stack([each.pixels for each in batch])
+                paintings = translate_pixels(generator, batched, tile=settings.tile)
+                del batched
+            except TilingError as error:
+                for each in batch:
+                    _fail(each.target, f"{each.photo}: {error}", sink, report)
+            else:
+                for each, painting in zip(batch, paintings, strict=True):
+                    writer.write(each.target, painting)
+            progress(report)
+
+
+def _fail(target: str, problem: object, sink: Sink, report: Report) -> None:
+    sink.release(target, str(problem))
+    report.fail(problem)
 
 
 def _check_apart(inputs: Iterable[str], out: Path) -> None:
@@ -145,12 +196,16 @@ def _check_apart(inputs: Iterable[str], out: Path) -> None:
             raise ValueError(f"{given} is both input and output: give another folder or archive for the results (-o)")
 
 
-def _wanted(
-    photos: Iterable[Photo], sink: Sink, format: str, report: Report, progress: Callable[[Report], None]
-) -> Iterator[tuple[str, Photo]]:
+def wanted_photos(
+    photos: Iterable[_Wanted],
+    sink: Sink,
+    target_of: Callable[[_Wanted], str],
+    report: Report,
+    progress: Callable[[Report], None] = lambda report: None,
+) -> Iterator[tuple[str, _Wanted]]:
     """The photos without a result, and the names of their results."""
     for photo in photos:
-        target = f"{photo.name}.{format}"
+        target = target_of(photo)
         if photo.path == sink.path / target:
             report.fail(f"{photo}: its result would replace it: give another folder for the results (-o)")
             continue
@@ -186,8 +241,7 @@ def _load_ahead(
             try:
                 loaded = _Loaded(target, photo, future.result())
             except UnreadableImageError as error:
-                sink.release(target)
-                report.fail(error)
+                _fail(target, error, sink, report)
                 progress(report)
                 continue
             del future

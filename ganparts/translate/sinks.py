@@ -1,18 +1,22 @@
-"""Write translated pictures to a folder or a zip archive. A file, or the archive, appears when it is complete."""
+"""Write translated pictures to a folder or an archive. A file, or the archive, appears when it is complete."""
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import tempfile
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["FolderSink", "Sink", "ZipSink", "open_sink"]
+__all__ = ["ARCHIVE_SUFFIXES", "ArchiveSink", "FolderSink", "Sink", "open_sink", "replace_file"]
 
 Claim = Literal["free", "done", "taken"]
+ARCHIVE_SUFFIXES = (".zip", ".tar")
 
 
 class Sink(Protocol):
@@ -29,8 +33,8 @@ class Sink(Protocol):
         """Write a claimed file; from any thread."""
         ...
 
-    def release(self, name: str) -> None:
-        """A claimed file will not be written."""
+    def release(self, name: str, reason: str) -> None:
+        """A claimed file will not be written, for a reason."""
         ...
 
     def close(self, *, whole: bool) -> None:
@@ -39,17 +43,27 @@ class Sink(Protocol):
 
 
 def open_sink(path: Path | str, *, overwrite: bool) -> Sink:
-    """Open an archive if the path ends in .zip, else a folder, which is made if it is missing.
+    """Open an archive if the path ends in .zip or .tar, else a folder, which is made if it is missing.
 
     Raises:
         ValueError: the path is a file that is no archive.
     """
     path = Path(path)
-    if path.suffix.lower() == ".zip":
-        return ZipSink(path, overwrite=overwrite)
+    if path.suffix.lower() in ARCHIVE_SUFFIXES:
+        return ArchiveSink(path, overwrite=overwrite)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: give a folder or a .zip for the results (-o)")
     return FolderSink(path, overwrite=overwrite)
+
+
+def replace_file(path: Path, encoded: bytes) -> None:
+    """Write a file that appears when it is complete."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(encoded)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class FolderSink:
@@ -77,15 +91,10 @@ class FolderSink:
         return "free"
 
     def write(self, name: str, encoded: bytes) -> None:
-        partial = self.path / f".{name}.partial"
-        try:
-            partial.write_bytes(encoded)
-            os.replace(partial, self.path / name)
-        finally:
-            partial.unlink(missing_ok=True)
-        self.release(name)
+        replace_file(self.path / name, encoded)
+        self.claimed.discard(name)
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, reason: str) -> None:
         self.claimed.discard(name)
 
     def close(self, *, whole: bool) -> None:
@@ -103,8 +112,52 @@ def _next_tick(folder: Path) -> int:
     return now
 
 
-class ZipSink:
-    """A flat archive, written beside an older one, whose files it copies, and renamed at the end."""
+class _Zip:
+    """A zip archive that is written; its pictures are compressed already."""
+
+    def __init__(self, path: Path):
+        self.archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+
+    def add(self, name: str, content: bytes) -> None:
+        self.archive.writestr(name, content)
+
+    def copy(self, path: Path) -> Iterator[str]:
+        """Copy all files of another archive; gives their names."""
+        with zipfile.ZipFile(path) as old:
+            for member in old.infolist():
+                self.archive.writestr(member, old.read(member))
+                yield member.filename
+
+    def close(self) -> None:
+        self.archive.close()
+
+
+class _Tar:
+    """A tar archive that is written."""
+
+    def __init__(self, path: Path):
+        self.archive = tarfile.open(path, "w")  # noqa: SIM115
+
+    def add(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size, member.mtime = len(content), int(time.time())
+        self.archive.addfile(member, io.BytesIO(content))
+        self.archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  which would grow
+
+    def copy(self, path: Path) -> Iterator[str]:
+        """Copy all files of another archive; gives their names."""
+        with tarfile.open(path, "r:") as old:
+            for member in old:
+                if member.isreg():
+                    self.archive.addfile(member, old.extractfile(member))
+                    yield member.name
+
+    def close(self) -> None:
+        self.archive.close()
+
+
+class ArchiveSink:
+    """An archive, written beside an older one, whose files it copies, and renamed at the end."""
 
     def __init__(self, path: Path, *, overwrite: bool):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,16 +165,15 @@ class ZipSink:
         self.lock = threading.Lock()
         self.done: set[str] = set()
         self.claimed: set[str] = set()
-        self.archive = zipfile.ZipFile(self.partial, "w", zipfile.ZIP_STORED)
+        self.archive = (_Zip if path.suffix.lower() == ".zip" else _Tar)(self.partial)
         if path.exists() and not overwrite:
             try:
-                with zipfile.ZipFile(path) as old:
-                    for member in old.infolist():
-                        self.archive.writestr(member, old.read(member))
-                        self.done.add(member.filename)
-            except zipfile.BadZipFile as error:
+                self.done.update(self.archive.copy(path))
+            except (zipfile.BadZipFile, tarfile.TarError) as error:
                 self.close(whole=False)
-                raise ValueError(f"{path} is no zip archive that can be read ({error}): --overwrite it") from None
+                raise ValueError(
+                    f"{path} is no {path.suffix.lower()[1:]} archive that can be read ({error}): --overwrite it"
+                ) from None
 
     def claim(self, name: str) -> Claim:
         if name in self.claimed:
@@ -133,9 +185,9 @@ class ZipSink:
 
     def write(self, name: str, encoded: bytes) -> None:
         with self.lock:
-            self.archive.writestr(name, encoded)
+            self.archive.add(name, encoded)
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, reason: str) -> None:
         self.claimed.discard(name)
 
     def close(self, *, whole: bool) -> None:

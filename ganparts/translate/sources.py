@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import glob
 import os
+import tarfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Any, Protocol, TypeAlias
 
 from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES, MAX_BYTES
 
-__all__ = ["Photo", "find_photos"]
+__all__ = ["ARCHIVE_ERRORS", "Member", "Photo", "find_photos", "images_in", "is_archive", "is_photo", "open_archive"]
+
+Archive: TypeAlias = zipfile.ZipFile | tarfile.TarFile
+ArchiveMember: TypeAlias = zipfile.ZipInfo | tarfile.TarInfo
 
 
 class Photo(Protocol):
@@ -33,29 +38,42 @@ class Photo(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Member:
-    archive: zipfile.ZipFile
-    member: zipfile.ZipInfo
+_tar_lock = threading.Lock()  # zipfile has one of its own
 
-    @property
-    def name(self) -> str:
-        return PurePosixPath(self.member.filename).stem
+
+@dataclass(frozen=True)
+class Member:
+    """A photo in an archive, which ``shown`` calls by its name."""
+
+    archive: Archive
+    member: Any
+    name: str
+    shown: str
 
     @property
     def path(self) -> Path:
-        return Path(str(self.archive.filename))
+        return Path(self.shown)
 
     def __str__(self) -> str:
-        return f"{self.member.filename} in {self.archive.filename}"
+        return (
+            f"{self.member.name if isinstance(self.member, tarfile.TarInfo) else self.member.filename} in {self.shown}"
+        )
 
     def load(self) -> Tensor:
         try:
-            if self.member.file_size > MAX_BYTES:
-                raise ValueError(f"it has {self.member.file_size:,} bytes, more than the {MAX_BYTES:,} that are read")
-            return decode_image(self.archive.read(self.member))
-        except (ValueError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+            size = self.member.size if isinstance(self.member, tarfile.TarInfo) else self.member.file_size
+            if size > MAX_BYTES:
+                raise ValueError(f"it has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
+            return decode_image(self._read())
+        except (ValueError, OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError, EOFError) as error:
             raise UnreadableImageError(f"cannot read the image {self}: {error}") from None
+
+    def _read(self) -> bytes:
+        if isinstance(self.archive, zipfile.ZipFile):
+            return self.archive.read(self.member)
+        with _tar_lock:
+            file = self.archive.extractfile(self.member)
+            return file.read() if file else b""
 
 
 @dataclass(frozen=True)
@@ -75,10 +93,11 @@ class _Nothing:
 
 
 def find_photos(inputs: Iterable[str]) -> Iterator[Photo]:
-    """The photos of files, folders (not the folders in them), patterns like ``photos/**/*.jpg``, and zip archives.
+    """The photos of files, folders (not the folders in them), patterns like ``photos/**/*.jpg``, and archives.
 
-    In folders and archives, photos are the files with an image's suffix that are not hidden. A file given by name or
-    pattern may have any name. An input without photos gives one that cannot be loaded; its error says why.
+    An archive is a zip archive, or an uncompressed tar archive that ends in .tar. In folders and archives, photos are
+    the files with an image's suffix that are not hidden. A file given by name or pattern may have any name. An input
+    without photos gives one that cannot be loaded; its error says why.
     """
     for given in inputs:
         found = False
@@ -93,7 +112,7 @@ def _photos_of(given: str) -> Iterator[Photo]:
     if os.path.isdir(given):
         yield from _in_folder(given)
     elif os.path.isfile(given):
-        yield from _in_archive(given) if zipfile.is_zipfile(given) else [_file(given)]
+        yield from _in_archive(given) if is_archive(given) else [_file(given)]
     elif glob.has_magic(given):
         matches = False
         for path in glob.iglob(given, recursive=True):
@@ -109,25 +128,54 @@ def _photos_of(given: str) -> Iterator[Photo]:
 def _in_folder(folder: str) -> Iterator[Photo]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_photo(entry.name) and not entry.is_dir():
+            if is_photo(entry.name) and not entry.is_dir():
                 yield _file(entry.path)
+
+
+ARCHIVE_ERRORS = (OSError, zipfile.BadZipFile, tarfile.TarError)  # of those that cannot be read
+
+
+def is_archive(path: str) -> bool:
+    """A zip archive of any name, or a file that ends in .tar."""
+    return path.lower().endswith(".tar") or zipfile.is_zipfile(path)
 
 
 def _in_archive(path: str) -> Iterator[Photo]:
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        yield _Nothing(path, f"a zip archive that cannot be read: {error}")
+        archive = open_archive(path)
+        members = list(images_in(archive))
+    except ARCHIVE_ERRORS as error:
+        yield _Nothing(path, f"an archive that cannot be read: {error}")
         return
-    for member in archive.infolist():  # members are read later, so the archive closes with the last of them
-        parts = PurePosixPath(member.filename).parts
-        if not member.is_dir() and _is_photo(parts[-1]) and not any(p.startswith((".", "__MACOSX")) for p in parts):
-            yield _Member(archive, member)
+    for name, member in members:  # they are read later, so the archive closes with the last of them
+        yield Member(archive, member, PurePosixPath(name).name, path)
+
+
+def open_archive(path: str, file: IO[bytes] | None = None) -> Archive:
+    """Open a tar archive if the path ends in .tar, else a zip archive; ``file`` has its bytes if the path is no file's.
+
+    Raises:
+        OSError, BadZipFile, TarError: it cannot be read.
+    """
+    if path.lower().endswith(".tar"):
+        return tarfile.open(path, "r:", fileobj=file)
+    return zipfile.ZipFile(file or path)
+
+
+def images_in(archive: Archive) -> Iterator[tuple[str, ArchiveMember]]:
+    """The photos in an archive: their paths without suffix and without ``..``, and where they are."""
+    zipped = isinstance(archive, zipfile.ZipFile)
+    for member in archive.infolist() if zipped else archive.getmembers():
+        named = member.filename if isinstance(member, zipfile.ZipInfo) else member.name
+        parts = [part for part in PurePosixPath(named).parts if part not in ("/", "..")]
+        regular = not member.is_dir() if isinstance(member, zipfile.ZipInfo) else member.isreg()
+        if regular and parts and is_photo(parts[-1]) and not any(p.startswith((".", "__MACOSX")) for p in parts):
+            yield "/".join([*parts[:-1], PurePosixPath(parts[-1]).stem]), member
 
 
 def _file(path: str) -> ImageEntry:
     return ImageEntry(Path(path).stem, Path(path))
 
 
-def _is_photo(name: str) -> bool:
+def is_photo(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

@@ -1,0 +1,331 @@
+"""Photos by the million on many machines: Ray Data hands their names to actors, each with the generator on a GPU.
+
+An actor reads, translates and writes as :func:`~ganparts.translate.translate_files` does. The process that the user
+started lists the photos and counts the results by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from ganparts.data.images import IMAGE_SUFFIXES
+from ganparts.translate.addresses import Place, Work, find_work, open_target
+from ganparts.translate.encoding import Encoding, Subsampling
+from ganparts.translate.files import Report, Settings, translate_photos, wanted_photos
+from ganparts.translate.sinks import Claim, Sink
+from ganparts.translate.sources import ARCHIVE_ERRORS, Member, Photo, images_in, open_archive
+
+__all__ = ["translate_on_cluster"]
+
+ATTEMPTS = 3  # after which work whose process died each time is given up
+_BATCHES = 16  # in a call of an actor: as much is done again when its process dies
+_CALLS = 10_000  # in a run, about, since Ray takes some milliseconds for each
+_REMOTE_READERS = 16  # threads, which wait for the network most of their time
+
+
+def translate_on_cluster(
+    generator: Callable[[Tensor], Tensor],
+    inputs: Iterable[Path | str],
+    out: Path | str,
+    *,
+    address: str | None = None,
+    actors: int | None = None,
+    cores: int | None = None,
+    device: str = "auto",
+    size: int | None = None,
+    squash: bool = False,
+    batch_size: int | None = None,
+    tile: int | None = None,
+    format: Literal["jpg", "png"] = "jpg",
+    quality: int = 95,
+    subsampling: Subsampling = "4:2:0",
+    overwrite: bool = False,
+    progress: Callable[[Report, int], None] = lambda report, total: None,
+) -> Report:
+    """:func:`translate_files` on a Ray cluster, for places that all its machines see: shared folders, object stores.
+
+    Sub-folders are looked into and kept. An archive in a folder becomes an archive of the same name, which one process
+    translates. An archive that is given by name, or any if ``out`` is one, is opened, and many processes translate its
+    photos.
+
+    If a process dies, another one takes over, and translates what is not written yet. Work whose process dies each time
+    fails. The machines need the same packages. They get the generator pickled, so they need no file of it.
+
+    Args:
+        generator: trained, in ``eval()`` mode, on the CPU.
+        inputs: files, folders, patterns, archives (.zip, .tar), or addresses of these that fsspec knows
+            (``s3://bucket/photos``).
+        out: a folder, an archive if it ends in .zip or .tar, or the address of one.
+        address: of the cluster, as ``ray.init`` takes it. None: the one that ``RAY_ADDRESS`` names or that runs on
+            this machine; else this machine alone.
+        actors: processes that translate; None for as many as the cluster has room for.
+        cores: for each of them; None for a GPU's share of its machine, at most 8, or at most 4 without GPUs.
+        device: "cuda" for a GPU each, "cpu" for none, "auto" for a GPU each if the cluster has any.
+        size: see :func:`translate_files`, as for all that follow.
+        squash: distort photos that are not square.
+        batch_size: None for 16 on a GPU, and 1 on a CPU.
+        tile: see :func:`translate`.
+        format: of the results.
+        quality: of JPEGs.
+        subsampling: of JPEGs.
+        overwrite: translate photos whose results are there already.
+        progress: called after some photos each, with the report and how many results and failures to expect.
+
+    Returns:
+        How many results were written and how many were there already (an archive in a folder is one), how many photos
+        failed, and why.
+
+    Raises:
+        ImportError: Ray is not installed, or the package for an address is not.
+        ConnectionError: there is no cluster at ``address``.
+        ValueError: an option is out of range, the cluster has no room for an actor, or ``out`` is among the inputs.
+        OSError: a result cannot be written.
+    """
+    for name, value in (("actors", actors), ("cores", cores)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: it is at least 1")
+    encoding, report, place = Encoding(format, quality, subsampling), Report(), Place.of(out)
+    Settings(encoding, size, squash, batch_size or 1, tile)  # wrong options are told before a cluster starts
+    with _cluster(address), open_target(place, overwrite=overwrite) as sink:
+        pool = _Pool.planned(device, actors, cores)
+        settings = Settings(encoding, size, squash, batch_size or (16 if pool.gpus else 1), tile)
+        found = find_work(map(str, inputs), place, format, report.fail)
+        waiting = {work.target: work for _, work in wanted_photos(found, sink, lambda work: work.name, report)}
+        total = len(waiting) + report.skipped + report.failed
+        progress(report, total)
+        setup = _Setup(generator, settings, place, overwrite, pool.cores)
+        at_once = min(
+            max(_BATCHES * settings.batch_size, len(waiting) // _CALLS), -(-len(waiting) // (4 * pool.actors))
+        )
+        for most in (at_once, 1):  # what died with others is tried again by itself
+            for outcome in pool.run(setup, list(waiting.values()), most):
+                if not outcome.given_up and waiting.pop(outcome.target, None):
+                    if outcome.encoded:
+                        sink.write(outcome.target, outcome.encoded)
+                    _count(outcome, report)
+                    progress(report, total)
+        for work in waiting.values():
+            report.fail(f"{work}: the process that translated it died {ATTEMPTS} times. Is there too little memory?")
+        progress(report, total)
+    return report
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a piece of work."""
+
+    target: str
+    written: bool = True
+    failed: int = 0
+    problems: list[str] = field(default_factory=list)
+    encoded: bytes = b""
+    given_up: bool = False
+
+
+def _count(outcome: _Outcome, report: Report) -> None:
+    report.written += outcome.written
+    for problem in outcome.problems:
+        report.fail(problem)
+    report.failed += outcome.failed - len(outcome.problems)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What an actor is given once."""
+
+    generator: Callable[[Tensor], Tensor]
+    settings: Settings
+    out: Place
+    overwrite: bool
+    cores: int
+
+    def work_off(self, work: Sequence[Work], attempt: int) -> list[_Outcome]:
+        """Translate and write photos and archives."""
+        if attempt > ATTEMPTS:
+            return [_Outcome(each.target, given_up=True) for each in work]
+        outcomes: list[_Outcome] = []
+        if attempt > 1 and not self.overwrite and not self.out.is_archive:
+            outcomes = [_Outcome(each.target) for each in work if (self.out / each.target).exists()]
+            written = {outcome.target for outcome in outcomes}
+            work = [each for each in work if each.target not in written]
+        outcomes += [self._translate_archive(each) for each in work if each.whole]
+        photos, results = [(each.target, each) for each in work if not each.whole], _Results(self.out)
+        remote = not (self.out.is_local and all(each.place.is_local for _, each in photos))
+        self._translate(iter(photos), results, Report(), _REMOTE_READERS if remote else self.cores)
+        return outcomes + results.outcomes
+
+    def _translate_archive(self, work: Work) -> _Outcome:
+        report, format = Report(), self.settings.encoding.format
+        with ExitStack() as opened:
+            try:
+                archive = opened.enter_context(open_archive(str(opened.enter_context(work.place.fetched()))))
+                photos = [Member(archive, member, name, str(work)) for name, member in images_in(archive)]
+                problem = "" if photos else f"no images in it that end in {', '.join(IMAGE_SUFFIXES)}"
+            except ARCHIVE_ERRORS as error:
+                photos, problem = [], f"an archive that cannot be read: {error}"
+            if problem:
+                return _Outcome(work.target, written=False, failed=1, problems=[f"{work}: {problem}"])
+            with (self.out / work.target).archive(overwrite=True) as sink:
+                wanted = wanted_photos(photos, sink, lambda photo: f"{photo.name}.{format}", report)
+                self._translate(wanted, sink, report, self.cores)
+        return _Outcome(work.target, failed=report.failed, problems=report.problems)
+
+    def _translate(self, wanted: Iterator[tuple[str, Photo]], sink: Sink, report: Report, workers: int) -> None:
+        translate_photos(self.generator, wanted, sink, self.settings, workers=workers, report=report)
+
+
+class _Painter:
+    """An actor: lists of work go in, outcomes come out."""
+
+    def __init__(self, setup: Any, attempts: Any, gpu: bool):
+        import ray
+
+        self.setup: _Setup = ray.get(setup)
+        self.attempts = attempts
+        torch.set_num_threads(self.setup.cores)
+        if gpu and isinstance(self.setup.generator, torch.nn.Module):
+            self.setup.generator.to("cuda")
+
+    def __call__(self, row: dict[str, Any]) -> list[dict[str, bytes]]:
+        import ray
+
+        attempt = cast(int, ray.get(self.attempts.count.remote(row["name"])))
+        outcomes: list[Any]
+        try:
+            outcomes = self.setup.work_off(pickle.loads(row["work"]), attempt)
+        except Exception as error:  # as one that the other process knows, too
+            known = isinstance(error, OSError | ValueError) and type(error).__module__ == "builtins"
+            outcomes = [error if known else RuntimeError(f"{type(error).__name__}: {error}")]
+        return [{"outcome": pickle.dumps(outcome)} for outcome in outcomes]
+
+
+class _Results:
+    """Where an actor writes, or collects for the process that writes the archive, and what becomes of its work."""
+
+    def __init__(self, out: Place):
+        self.out, self.path = out, Path(str(out))
+        self.outcomes: list[_Outcome] = []
+
+    def claim(self, name: str) -> Claim:
+        return "free"
+
+    def write(self, name: str, encoded: bytes) -> None:
+        if self.out.is_archive:
+            self.outcomes.append(_Outcome(name, encoded=encoded))
+        else:
+            (self.out / name).write(encoded)
+            self.outcomes.append(_Outcome(name))
+
+    def release(self, name: str, reason: str) -> None:
+        self.outcomes.append(_Outcome(name, written=False, failed=1, problems=[reason]))
+
+    def close(self, *, whole: bool) -> None:
+        pass
+
+
+class _Attempts:
+    """An actor that counts how often each call was begun."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, name: str) -> int:
+        self.counts[name] += 1
+        return self.counts[name]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The actors that a cluster has room for."""
+
+    actors: int
+    cores: int
+    gpus: int
+
+    @classmethod
+    def planned(cls, device: str, actors: int | None, cores: int | None) -> _Pool:
+        """Use the whole cluster.
+
+        Raises:
+            ValueError: it has no room for an actor.
+        """
+        import ray
+
+        machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        sizes = [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in machines]
+        if device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device={device!r}: on a cluster it is 'auto', 'cpu' or 'cuda', and Ray picks the card")
+        gpus = int(device != "cpu" and any(gpu for _, gpu in sizes))
+        if device == "cuda" and not gpus:
+            raise ValueError("no machine of the cluster has a GPU: start Ray with --num-gpus, or take device 'cpu'")
+        sizes = [(cpu, gpu) for cpu, gpu in sizes if cpu and (gpu or not gpus)]
+        if cores is None:
+            cores = min([8, *(max(1, cpu // gpu) for cpu, gpu in sizes)] if gpus else [4, *(cpu for cpu, _ in sizes)])
+        room = sum(min(cpu // cores, gpu) if gpus else cpu // cores for cpu, gpu in sizes)
+        if not room:
+            raise ValueError(f"no machine of the cluster has {cores} cores{' and a GPU' * gpus} for an actor: {sizes}")
+        return cls(actors or room, cores, gpus)
+
+    def run(self, setup: _Setup, work: Sequence[Work], most: int) -> Iterator[_Outcome]:
+        """Work through a list, at most ``most`` photos or one archive a call of an actor."""
+        import ray.data
+
+        photos = [each for each in work if not each.whole]
+        calls = [[each] for each in work if each.whole]
+        calls += [photos[start : start + most] for start in range(0, len(photos), max(1, most))]
+        if not calls:
+            return
+        rows = [{"name": uuid.uuid4().hex, "work": pickle.dumps(call)} for call in calls]
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
+        outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+            _Painter,
+            fn_constructor_args=(ray.put(setup), attempts, bool(self.gpus)),
+            compute=ray.data.ActorPoolStrategy(size=min(self.actors, len(rows))),
+            num_cpus=self.cores,
+            num_gpus=self.gpus or None,
+        )
+        for row in outcomes.iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start one of this machine; Ray keeps its own messages to itself."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ImportError(f"translating on a cluster needs Ray ({error}): pip install 'ganparts[ray]'") from None
+    context, ours = ray.data.DataContext.get_current(), not ray.is_initialized()
+    loggers = {name: logging.getLogger(name) for name in ("ray.data", "ray.data._internal.progress")}
+    before = context.enable_progress_bars, context.print_on_execution_start, [each.level for each in loggers.values()]
+    if ours:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # what Ray starts here has the priority of this process
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        context.enable_progress_bars = context.print_on_execution_start = False
+        for logger, level in zip(loggers.values(), (logging.WARNING, logging.ERROR), strict=True):
+            logger.setLevel(level)
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = before[:2]
+        for logger, level in zip(loggers.values(), before[2], strict=True):
+            logger.setLevel(level)
+        if ours:
+            ray.shutdown()
