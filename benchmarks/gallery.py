@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -34,7 +34,7 @@ PICTURES = ROOT / "docs" / "catalogue" / "pictures"
 PHOTOS = ("pontduGard_0", "neuschwansteinCastle_1", "chateaudeChambord_0", "gatewayofIndia_2")
 SIZE = (168, 126)  # of a picture in a strip
 
-TABLES: dict[str, Registry[object]] = {
+TABLES: dict[str, Registry[Any]] = {
     "generator": GENERATORS,
     "discriminator": DISCRIMINATORS,
     "adversarial": ADVERSARIAL_LOSSES,
@@ -104,7 +104,7 @@ def options_of(kind: str, name: str, *, width: int) -> dict[str, str]:
     """The recipe's options that differ between the parts, and those that do not."""
     choice, known = name, TABLES[kind].options(name)
     if kind == "generator":
-        own = {"residual": True} if "residual" in known else {}
+        own: dict[str, object] = {"residual": True} if "residual" in known else {}
         if "width" in known and known["width"].default > width:
             own["width"] = width
         own |= SMALLER.get(name, {})
@@ -139,7 +139,7 @@ def train(options: Gallery, name: str, run: Path) -> None:
         sys.argv = before
 
 
-def strip(paint: object | None) -> Image.Image:
+def strip(paint: Any) -> Image.Image:
     """The photos, painted by a generator, in a row; None for the photos themselves."""
     width, height = SIZE
     row = Image.new("RGB", (width * len(PHOTOS), height))

@@ -178,4 +178,5 @@ def _file(path: str) -> ImageEntry:
 
 
 def is_photo(name: str) -> bool:
+    """Whether a file of this name is translated: an image that is not hidden."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
