@@ -50,15 +50,16 @@ async function download({ name, integrity }, folders, loaded) {
 
 async function loadAll(way) {
   const [script, binary] = settings.runtime.files[way], total = script.bytes + binary.bytes + settings.model.bytes;
-  let done = 0;
+  let done = 0, over = false;
   const loaded = (bytes) => {
     done += bytes;
-    say(`Loading the painter, once: ${(Math.min(done, total) / 1e6).toFixed(0)} of ${(total / 1e6).toFixed(0)} MB`, done / total);
+    if (!over) // when one file has failed, the others may still arrive
+      say(`Loading the painter, once: ${(Math.min(done, total) / 1e6).toFixed(0)} of ${(total / 1e6).toFixed(0)} MB`, done / total);
   };
   loaded(0);
   const { folders } = settings.runtime;
   const all = [load(script, folders, loaded), load(binary, folders, loaded), load(settings.model, [""], loaded)];
-  const [program, wasm, model] = await Promise.all(all);
+  const [program, wasm, model] = await Promise.all(all).finally(() => (over = true));
   return { script: program, binary: wasm, model };
 }
 
