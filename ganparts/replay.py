@@ -140,17 +140,26 @@ class QueueBuffer(_StoredImages):
 
 @REPLAY_BUFFERS.register("history")
 def history(*, size: int = 50) -> HistoryBuffer:
-    """The last images made, 50 by default, drawn from with probability 1/2."""
+    """The last images made, 50 by default, drawn from with probability 1/2.
+
+    For steadiness: the discriminator does not forget what the generator used to do.
+    """
     return HistoryBuffer(size)
 
 
 @REPLAY_BUFFERS.register("none")
 def none() -> nn.Identity:
-    """No memory: the discriminator sees what the generator just made."""
+    """No memory: the discriminator sees what the generator just made.
+
+    The choice of most newer methods, CUT among them.
+    """
     return nn.Identity()
 
 
 @REPLAY_BUFFERS.register("queue")
 def queue(*, size: int = 50) -> QueueBuffer:
-    """First in, first out: each image is seen once, ``size`` images after it was made."""
+    """First in, first out: each image is seen once, ``size`` images after it was made.
+
+    For discriminators that should lag behind by a fixed number of images.
+    """
     return QueueBuffer(size)

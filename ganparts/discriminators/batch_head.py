@@ -266,7 +266,11 @@ def batch_head(
     head: Literal["batch_norm", "batch_stdev"] = "batch_stdev",
     queue_size: int = 3,
 ) -> BatchHeadDiscriminator:
-    """UVCGAN2's discriminator: 5,125,569 parameters; with the ``batch_norm`` head 5,121,985."""
+    """UVCGAN2's discriminator: 5,125,569 parameters; with the ``batch_norm`` head 5,121,985.
+
+    It compares the images of a batch, so a generator that always paints alike is found out. Made for the penalty
+    ``zero_centered``.
+    """
     return BatchHeadDiscriminator(
         in_channels, width=width, layers=layers, objectives=objectives, head=head, queue_size=queue_size
     )

@@ -178,7 +178,10 @@ def multiscale_patchgan(
     norm: Norm = "instance",
     padding: Literal[1, 2] = 2,
 ) -> MultiScalePatchGAN:
-    """pix2pixHD's discriminator: 2 scales by default, 5,529,474 parameters; with 3 scales 8,294,211."""
+    """pix2pixHD's discriminator: 2 scales by default, 5,529,474 parameters; with 3 scales 8,294,211.
+
+    For large images: the full size judges texture, the halved ones judge larger forms.
+    """
     return MultiScalePatchGAN(
         in_channels, width=width, scales=scales, layers=layers, objectives=objectives, norm=norm, padding=padding
     )
@@ -188,5 +191,8 @@ def multiscale_patchgan(
 def munit(
     *, width: int = 64, in_channels: int = 3, scales: int = 3, layers: int = 4, objectives: int = 1
 ) -> MUNITDiscriminator:
-    """MUNIT's discriminator: 3 scales by default, 8,271,171 parameters."""
+    """MUNIT's discriminator: 3 scales by default, 8,271,171 parameters.
+
+    It has no norm, so it sees colours and light as they are. Beside a discriminator of texture, it brings the palette.
+    """
     return MUNITDiscriminator(in_channels, width=width, scales=scales, layers=layers, objectives=objectives)

@@ -97,7 +97,10 @@ class PatchGAN(PretrainedModule):
 def patchgan(
     *, width: int = 64, in_channels: int = 3, layers: int = 3, objectives: int = 1, norm: Norm = "instance"
 ) -> PatchGAN:
-    """The paper's discriminator: 70x70 patches by default, 2,764,737 parameters."""
+    """The paper's discriminator: 70x70 patches by default, 2,764,737 parameters.
+
+    The usual choice. It judges the texture of patches, not what the whole picture shows.
+    """
     return PatchGAN(in_channels, width=width, layers=layers, objectives=objectives, norm=norm)
 
 
@@ -111,7 +114,10 @@ def patchgan_antialias(
     norm: Norm = "instance",
     init: Init = "xavier",
 ) -> PatchGAN:
-    """CUT's discriminator: 70x70 patches by default, 2,764,737 parameters, twice the computation of ``patchgan``."""
+    """CUT's discriminator: 70x70 patches by default, 2,764,737 parameters, twice the computation of ``patchgan``.
+
+    For CUT. Blurring makes it mind a shift by a pixel less.
+    """
     return PatchGAN(
         in_channels, width=width, layers=layers, objectives=objectives, norm=norm, antialias=True, init=init
     )
@@ -119,7 +125,10 @@ def patchgan_antialias(
 
 @DISCRIMINATORS.register("keras_patchgan")
 def keras_patchgan(*, width: int = 64, in_channels: int = 3, layers: int = 3, objectives: int = 1) -> PatchGAN:
-    """The Keras tutorial's discriminator: 70x70 patches by default, 2,765,569 parameters."""
+    """The Keras tutorial's discriminator: 70x70 patches by default, 2,765,569 parameters.
+
+    For comparing with the Kaggle notebooks.
+    """
     return PatchGAN(
         in_channels,
         width=width,
@@ -133,5 +142,8 @@ def keras_patchgan(*, width: int = 64, in_channels: int = 3, layers: int = 3, ob
 
 @DISCRIMINATORS.register("two_objective")
 def two_objective(*, width: int = 64, in_channels: int = 3, layers: int = 3) -> Discriminator:
-    """``keras_patchgan`` with two channels of logits, for the loss ``two_objective``: 2,773,762 parameters."""
+    """``keras_patchgan`` with two channels of logits, for the loss ``two_objective``: 2,773,762 parameters.
+
+    For the preset ``two_objective``, a notebook of the Kaggle competition.
+    """
     return keras_patchgan(width=width, in_channels=in_channels, layers=layers, objectives=2)

@@ -45,5 +45,8 @@ class PixelDiscriminator(PretrainedModule):
 
 @DISCRIMINATORS.register("pixel")
 def pixel(*, width: int = 64, in_channels: int = 3, objectives: int = 1, norm: Norm = "instance") -> PixelDiscriminator:
-    """Colours only: 1x1 patches."""
+    """Colours only: 1x1 patches.
+
+    It judges the palette alone, so it belongs beside another.
+    """
     return PixelDiscriminator(in_channels, width=width, objectives=objectives, norm=norm)

@@ -106,5 +106,9 @@ class R3GANDiscriminator(PretrainedModule):
 
 @DISCRIMINATORS.register("r3gan")
 def r3gan(*, width: int = 96, in_channels: int = 3, size: int = 256, blocks: int = 2) -> R3GANDiscriminator:
-    """R3GAN's discriminator as it has it for FFHQ at 256x256: 23,009,568 parameters."""
+    """R3GAN's discriminator as it has it for FFHQ at 256x256: 23,009,568 parameters.
+
+    For a single verdict on the whole image, with the loss ``rsgan`` and the penalty ``r1_r2``. It has no norm; the
+    penalties keep it steady.
+    """
     return R3GANDiscriminator(in_channels, width=width, size=size, blocks=blocks)

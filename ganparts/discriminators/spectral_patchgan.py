@@ -112,5 +112,8 @@ def spectral_patchgan(
     objectives: int = 1,
     style: Literal["uvcgan2", "ugatit"] = "uvcgan2",
 ) -> SpectralPatchGAN:
-    """A PatchGAN with spectral norm: 70x70 patches by default, 2,764,737 parameters, 2,764,736 in U-GAT-IT's style."""
+    """A PatchGAN with spectral norm: 70x70 patches by default, 2,764,737 parameters, 2,764,736 in U-GAT-IT's style.
+
+    For steadier training: spectral norm bounds how fast the logits change, whatever the batch. Usual with ``hinge``.
+    """
     return SpectralPatchGAN(in_channels, width=width, layers=layers, objectives=objectives, style=style)

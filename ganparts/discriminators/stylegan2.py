@@ -120,5 +120,9 @@ class StyleGAN2Discriminator(PretrainedModule):
 
 @DISCRIMINATORS.register("stylegan2")
 def stylegan2(*, width: int = 64, in_channels: int = 3, size: int = 256, group: int = 4) -> StyleGAN2Discriminator:
-    """StyleGAN2's discriminator, 24,001,089 parameters; with a width of 128 (channel base 32768) 28,864,129."""
+    """StyleGAN2's discriminator, 24,001,089 parameters; with a width of 128 (channel base 32768) 28,864,129.
+
+    For a single verdict on the whole image, with the loss ``logistic`` and the penalty ``r1``. It wants many images or
+    strong augmentation.
+    """
     return StyleGAN2Discriminator(in_channels, width=width, size=size, group=group)

@@ -77,11 +77,17 @@ class UGATITDiscriminator(PretrainedModule):
 
 @DISCRIMINATORS.register("ugatit_local")
 def ugatit_local(*, width: int = 64, in_channels: int = 3, layers: int = 5) -> UGATITDiscriminator:
-    """U-GAT-IT's local discriminator: 70x70 patches, 3,290,560 parameters."""
+    """U-GAT-IT's local discriminator: 70x70 patches, 3,290,560 parameters.
+
+    Beside ``ugatit_global``: it judges texture.
+    """
     return UGATITDiscriminator(in_channels, width=width, layers=layers)
 
 
 @DISCRIMINATORS.register("ugatit_global")
 def ugatit_global(*, width: int = 64, in_channels: int = 3, layers: int = 7) -> UGATITDiscriminator:
-    """U-GAT-IT's global discriminator: 286x286 patches, 53,130,176 parameters."""
+    """U-GAT-IT's global discriminator: 286x286 patches, 53,130,176 parameters.
+
+    Beside ``ugatit_local``: its patches cover the whole picture, so it judges shapes.
+    """
     return UGATITDiscriminator(in_channels, width=width, layers=layers)

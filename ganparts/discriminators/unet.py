@@ -119,5 +119,8 @@ class UNetDiscriminator(PretrainedModule):
 
 @DISCRIMINATORS.register("unet_discriminator")
 def unet_discriminator(*, width: int = 64, in_channels: int = 3, size: int = 256) -> UNetDiscriminator:
-    """The U-Net discriminator for 256x256 images, 44,067,586 parameters; for 128x128 31,481,602."""
+    """The U-Net discriminator for 256x256 images, 44,067,586 parameters; for 128x128 31,481,602.
+
+    It judges the whole image and every pixel, so the generator hears where a picture is wrong. It is large.
+    """
     return UNetDiscriminator(in_channels, width=width, size=size)

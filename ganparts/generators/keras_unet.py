@@ -90,5 +90,9 @@ def keras_unet256(
     dropout: float = 0.5,
     residual: bool = False,
 ) -> KerasUNetGenerator:
-    """The Keras tutorial's generator: 54,414,979 parameters."""
+    """The Keras tutorial's generator: 54,414,979 parameters.
+
+    For comparing with notebooks of the Kaggle competition. At 256x256 its deepest features are 1x1, so it knows the
+    whole picture.
+    """
     return KerasUNetGenerator(in_channels, out_channels, width=width, dropout=dropout, residual=residual)

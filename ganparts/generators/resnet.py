@@ -119,7 +119,10 @@ def resnet9(
     upsample: Upsample = "transposed",
     residual: bool = False,
 ) -> ResNetGenerator:
-    """The paper's generator for 256x256 and larger: 9 residual blocks (or ``blocks``), 11,378,179 parameters."""
+    """The paper's generator for 256x256 and larger: 9 residual blocks (or ``blocks``), 11,378,179 parameters.
+
+    The usual choice for a change of style, given some hours on a GPU. It paints any size, in tiles if need be.
+    """
     return ResNetGenerator(
         in_channels,
         out_channels,
@@ -145,7 +148,10 @@ def resnet6(
     upsample: Upsample = "transposed",
     residual: bool = False,
 ) -> ResNetGenerator:
-    """The paper's generator for 128x128: 6 residual blocks, 7,837,699 parameters."""
+    """The paper's generator for 128x128: 6 residual blocks, 7,837,699 parameters.
+
+    For small images and short trainings.
+    """
     return ResNetGenerator(
         in_channels,
         out_channels,

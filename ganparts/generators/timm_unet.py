@@ -211,7 +211,10 @@ def timm_unet(
     norm: Norm = "batch",
     residual: bool = False,
 ) -> TimmUNetGenerator:
-    """A U-Net on any encoder of timm, for multiples of 32 from 64 on: 5,198,451 parameters on EfficientNet-Lite0."""
+    """A U-Net on any encoder of timm, for multiples of 32 from 64 on: 5,198,451 parameters on EfficientNet-Lite0.
+
+    For trying encoders, among them ones that were trained on ImageNet (``pretrained=True``) and small ones for phones.
+    """
     return TimmUNetGenerator(
         in_channels,
         out_channels,

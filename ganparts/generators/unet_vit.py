@@ -333,6 +333,9 @@ def unet_vit(
 ) -> UNetViTGenerator:
     """UVCGAN2's generator, for multiples of 16: 32,192,231 parameters.
 
+    For long trainings on a GPU, after filling holes (``recipes/pretrain_inpainting.py``): its transformer sees the
+    whole picture at once.
+
     By default its ``levels`` have 1, 2, 4 and 8 times ``width`` channels, the tokens (``channels``) and the position
     ``code`` 8 times, and the feed-forward layers (``hidden``) 4 times as many as the tokens. ``heads`` is 6 by
     default, or as many of these as divide the tokens' channels.

@@ -164,35 +164,54 @@ class MultiObjective:
 
 @ADVERSARIAL_LOSSES.register("lsgan")
 def lsgan(*, weight: float = 1.0) -> LSGAN:
-    """Least squares, the paper's CycleGAN."""
+    """Least squares, the paper's CycleGAN.
+
+    Its gradient grows with the distance from the label, which makes it even-tempered; the usual choice with
+    ``patchgan``.
+    """
     return LSGAN(weight)
 
 
 @ADVERSARIAL_LOSSES.register("bce")
 def bce(*, weight: float = 1.0, real_label: float = 1.0, fake_label: float = 0.0) -> BCE:
-    """Binary cross-entropy from logits, the Keras tutorial's."""
+    """Binary cross-entropy from logits, the Keras tutorial's.
+
+    The classic one. Labels such as ``real_label=0.9`` keep the discriminator from being too sure.
+    """
     return BCE(weight, real_label, fake_label)
 
 
 @ADVERSARIAL_LOSSES.register("hinge")
 def hinge(*, weight: float = 1.0) -> Hinge:
-    """Hinge."""
+    """Hinge.
+
+    It leaves alone what is already judged well enough. Usual with spectral norm and with ``projected``.
+    """
     return Hinge(weight)
 
 
 @ADVERSARIAL_LOSSES.register("logistic")
 def logistic(*, weight: float = 1.0) -> Logistic:
-    """Non-saturating logistic, StyleGAN's."""
+    """Non-saturating logistic, StyleGAN's.
+
+    ``bce`` with labels 1 and 0, written without them. Usual with ``stylegan2`` and the penalty ``r1``.
+    """
     return Logistic(weight)
 
 
 @ADVERSARIAL_LOSSES.register("wgan")
 def wgan(*, weight: float = 1.0) -> WGAN:
-    """Wasserstein; needs a penalty such as ``gradient_penalty``."""
+    """Wasserstein; needs a penalty such as ``gradient_penalty``.
+
+    For logits that mean a distance: they stay informative however well the discriminator does, if the penalty holds.
+    """
     return WGAN(weight)
 
 
 @ADVERSARIAL_LOSSES.register("two_objective")
 def two_objective(*, weight: float = 0.4) -> MultiObjective:
-    """Hinge on the first channel, cross-entropy with inverted labels on the second; the generator gets 0.4 of both."""
+    """Hinge on the first channel, cross-entropy with inverted labels on the second; the generator gets 0.4 of both.
+
+    For the discriminator of the same name.
+    """
     return MultiObjective((Hinge(), BCE(real_label=0.0, fake_label=1.0)), weight)

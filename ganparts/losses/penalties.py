@@ -183,19 +183,28 @@ def _mixed(real: Tensor, fake: Tensor, shares: Tensor) -> Tensor:
 
 @PENALTIES.register("r1")
 def r1(*, weight: float = 10.0, reduction: Reduction = "sum") -> GradientNorm:
-    """R1: weight / 2 * squared gradient at real images. The default weight is meant for a single logit."""
+    """R1: weight / 2 * squared gradient at real images. The default weight is meant for a single logit.
+
+    The usual penalty for discriminators without norm. Every 16 steps are enough (``penalty_every=16``).
+    """
     return GradientNorm(weight, "real", reduction)
 
 
 @PENALTIES.register("r2")
 def r2(*, weight: float = 10.0, reduction: Reduction = "sum") -> GradientNorm:
-    """R2: weight / 2 * squared gradient at fake images. The default weight is meant for a single logit."""
+    """R2: weight / 2 * squared gradient at fake images. The default weight is meant for a single logit.
+
+    Rarely alone.
+    """
     return GradientNorm(weight, "fake", reduction)
 
 
 @PENALTIES.register("r1_r2")
 def r1_r2(*, weight: float = 10.0, reduction: Reduction = "sum") -> GradientNorm:
-    """R1 and R2 together; with the loss ``rsgan`` this is R3GAN."""
+    """R1 and R2 together; with the loss ``rsgan`` this is R3GAN.
+
+    Both sides of a relativistic loss are held.
+    """
     return GradientNorm(weight, "both", reduction)
 
 
@@ -207,11 +216,17 @@ def gradient_penalty(
     where: Literal["mixed", "real", "fake"] = "mixed",
     reduction: Reduction = "sum",
 ) -> GradientPenalty:
-    """WGAN-GP: gradients between real and fake images have the norm 1."""
+    """WGAN-GP: gradients between real and fake images have the norm 1.
+
+    For the loss ``wgan``.
+    """
     return GradientPenalty(weight, constant, where, reduction)
 
 
 @PENALTIES.register("zero_centered")
 def zero_centered(*, weight: float = 1.0, reduction: Reduction = "mean") -> ZeroCentered:
-    """UVCGAN2's: gradients between real and fake images vanish."""
+    """UVCGAN2's: gradients between real and fake images vanish.
+
+    For ``batch_head``.
+    """
     return ZeroCentered(weight, reduction)

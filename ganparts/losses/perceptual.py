@@ -144,7 +144,10 @@ class LPIPS(nn.Module):
 def features(
     *, backbone: str | Callable[[], Backbone] = "efficientnet_lite0", strides: Sequence[int] = (8, 16, 32)
 ) -> FeatureLoss:
-    """Relative squared difference of a frozen network's features."""
+    """Relative squared difference of a frozen network's features.
+
+    For keeping content while every pixel may change: what a network sees stays, colours and strokes need not.
+    """
     return FeatureLoss(backbone, strides=strides)
 
 
@@ -156,6 +159,8 @@ def lpips(
     weights: Path | str | None = None,
 ) -> LPIPS:
     """LPIPS 0.1.
+
+    For differences as people see them. Its networks must be downloaded.
 
     Args:
         trunk: the network whose features are compared.

@@ -93,23 +93,36 @@ def _needed(real: Tensor | None) -> Tensor:
 
 @ADVERSARIAL_LOSSES.register("rsgan")
 def rsgan(*, weight: float = 1.0) -> Relativistic:
-    """Relativistic, logit by logit; R3GAN's adversarial loss."""
+    """Relativistic, logit by logit; R3GAN's adversarial loss.
+
+    A fake is judged against a real image, not against a label. With the penalty ``r1_r2`` it needs no tricks to be
+    steady.
+    """
     return Relativistic(weight)
 
 
 @ADVERSARIAL_LOSSES.register("rasgan")
 def rasgan(*, weight: float = 1.0) -> RelativisticAverage:
-    """Relativistic average, logistic."""
+    """Relativistic average, logistic.
+
+    Against the mean of the other side, so it wants batches of several images or maps of many logits.
+    """
     return RelativisticAverage("logistic", weight)
 
 
 @ADVERSARIAL_LOSSES.register("ralsgan")
 def ralsgan(*, weight: float = 1.0) -> RelativisticAverage:
-    """Relativistic average, least squares."""
+    """Relativistic average, least squares.
+
+    ``rasgan`` with the even temper of ``lsgan``.
+    """
     return RelativisticAverage("lsgan", weight)
 
 
 @ADVERSARIAL_LOSSES.register("rahinge")
 def rahinge(*, weight: float = 1.0) -> RelativisticAverage:
-    """Relativistic average, hinge."""
+    """Relativistic average, hinge.
+
+    ``rasgan`` with the margin of ``hinge``.
+    """
     return RelativisticAverage("hinge", weight)

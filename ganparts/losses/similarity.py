@@ -172,11 +172,17 @@ def _check_size(loss: str, images: Tensor, minimum: int, remedy: str) -> None:
 
 @CONSISTENCY_LOSSES.register("ssim")
 def ssim(*, window: int = 11, sigma: float = 1.5) -> SSIM:
-    """1 - SSIM: luminance, contrast and structure of the 11x11 pixels round each place."""
+    """1 - SSIM: luminance, contrast and structure of the 11x11 pixels round each place.
+
+    For keeping structure; it minds light and contrast less than ``l1`` does.
+    """
     return SSIM(window=window, sigma=sigma)
 
 
 @CONSISTENCY_LOSSES.register("ms_ssim")
 def ms_ssim(*, window: int = 11, sigma: float = 1.5, weights: Sequence[float] = SCALE_WEIGHTS) -> MSSSIM:
-    """1 - SSIM at five scales; images above 160 pixels a side."""
+    """1 - SSIM at five scales; images above 160 pixels a side.
+
+    ``ssim`` for forms of all sizes.
+    """
     return MSSSIM(window=window, sigma=sigma, weights=weights)
