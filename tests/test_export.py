@@ -215,11 +215,19 @@ class Choosy(nn.Module):
         return images if images.sum() > 0 else -images
 
 
+def unable(*_: object, **__: object) -> None:
+    raise KeyError("conversion failed\nin five steps") from NotImplementedError("no such operation")
+
+
 def test_what_cannot_be_exported_or_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match=r"x\.pth ends neither in \.onnx nor in \.pt2"):
         export_generator(Plain(), tmp_path / "x.pth")
     with pytest.raises(RuntimeError, match="PyTorch cannot export this Choosy: "):
         export_generator(Choosy(), tmp_path / "x.onnx")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match=r"as ONNX \(no such operation\): a newer"):
+        patched.setattr(torch.onnx, "export", unable)
+        export_generator(Plain(), tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError, match=r"there is no file .*x\.onnx"):
         load_onnx(tmp_path / "x.onnx")
     (tmp_path / "x.onnx").write_bytes(b"no model")

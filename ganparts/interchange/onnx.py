@@ -92,13 +92,21 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, metadata: d
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
+        RuntimeError: this PyTorch cannot write an operation of the program.
     """
     try:
         import onnx
         import onnxscript  # noqa: F401  torch.onnx needs it
     except ImportError as error:
         raise ImportError(f"writing ONNX needs a package that is not installed ({error}): {_REMEDY}") from None
-    translated = torch.onnx.export(program, dynamo=True, verbose=False)
+    try:
+        translated = torch.onnx.export(program, dynamo=True, verbose=False)
+    except Exception as error:  # of many kinds, and each of many lines
+        reason = str(error.__cause__ or error).strip().splitlines()[0][:300]
+        raise RuntimeError(
+            f"PyTorch {torch.__version__} cannot write this generator as ONNX ({reason}): a newer PyTorch may, or export "
+            "it as .pt2"
+        ) from error
     assert translated is not None  # it is only where it writes a file itself
     model: Any = translated.model_proto
     del model.graph.value_info[:]  # shapes in between, which have the axes' former names
