@@ -59,12 +59,16 @@ def test_shallow_stand_ins_have_the_same_kinds_of_layers(name: str):
 def test_every_generator_is_exported(tmp_path: Path, name: str):
     network = filling(SHALLOW[name]()) if name in SHALLOW else generator(name)
     assert getattr(network, "exportable", True)
+    if torch.__version__.startswith("2.6.") and name in ("timm_unet", "ugatit", "unet_vit"):  # docs/howto/export.md
+        with pytest.raises(RuntimeError, match="cannot (export|write) this"):
+            export_generator(network, tmp_path / "x.onnx")
+        return
     export_generator(network, tmp_path / "x.onnx")  # which compares them
     assert network.training  # it is left as it was
     read = load_onnx(tmp_path / "x.onnx")
     assert read.size_multiple == network.size_multiple
     assert read.min_size == getattr(network, "min_size", network.size_multiple)
-    side = 2 * network.size_multiple if network.size_multiple > 4 else 36
+    side = max(64, 2 * network.size_multiple) if network.size_multiple > 4 else 36
     images = torch.rand(3, 3, side, side) * 2 - 1
     with torch.no_grad():
         expected = network.eval()(images)

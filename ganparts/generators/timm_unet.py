@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganparts.backbones.weights import is_planning
 from ganparts.blocks import (
     Norm,
     check_images,
@@ -178,7 +179,7 @@ class TimmUNetGenerator(PretrainedModule):
         super().__init__()
         self.in_channels = in_channels
         self.residual = residual
-        pretrained = pretrained and torch.get_default_device().type != "meta"  # where nothing is filled
+        pretrained = pretrained and not is_planning()
         self.encoder = _Encoder(encoder, in_channels, pretrained=pretrained)
         self.size_multiple = self.encoder.strides[-1]
         self.min_size = 2 * self.size_multiple
