@@ -104,8 +104,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, metadata: d
     except Exception as error:  # of many kinds, and each of many lines
         reason = str(error.__cause__ or error).strip().splitlines()[0][:300]
         raise RuntimeError(
-            f"PyTorch {torch.__version__} cannot write this generator as ONNX ({reason}): a newer PyTorch may, or export "
-            "it as .pt2"
+            f"PyTorch {torch.__version__} cannot write this generator as ONNX ({reason}): a newer PyTorch may, or "
+            "export it as .pt2"
         ) from error
     assert translated is not None  # it is only where it writes a file itself
     model: Any = translated.model_proto
