@@ -173,7 +173,7 @@ class _Folder:
         return "free"
 
     def write(self, name: str, encoded: bytes) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{name}: the process that translates a photo writes it, not the one that lists")
 
     def release(self, name: str, reason: str) -> None:
         self.claimed.discard(name)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ganparts.data import UnreadableImageError, resize_square
 from ganparts.translate.encoding import Encoding, Subsampling
-from ganparts.translate.image import device_of, pixels_at_once, translate_pixels
+from ganparts.translate.image import check_tile, device_of, pixels_at_once, translate_pixels
 from ganparts.translate.sinks import Sink, open_sink
 from ganparts.translate.sources import Photo, find_photos
 from ganparts.translate.tiles import TilingError
@@ -69,8 +69,7 @@ class Settings:
                 raise ValueError(f"{name}={value}: it is at least 1")
         if self.squash and self.size is None:
             raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
-        if self.tile is not None and self.tile < 0:
-            raise ValueError(f"tile={self.tile} pixels: give the side of a tile, 0 for none, or leave it out")
+        check_tile(self.tile)
 
     def load(self, photo: Photo) -> Tensor:
         """The pixels that go through the generator, uint8 [3, H, W]."""

@@ -18,7 +18,7 @@ from ganparts.translate.tiles import fit, translate_tiled
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["pixels_at_once", "translate", "translate_pixels"]
+__all__ = ["check_tile", "pixels_at_once", "translate", "translate_pixels"]
 
 _Kind = TypeVar("_Kind", "Image.Image", Tensor, "numpy.ndarray")
 _Generator: TypeAlias = "Callable[[Tensor], Tensor] | Path | str"
@@ -80,6 +80,16 @@ def pixels_at_once(device: torch.device) -> int:
     return 2**20 if device.type == "cpu" else 2**22
 
 
+def check_tile(tile: int | None) -> None:
+    """Refuse the side of a tile that is none.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if tile is not None and tile < 0:
+        raise ValueError(f"tile={tile} pixels: give the side of a tile, 0 for none, or leave it out")
+
+
 @torch.inference_mode()
 def translate_pixels(generator: Callable[[Tensor], Tensor], images: Tensor, *, tile: int | None = None) -> Tensor:
     """:func:`translate` for a batch of tensors [B, 3, H, W], uint8 or float in [-1, 1].
@@ -89,8 +99,7 @@ def translate_pixels(generator: Callable[[Tensor], Tensor], images: Tensor, *, t
     """
     device = device_of(generator)
     size, budget = images.shape[-2] * images.shape[-1], pixels_at_once(device)
-    if tile is not None and tile < 0:
-        raise ValueError(f"tile={tile} pixels: give the side of a tile, 0 for none, or leave it out")
+    check_tile(tile)
     if size and tile != 0 and (tile or size > budget):
         return torch.stack([translate_tiled(generator, image, tile=tile) for image in images])
     batches = images.split(max(1, budget // max(1, size)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganparts.blocks import size_limits
 from ganparts.data import to_bytes, to_unit_range
 from ganparts.translate.operations import pad
 from ganparts.translate.strips import FeatureMap, Node, Plan, TilingError
@@ -100,8 +101,7 @@ def fit(generator: object, images: Tensor) -> Tensor:
 
 
 def _margins(generator: object, height: int, width: int) -> tuple[int, int, str]:
-    multiple = getattr(generator, "size_multiple", 1)
-    minimum = getattr(generator, "min_size", multiple)
+    multiple, minimum = size_limits(generator)
     bottom, right = (-(-max(side, minimum) // multiple) * multiple - side for side in (height, width))
     # reflection reaches no further than the picture
     return bottom, right, "reflect" if bottom < height and right < width else "replicate"
