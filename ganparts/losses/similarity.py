@@ -174,7 +174,7 @@ def _check_size(loss: str, images: Tensor, minimum: int, remedy: str) -> None:
 def ssim(*, window: int = 11, sigma: float = 1.5) -> SSIM:
     """1 - SSIM: luminance, contrast and structure of the 11x11 pixels round each place.
 
-    For keeping structure; it minds light and contrast less than ``l1`` does.
+    For keeping structure. Alone it lets colours drift.
     """
     return SSIM(window=window, sigma=sigma)
 
