@@ -284,6 +284,8 @@ def test_a_mistake_is_one_sentence(networked: Path, visit: Any, browser: Any):
     page.route("**/*.onnx", lambda route: late.append(route))  # answered when another file has already failed
     page.set_input_files("#file", as_png(picture(64, 48)))
     page.get_by_text("could not be loaded: check the connection, and choose the photo again.").wait_for()
+    while not late:
+        page.wait_for_timeout(20)
     late[0].continue_()
     assert page.evaluate("files.get(settings.model.name).then((content) => content.byteLength)") > 0
     assert page.locator("#work").is_hidden()
