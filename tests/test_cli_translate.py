@@ -350,9 +350,9 @@ def test_large_photos_go_alone_and_in_tiles(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("ganparts.translate.image.pixels_at_once", lambda device: 1000)
     monkeypatch.setattr(files, "pixels_at_once", lambda device: 1000)
     network = GENERATORS.create("resnet6", width=2).eval()
-    translate_files(network, [tmp_path], tmp_path / "out", format="png", batch_size=4)
+    translate_files(network, [tmp_path], tmp_path / "out", format="png", batch_size=4, precision="fp32")
     monkeypatch.undo()
-    whole = np.array(translate(network, tmp_path / "0.png")).astype(int)
+    whole = np.array(translate(network, tmp_path / "0.png", precision="fp32")).astype(int)
     assert np.abs(pixels_of(tmp_path / "out" / "3.png") - whole).max() <= 1
 
     class Refuses(nn.Module):
@@ -452,7 +452,7 @@ def test_an_exported_model_translates_as_the_folder_does(tmp_path: Path):
     for name, path in (("folder", model), ("onnx", tmp_path / "model.onnx")):
         generator = load_generator(str(path), device=torch.device("cpu"))
         assert generator.size_multiple == 4
-        translate(generator, photo).save(tmp_path / f"{name}.png")
+        translate(generator, photo, precision="fp32").save(tmp_path / f"{name}.png")
     with Image.open(tmp_path / "folder.png") as one, Image.open(tmp_path / "onnx.png") as two:
         assert np.abs(np.asarray(one, dtype=int) - np.asarray(two, dtype=int)).max() <= 1
 

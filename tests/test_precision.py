@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+import ganparts.precision
+from ganparts import GENERATORS
 from ganparts.backbones import Backbone
-from ganparts.precision import native_bf16
+from ganparts.generators import ResNetGenerator
+from ganparts.metrics.features import Batch, paint_batches
+from ganparts.precision import choose_inference, infer, native_bf16
+from ganparts.translate import translate
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,81 @@ def test_a_frozen_network_with_depthwise_convolutions_stays_in_fp32_on_a_cpu(gro
     features.sum().backward()
     assert images.grad is not None
     assert images.grad.dtype == torch.float32
+
+
+def depthwise() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, groups=6))
+
+
+@pytest.mark.parametrize(
+    ("network", "wish", "native", "expected"),
+    [
+        (nn.Conv2d(3, 3, 1), "auto", "AMX", "bf16"),
+        (nn.Conv2d(3, 3, 1), "auto", None, "fp32"),
+        (nn.Conv2d(3, 3, 1), "fp32", "AMX", "fp32"),
+        (nn.Conv2d(3, 3, 1), "bf16", None, "bf16"),
+        (depthwise(), "auto", "AMX", "fp32"),
+        (depthwise(), "bf16", "AMX", "bf16"),
+        (nn.Conv2d(3, 3, 1).double(), "auto", "AMX", "fp32"),
+        (nn.Conv2d(3, 3, 1).half(), "bf16", "AMX", "fp32"),
+        (nn.Conv2d(3, 3, 1, device="meta"), "auto", "AMX", "fp32"),
+        (nn.Identity(), "auto", "AMX", "fp32"),
+        (torch.neg, "bf16", "AMX", "fp32"),
+    ],
+)
+def test_a_network_translates_in_the_precision_that_suits_it_and_the_cpu(monkeypatch, network, wish, native, expected):
+    monkeypatch.setattr(ganparts.precision, "native_bf16", lambda: native)
+    precision, reason = choose_inference(network, wish)
+    assert precision == expected
+    assert reason
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"^precision='fp8': give 'auto', 'fp32' or 'bf16'$"):
+        translate(ResNetGenerator(width=2, blocks=1).eval(), torch.zeros(3, 8, 8), precision="fp8")  # pyright: ignore
+
+
+def psnr(image: torch.Tensor, other: torch.Tensor, span: float) -> float:
+    return (10 * torch.log10(span**2 / (image.double() - other.double()).square().mean())).item()
+
+
+@pytest.mark.parametrize("tile", [0, 16])
+def test_pictures_of_bytes_are_translated_in_bf16_and_look_the_same(monkeypatch, tile):
+    torch.manual_seed(0)
+    generator = ResNetGenerator(width=8, blocks=2).eval()
+    for parameter in generator.parameters():
+        parameter.data.mul_(3.0)  # far from grey
+    picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
+    monkeypatch.setattr(ganparts.precision, "native_bf16", lambda: None)
+    exact = translate(generator, picture, tile=tile)
+    assert exact.float().std() > 20
+    monkeypatch.setattr(ganparts.precision, "native_bf16", lambda: "AMX")
+    rounded = translate(generator, picture, tile=tile)
+    assert not torch.equal(rounded, exact)
+    assert psnr(rounded, exact, 255) > 40
+    assert torch.equal(translate(generator, picture, tile=tile, precision="fp32"), exact)
+    floats = picture / 127.5 - 1
+    plain = translate(generator, floats, tile=tile)
+    assert torch.equal(plain, translate(generator, floats, tile=tile, precision="fp32"))
+    assert not torch.equal(plain, translate(generator, floats, tile=tile, precision="bf16"))
+
+
+@pytest.mark.parametrize("name", sorted(set(GENERATORS) - {"timm_unet"}))  # it has depthwise convolutions
+def test_every_generator_looks_the_same_in_bf16(name):
+    torch.manual_seed(0)
+    size = 256 if "256" in name else 128
+    generator = GENERATORS.create(name).eval()
+    images = torch.rand(1, 3, size, size) * 2 - 1
+    with torch.inference_mode():
+        exact, rounded = (infer(generator, images, precision) for precision in ("fp32", "bf16"))
+    assert psnr(rounded, exact, 2) > 40
+
+
+def test_what_is_scored_is_painted_in_the_same_precision(monkeypatch):
+    torch.manual_seed(0)
+    generator = ResNetGenerator(width=8, blocks=1).eval()
+    photos = list(torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8))
+    monkeypatch.setattr(ganparts.precision, "native_bf16", lambda: "AMX")
+    (batch,) = paint_batches([Batch(photos, [(256, 256)] * 2)], generator, size=None)
+    assert batch.paintings is not None
+    assert torch.equal(batch.paintings, translate(generator, torch.stack(photos)))

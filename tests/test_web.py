@@ -169,7 +169,7 @@ def test_the_painting_is_pytorchs(networked: Path, model: Path, visit: Any, widt
     page.set_input_files("#file", as_png(photo))
     name, painting = painted(page)
     assert name == "my_photo_monet.png"
-    expected = translate(from_pretrained(model), photo)
+    expected = translate(from_pretrained(model), photo, precision="fp32")
     assert difference(painting, expected) <= 2
     assert difference(painting, photo) > 20
     assert re.fullmatch(r"Painted in \d.* on the processor \(WebAssembly\)\.", page.locator("#note").inner_text())
@@ -188,7 +188,7 @@ def test_other_generators_and_a_runtime_in_the_folder(
     export_web(network, tmp_path / "page", title='<i>"Paint"</i>', runtime=package)
     page = visit(tmp_path / "page", offline=True)
     page.set_input_files("#file", as_png(photo))
-    assert difference(painted(page)[1], translate(network, photo)) <= 2
+    assert difference(painted(page)[1], translate(network, photo, precision="fp32")) <= 2
     assert page.locator("h1").inner_text() == '<i>"Paint"</i>'
     assert "https:" not in (tmp_path / "page" / "index.html").read_text()
 
@@ -204,7 +204,7 @@ def test_a_large_photo_is_made_smaller_unless_its_visitor_wants_it_whole(folder:
     )
     assert page.locator("#size option").all_inner_texts() == ["up to 0.02 megapixels", "whole photo"]
     page.locator("#size").select_option("whole photo")
-    expected = translate(from_pretrained(model), photo)  # what is transparent lies on white
+    expected = translate(from_pretrained(model), photo, precision="fp32")  # what is transparent lies on white
     painting = painted(page)[1]
     assert numpy.abs(numpy.asarray(painting.convert("RGB"), float) - numpy.asarray(expected, float)).mean() < 2
     assert "smaller" not in page.locator("#note").inner_text()
@@ -225,7 +225,7 @@ def test_webgpu_paints_the_same(folder: Path, model: Path, visit: Any, with_webg
     if not page.evaluate("(async () => Boolean(await navigator.gpu?.requestAdapter()))()"):
         pytest.skip("needs a Chromium that has WebGPU")
     page.set_input_files("#file", as_png(photo))
-    assert difference(painted(page)[1], translate(from_pretrained(model), photo)) <= 2
+    assert difference(painted(page)[1], translate(from_pretrained(model), photo, precision="fp32")) <= 2
     assert "on the graphics card (WebGPU)" in page.locator("#note").inner_text()
 
 
@@ -273,7 +273,7 @@ def test_the_last_photo_chosen_is_the_one_that_is_painted(folder: Path, model: P
     page.set_input_files("#file", as_png(last, "last.png"))
     name, painting = painted(page)
     assert name == "last_monet.png"
-    assert difference(painting, translate(from_pretrained(model), last)) <= 2
+    assert difference(painting, translate(from_pretrained(model), last, precision="fp32")) <= 2
 
 
 def test_a_mistake_is_one_sentence(networked: Path, visit: Any, browser: Any):

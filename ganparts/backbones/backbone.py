@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.backbones.weights import is_planning
-from ganparts.precision import without_autocast
+from ganparts.precision import has_depthwise, without_autocast
 from ganparts.registry import BACKBONES
 
 __all__ = ["Backbone", "create_backbone", "share_backbone"]
@@ -151,9 +151,7 @@ class _Frozen(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.network = network
-        self.depthwise = any(
-            isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels for layer in network.modules()
-        )
+        self.depthwise = has_depthwise(network)
         self.normalises = any(mean) or any(value != 1 for value in std)
         precise: Any = {"dtype": torch.float64, "device": next(network.parameters()).device}
         self.mean = nn.Buffer(torch.tensor(mean, **precise).view(1, -1, 1, 1))

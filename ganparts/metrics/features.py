@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ganparts.data import UnreadableImageError, to_bytes, to_unit_range
 from ganparts.data.loading import ignore_interrupts
 from ganparts.metrics.sources import Entry
+from ganparts.precision import choose_inference, infer
 
 __all__ = [
     "IMAGE_SIZE",
@@ -155,9 +156,10 @@ def paint_batches(batches: Iterable[Batch], generator: nn.Module, *, size: int |
         size: height and width to resize the paintings to, in pixels; None keeps theirs.
     """
     device = _device(generator)
+    precision, _ = choose_inference(generator)
     for batch in batches:
         photos = torch.stack(batch.images)
-        paintings = to_bytes(generator(to_unit_range(photos.to(device)))).cpu()
+        paintings = to_bytes(infer(generator, to_unit_range(photos.to(device)), precision)).cpu()
         sizes = [(painting.shape[-2], painting.shape[-1]) for painting in paintings]
         yield Batch([frame(painting, size) for painting in paintings], sizes, photos, paintings)
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ganparts.data.images import IMAGE_SUFFIXES
+from ganparts.precision import InferencePrecision
 from ganparts.translate.addresses import Place, Work, find_work, open_target
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.files import Report, Settings, translate_photos, wanted_photos
@@ -48,6 +49,7 @@ def translate_on_cluster(
     squash: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
+    precision: InferencePrecision = "auto",
     format: Literal["jpg", "png"] = "jpg",
     quality: int = 95,
     subsampling: Subsampling = "4:2:0",
@@ -77,6 +79,7 @@ def translate_on_cluster(
         squash: distort photos that are not square.
         batch_size: None for 16 on a GPU, and 1 on a CPU.
         tile: see :func:`translate`.
+        precision: likewise; each process chooses for its machine.
         format: of the results.
         quality: of JPEGs.
         subsampling: of JPEGs.
@@ -97,10 +100,10 @@ def translate_on_cluster(
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it is at least 1")
     encoding, report, place = Encoding(format, quality, subsampling), Report(), Place.of(out)
-    Settings(encoding, size, squash, batch_size or 1, tile)  # wrong options are told before a cluster starts
+    Settings(encoding, size, squash, batch_size or 1, tile, precision)  # wrong options are told before a cluster starts
     with _cluster(address), open_target(place, overwrite=overwrite) as sink:
         pool = _Pool.planned(device, actors, cores)
-        settings = Settings(encoding, size, squash, batch_size or (16 if pool.gpus else 1), tile)
+        settings = Settings(encoding, size, squash, batch_size or (16 if pool.gpus else 1), tile, precision)
         found = find_work(map(str, inputs), place, format, report.fail)
         waiting = {work.target: work for _, work in wanted_photos(found, sink, lambda work: work.name, report)}
         total = len(waiting) + report.skipped + report.failed

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ganparts.data import UnreadableImageError, resize_square
+from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import check_tile, device_of, pixels_at_once, translate_pixels
 from ganparts.translate.sinks import Sink, open_sink
@@ -62,6 +63,7 @@ class Settings:
     squash: bool = False
     batch_size: int = 16
     tile: int | None = None
+    precision: InferencePrecision = "auto"
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("batch_size", self.batch_size)):
@@ -70,6 +72,7 @@ class Settings:
         if self.squash and self.size is None:
             raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
         check_tile(self.tile)
+        choose_inference(None, self.precision)
 
     def load(self, photo: Photo) -> Tensor:
         """The pixels that go through the generator, uint8 [3, H, W]."""
@@ -95,6 +98,7 @@ def translate_files(
     squash: bool = False,
     batch_size: int = 16,
     tile: int | None = None,
+    precision: InferencePrecision = "auto",
     format: Literal["jpg", "png"] = "jpg",
     quality: int = 95,
     subsampling: Subsampling = "4:2:0",
@@ -115,6 +119,7 @@ def translate_files(
         squash: with ``size``, distort photos that are not square, instead of taking their middle square.
         batch_size: the most photos of one size that go through the generator together.
         tile: see :func:`translate`.
+        precision: likewise.
         format: of the results.
         quality: of JPEGs, from 1 to 100.
         subsampling: how JPEGs store colours: "4:2:0" (half the height and width), "4:2:2" (half the width) or
@@ -132,7 +137,7 @@ def translate_files(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: it is at least 1")
-    settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile)
+    settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision)
     given = [str(path) for path in inputs]
     _check_apart(given, Path(out))
     workers = workers or min(8, os.cpu_count() or 1)
@@ -173,7 +178,7 @@ def translate_photos(
         for batch in _by_size(loaded, settings.batch_size, pixels_at_once(device_of(generator))):
             try:
                 batched = torch.stack([each.pixels for each in batch])
-                paintings = translate_pixels(generator, batched, tile=settings.tile)
+                paintings = translate_pixels(generator, batched, tile=settings.tile, precision=settings.precision)
                 del batched
             except TilingError as error:
                 for each in batch:

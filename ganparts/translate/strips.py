@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ganparts.precision import at_least_fp32
+
 __all__ = ["FeatureMap", "Node", "Plan", "TilingError"]
 
 _ELEMENTS = 64  # numbers in a strip for each pixel of a tile: a ResNet's 64 channels at full size
@@ -99,7 +101,7 @@ class Node:
         """Compute this map now, release its inputs, and keep it until nothing refers to it."""
         store = _store(self.plan, self.shape)
         for start, stop in self.strips():
-            rows = self.rows(start, stop)
+            rows = at_least_fp32(self.rows(start, stop))  # under autocast convolutions give bf16
             if self.statistics is not None:
                 self.statistics.add(rows)
             store.write(start, rows)
