@@ -19,16 +19,19 @@ run() { # seconds at most, name, arguments
   fi
 }
 : >"$out/log.txt"
+# What compiles comes last in each program: it takes a minute or more, and what was measured before it is kept.
 run 30 doctor -m ganparts.cli doctor
-run 130 tests -m pytest -q -n 0 -m gpu tests/test_gpu.py
-run 110 "step, batch 1" -m benchmarks.train_step --rounds 15 --replay history --out "$out/train_step.json"
-run 60 "step, batch 16" -m benchmarks.train_step --batch-sizes 16 --rounds 5 \
+run 180 tests -m pytest -q -n 4 -m gpu tests/test_gpu.py
+run 140 "step, batch 1" -m benchmarks.train_step --rounds 9 --replay history --modes bf16_captured captured \
+  tf32_captured ours low lowest bf16_captured_streams textbook_bf16_compiled bf16_compiled_captured \
+  --out "$out/train_step.json"
+run 70 "step, batch 16" -m benchmarks.train_step --batch-sizes 16 --rounds 5 \
   --modes bf16_captured bf16_compiled_captured textbook_bf16_compiled --out "$out/train_step_16.json"
-run 80 "step, as a P100" -m benchmarks.train_step --profile p100 --batch-sizes 1 16 24 --rounds 4 \
+run 40 "step, as a P100" -m benchmarks.train_step --profile p100 --batch-sizes 1 16 --rounds 3 \
   --modes ours captured captured_low captured_lowest --out "$out/train_step_p100.json"
-run 30 memory -m benchmarks.memory --batch-sizes 1 4 16 --out "$out/memory.json"
+run 25 memory -m benchmarks.memory --batch-sizes 1 4 16 --out "$out/memory.json"
 run 20 kernels -m benchmarks.kernels --modes textbook_tf32 captured bf16_captured --out "$out/kernels.json"
-run 20 "data loading" -m benchmarks.data_loading --out "$out/data_loading.json"
-run 20 "import time" -m benchmarks.import_time --rounds 3 --out "$out/import_time.json"
-run 20 report -m benchmarks.report "$out"
+run 15 "data loading" -m benchmarks.data_loading --out "$out/data_loading.json"
+run 10 "import time" -m benchmarks.import_time --rounds 3 --out "$out/import_time.json"
+run 10 report -m benchmarks.report "$out"
 exit $failed

@@ -94,7 +94,9 @@ def main() -> None:
     options = tyro.cli(Ship, description=__doc__)
     folder = ship(options)
     photo = sample() / "testA" / "pontduGard_0.jpg"
-    before, after = (torch.tensor(list(translate(model, photo, precision="fp32").tobytes())) for model in (options.run, folder))
+    before, after = (
+        torch.tensor(list(translate(model, photo, precision="fp32").tobytes())) for model in (options.run, folder)
+    )
     print(f"{folder}: {(folder / WEIGHTS).stat().st_size / 2**20:.2f} MiB of weights in {options.dtype}")
     print(f"The greatest difference of a painting is {(before - after).abs().max()} of 255.")
 

@@ -106,6 +106,16 @@ def test_quality_is_scored_by_run_and_seed(tmp_path: Path):
     assert "no generator named" in run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path), code=1)
 
 
+def test_inference_is_measured_in_both_precisions(tmp_path: Path):
+    out = tmp_path / "inference.json"
+    run("inference", "--models", "monet", "--size", "32", "--rounds", "1", "--device", "cpu", "--out", str(out))
+    (row,) = results(out)
+    assert row["model"] == "monet"
+    assert row["fp32"]["median_ms"] > 0
+    assert row["bf16"]["median_ms"] > 0
+    assert 40 < row["psnr_db"] < 90
+
+
 def test_import_time_is_measured(tmp_path: Path):
     out = tmp_path / "import.json"
     assert "ganparts / torch:" in run("import_time", "--rounds", "1", "--out", str(out))
@@ -158,7 +168,7 @@ def test_they_run_as_modules_from_the_repository():
     assert "FOLDER" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS, "fuzz", "faults", "quality"])
+@pytest.mark.parametrize("name", [*PROGRAMS, "fuzz", "faults", "inference", "quality"])
 def test_help(name: str):
     said = run(name, "--help")
     assert "--out" in said or "FOLDER" in said

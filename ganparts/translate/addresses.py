@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Sink, replace_file
+from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Listed, Sink, replace_file
 from ganparts.translate.sources import ARCHIVE_ERRORS, images_in, is_photo, open_archive
 
 __all__ = ["Place", "Work", "find_work", "open_target"]
@@ -154,29 +154,17 @@ def _opened(place: Place) -> zipfile.ZipFile:
     return zipfile.ZipFile(place.files.open(place.path, "rb"))
 
 
-class _Folder:
+class _Folder(Listed):
     """The names in a folder, for the process that hands out work and writes nothing itself."""
 
     def __init__(self, place: Place, *, overwrite: bool):
         self.path = Path(str(place))
         if place.is_local:
             Path(place.path).mkdir(parents=True, exist_ok=True)
-        self.done = set() if overwrite else set(place.find())
-        self.claimed: set[str] = set()
-
-    def claim(self, name: str) -> Claim:
-        if name in self.claimed:
-            return "taken"
-        if name in self.done:
-            return "done"
-        self.claimed.add(name)
-        return "free"
+        super().__init__(() if overwrite else place.find())
 
     def write(self, name: str, encoded: bytes) -> None:
         raise NotImplementedError(f"{name}: the process that translates a photo writes it, not the one that lists")
-
-    def release(self, name: str, reason: str) -> None:
-        self.claimed.discard(name)
 
     def close(self, *, whole: bool) -> None:
         pass

@@ -9,11 +9,11 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["ARCHIVE_SUFFIXES", "ArchiveSink", "FolderSink", "Sink", "open_sink", "replace_file"]
+__all__ = ["ARCHIVE_SUFFIXES", "ArchiveSink", "FolderSink", "Listed", "Sink", "open_sink", "replace_file"]
 
 Claim = Literal["free", "done", "taken"]
 ARCHIVE_SUFFIXES = (".zip", ".tar")
@@ -156,15 +156,32 @@ class _Tar:
         self.archive.close()
 
 
-class ArchiveSink:
+class Listed:
+    """Part of a sink that knows by name what is there (``done``) and what this run writes."""
+
+    def __init__(self, done: Iterable[str] = ()):
+        self.done, self.claimed = set(done), set[str]()
+
+    def claim(self, name: str) -> Claim:
+        if name in self.claimed:
+            return "taken"
+        if name in self.done:
+            return "done"
+        self.claimed.add(name)
+        return "free"
+
+    def release(self, name: str, reason: str) -> None:
+        self.claimed.discard(name)
+
+
+class ArchiveSink(Listed):
     """An archive, written beside an older one, whose files it copies, and renamed at the end."""
 
     def __init__(self, path: Path, *, overwrite: bool):
         path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__()
         self.path, self.partial = path, path.with_name(path.name + ".partial")
         self.lock = threading.Lock()
-        self.done: set[str] = set()
-        self.claimed: set[str] = set()
         self.archive = (_Zip if path.suffix.lower() == ".zip" else _Tar)(self.partial)
         if path.exists() and not overwrite:
             try:
@@ -175,20 +192,9 @@ class ArchiveSink:
                     f"{path} is no {path.suffix.lower()[1:]} archive that can be read ({error}): --overwrite it"
                 ) from None
 
-    def claim(self, name: str) -> Claim:
-        if name in self.claimed:
-            return "taken"
-        if name in self.done:
-            return "done"
-        self.claimed.add(name)
-        return "free"
-
     def write(self, name: str, encoded: bytes) -> None:
         with self.lock:
             self.archive.add(name, encoded)
-
-    def release(self, name: str, reason: str) -> None:
-        self.claimed.discard(name)
 
     def close(self, *, whole: bool) -> None:
         self.archive.close()
