@@ -49,36 +49,51 @@ def native_bf16() -> str | None:
 
 
 def has_depthwise(network: nn.Module) -> bool:
-    """Whether a network has depthwise convolutions, which a CPU computes no faster in bf16."""
+    """Whether a network has depthwise convolutions."""
     layers = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     return any(1 < layer.groups == layer.in_channels for layer in layers)
 
 
-def choose_inference(network: object, wish: InferencePrecision = "auto") -> tuple[Literal["fp32", "bf16"], str]:
+def choose_inference(network: object, wish: InferencePrecision = "auto") -> tuple[Literal["fp32", "bf16", "own"], str]:
     """In which precision a trained network translates pictures, and why.
 
     Args:
-        network: with its weights in place. What is no module, or has no weights in fp32, computes as it is.
-        wish: the user's; "auto" leaves it to the CPU and the network.
+        network: with its weights in place.
+        wish: the user's; "auto" leaves it to the device and the network.
+
+    Returns:
+        The precision and the reason. ``"own"``: what is no module, or whose weights are not in fp32, computes as it is.
 
     Raises:
-        ValueError: another wish.
+        ValueError: another wish, or bf16 where it is not possible.
     """
     if wish not in ("auto", "fp32", "bf16"):
         raise ValueError(f"precision={wish!r}: give 'auto', 'fp32' or 'bf16'")
     weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     if weight is None or weight.dtype != torch.float32:
-        return "fp32", "it has no weights in fp32 that could be used in bf16"
-    if wish != "auto":
-        return wish, "as asked"
+        if wish == "bf16":
+            raise ValueError(f"precision='bf16': a {type(network).__name__} has no weights in fp32: leave it out")
+        return "own", "the model has no weights in fp32 that another could be made of"
+    if wish == "fp32":
+        return "fp32", "as asked"
     assert isinstance(network, nn.Module)
+    if wish == "bf16":
+        _refuse_bf16(weight.device)
+        return "bf16", "as asked"
     if weight.device.type != "cpu":
-        return "fp32", f"only on CPUs is bf16 chosen, and this is {weight.device.type}"
+        return "fp32", f"bf16 is chosen on CPUs only, and this is {weight.device.type}"
     if (native := native_bf16()) is None:
         return "fp32", "this CPU has no instructions for bf16"
     if has_depthwise(network):
-        return "fp32", "it has depthwise convolutions, which lose too much in bf16"
+        return "fp32", "its depthwise convolutions would make the picture differ visibly in bf16"
     return "bf16", f"this CPU computes in it natively ({native})"
+
+
+def _refuse_bf16(device: torch.device) -> None:
+    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    if old or not torch.amp.is_autocast_available(device.type):
+        which = "a card below capability 8.0" if old else device.type
+        raise ValueError(f"precision='bf16' is not possible on {which}: leave it out")
 
 
 def in_precision(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -1,10 +1,12 @@
 """Which processors compute in bf16, and what keeps fp32."""
 
 import platform
+import zipfile
 
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.v2.functional import to_pil_image
 
 import ganparts.precision
 from ganparts import GENERATORS
@@ -12,7 +14,7 @@ from ganparts.backbones import Backbone
 from ganparts.generators import ResNetGenerator
 from ganparts.metrics.features import Batch, paint_batches
 from ganparts.precision import choose_inference, infer, native_bf16
-from ganparts.translate import translate
+from ganparts.translate import translate, translate_files, translate_to_zip
 
 
 @pytest.mark.parametrize(
@@ -68,11 +70,11 @@ def depthwise() -> nn.Module:
         (nn.Conv2d(3, 3, 1), "bf16", None, "bf16"),
         (depthwise(), "auto", "AMX", "fp32"),
         (depthwise(), "bf16", "AMX", "bf16"),
-        (nn.Conv2d(3, 3, 1).double(), "auto", "AMX", "fp32"),
-        (nn.Conv2d(3, 3, 1).half(), "bf16", "AMX", "fp32"),
+        (nn.Conv2d(3, 3, 1).double(), "auto", "AMX", "own"),
+        (nn.Conv2d(3, 3, 1).half(), "fp32", "AMX", "own"),
         (nn.Conv2d(3, 3, 1, device="meta"), "auto", "AMX", "fp32"),
-        (nn.Identity(), "auto", "AMX", "fp32"),
-        (torch.neg, "bf16", "AMX", "fp32"),
+        (nn.Identity(), "auto", "AMX", "own"),
+        (torch.neg, "auto", "AMX", "own"),
     ],
 )
 def test_a_network_translates_in_the_precision_that_suits_it_and_the_cpu(monkeypatch, network, wish, native, expected):
@@ -85,6 +87,19 @@ def test_a_network_translates_in_the_precision_that_suits_it_and_the_cpu(monkeyp
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match=r"^precision='fp8': give 'auto', 'fp32' or 'bf16'$"):
         translate(ResNetGenerator(width=2, blocks=1).eval(), torch.zeros(3, 8, 8), precision="fp8")  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (torch.neg, r"^precision='bf16': a \w+ has no weights in fp32: leave it out$"),
+        (nn.Conv2d(3, 3, 1).half(), r"^precision='bf16': a Conv2d has no weights in fp32"),
+        (nn.Conv2d(3, 3, 1, device="meta"), r"^precision='bf16' is not possible on meta: leave it out$"),
+    ],
+)
+def test_bf16_is_refused_where_it_is_not_possible(network, message: str):
+    with pytest.raises(ValueError, match=message):
+        choose_inference(network, "bf16")
 
 
 def psnr(image: torch.Tensor, other: torch.Tensor, span: float) -> float:
@@ -117,10 +132,37 @@ def test_every_generator_looks_the_same_in_bf16(name):
     torch.manual_seed(0)
     size = 256 if "256" in name else 128
     generator = GENERATORS.create(name).eval()
+    for parameter in generator.parameters():
+        if not parameter.any():  # by which some begin as the identity
+            nn.init.normal_(parameter, std=0.02)
     images = torch.rand(1, 3, size, size) * 2 - 1
     with torch.inference_mode():
         exact, rounded = (infer(generator, images, precision) for precision in ("fp32", "bf16"))
+    assert not torch.equal(rounded, exact)
     assert psnr(rounded, exact, 2) > 40
+
+
+@pytest.mark.parametrize("way", ["files", "zip"])
+def test_every_way_of_translating_takes_the_precision(monkeypatch, tmp_path, way: str):
+    torch.manual_seed(0)
+    generator = ResNetGenerator(width=8, blocks=2).eval()
+    for parameter in generator.parameters():
+        parameter.data.mul_(3.0)
+    picture = torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8)
+    to_pil_image(picture).save(tmp_path / "photo.png")
+    written = {}
+    for native, precision in ((None, "auto"), ("AMX", "auto"), ("AMX", "fp32")):
+        monkeypatch.setattr(ganparts.precision, "native_bf16", lambda native=native: native)
+        out = tmp_path / f"{native}_{precision}"
+        if way == "files":
+            translate_files(generator, [tmp_path / "photo.png"], out, format="png", precision=precision)
+            written[native, precision] = (out / "photo.png").read_bytes()
+        else:
+            translate_to_zip(generator, [("photo", picture)], out, size=40, precision=precision)
+            with zipfile.ZipFile(out) as archive:
+                written[native, precision] = archive.read("photo.jpg")
+    assert written["AMX", "fp32"] == written[None, "auto"]
+    assert written["AMX", "auto"] != written[None, "auto"]
 
 
 def test_what_is_scored_is_painted_in_the_same_precision(monkeypatch):

@@ -16,7 +16,7 @@ __all__ = ["DecayedAdam"]
 
 @dataclass(frozen=True)
 class DecayedAdam:
-    """Makes an Adam of parameters: its fused form on CPUs and CUDA, and on CUDA with a rate that a captured graph reads.
+    """Makes an Adam of parameters; on CUDA its fused, capturable form, whose rate can change under a captured graph.
 
     Args:
         learning_rate: before the schedule.
@@ -34,7 +34,6 @@ class DecayedAdam:
 
     def __call__(self, parameters: list[nn.Parameter]) -> Optimizer:
         on_cuda = all(parameter.is_cuda for parameter in parameters)
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
         rate = torch.tensor(self.learning_rate, device=parameters[0].device) if on_cuda else self.learning_rate
         optimizer = (AdamW if self.decoupled else Adam)(
             parameters,
@@ -42,7 +41,7 @@ class DecayedAdam:
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
-            fused=fused or None,
+            fused=on_cuda or None,
             capturable=on_cuda,
         )
         for group in optimizer.param_groups:

@@ -235,7 +235,7 @@ def make_optimizers(
 ) -> Optimizers:
     """One optimizer for each group of networks of an assembly: Adam (Kingma and Ba 2014, arXiv 1412.6980).
 
-    Move the model to its device first: the form of Adam depends on it (fused on CPUs and CUDA).
+    Move the model to its device first: parameters on CUDA get Adam's fused, capturable form.
 
     Args:
         model: the assembly, such as a :class:`~ganparts.CycleGAN`.

@@ -61,8 +61,8 @@ def translate(
         jpeg_quality: JPEG quality, 1 to 100.
         subsampling: How JPEGs store colours: 4:2:0 at half the height and width, as most programs write them; 4:2:2
             at half the width; 4:4:4 in full.
-        tile: Compute about as many pixels at a time as a square of this side has; the result is the same. None: for
-            photos of more than a million pixels (four million on a GPU). 0: never.
+        tile: Compute about as many pixels at a time as a square of this side has; in fp32 the result is the same.
+            None: for photos of more than a million pixels (four million on a GPU). 0: never.
         precision: Of the network: fp32; bf16, a fraction of the time on CPUs with instructions for it, and the same
             picture to the eye; auto: bf16 on such CPUs if the network suits it.
         overwrite: Translate again what is in OUT already.

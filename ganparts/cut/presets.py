@@ -131,9 +131,10 @@ def trained_painter(name: str) -> nn.Module:
 def restyle() -> CUTPreset:
     """Ours for minutes on a CPU: the painter ``monet``, which ships trained, takes on the style of other paintings.
 
-    Everything else is that of ``monet_one_sided``, but for the learning rates, the weight on content, the average and the
-    batch. The discriminators are new and learn fast; the generator learns slowly, since it would otherwise lose its brush
-    strokes before they can judge it. More weight on content would undo the strokes, too: the painter was trained with 0.2.
+    Everything else is that of ``monet_one_sided``, but for the learning rates, the weight on content, the average and
+    the batch. The discriminators are new and learn fast; the generator learns slowly, since it would otherwise lose its
+    brush strokes before they can judge it. More weight on content would undo the strokes, too: the painter was trained
+    with 0.2.
     """
     return replace(
         monet_one_sided(),

@@ -65,7 +65,8 @@ def evaluate(
     Args:
         real: a folder of images or TFRecords, a zip archive of images, or a sequence of them: uint8 [3, H, W]
             tensors, Pillow images or image files.
-        fake: the same kinds of images, or a generator, which paints ``photos`` at 256x256.
+        fake: the same kinds of images, or a generator, which paints ``photos`` at 256x256 (in bf16 where
+            :func:`ganparts.translate.translate` would).
         extractor: a name in ``FEATURE_EXTRACTORS``; ``timm:<model>``; ``auto``, which is ``inception`` if its weights
             are on this machine already, else ``efficientnet_lite0``; or a module that maps uint8 [B, 3, H, W] to
             float [B, D]. If it has ``input_size``, images are resized to that with Pillow's bicubic.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ganparts.data import resize_square
+from ganparts.precision import InferencePrecision
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import translate_pixels
 
@@ -28,6 +29,7 @@ def translate_to_zip(
     quality: int = 95,
     subsampling: Subsampling = "4:2:0",
     squash: bool = False,
+    precision: InferencePrecision = "auto",
 ) -> int:
     """Translate photos into a flat archive of JPEGs, ``name.jpg``, as the Kaggle competition wants ``images.zip``.
 
@@ -43,6 +45,7 @@ def translate_to_zip(
         subsampling: how the JPEGs store colours: "4:2:0" (half the height and width), "4:2:2" (half the width) or
             "4:4:4" (in full).
         squash: distort photos that are not square, instead of taking their middle square.
+        precision: see :func:`translate`.
 
     Returns:
         How many images it wrote.
@@ -57,7 +60,8 @@ def translate_to_zip(
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for batch in _batches(photos, batch_size):
                 squares = torch.stack([resize_square(image, size, squash=squash) for _, image in batch])
-                for (name, _), painting in zip(batch, translate_pixels(generator, squares), strict=True):
+                paintings = translate_pixels(generator, squares, precision=precision)
+                for (name, _), painting in zip(batch, paintings, strict=True):
                     archive.writestr(f"{_unused(name, names)}.jpg", encoding.encode(painting))
         os.replace(partial, path)
     finally:

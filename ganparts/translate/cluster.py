@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.precision import InferencePrecision
+from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate.addresses import Place, Work, find_work, open_target
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.files import Report, Settings, translate_photos, wanted_photos
@@ -100,6 +100,7 @@ def translate_on_cluster(
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it is at least 1")
     encoding, report, place = Encoding(format, quality, subsampling), Report(), Place.of(out)
+    choose_inference(generator, precision)
     Settings(encoding, size, squash, batch_size or 1, tile, precision)  # wrong options are told before a cluster starts
     with _cluster(address), open_target(place, overwrite=overwrite) as sink:
         pool = _Pool.planned(device, actors, cores)

@@ -72,7 +72,6 @@ class Settings:
         if self.squash and self.size is None:
             raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
         check_tile(self.tile)
-        choose_inference(None, self.precision)
 
     def load(self, photo: Photo) -> Tensor:
         """The pixels that go through the generator, uint8 [3, H, W]."""
@@ -138,6 +137,7 @@ def translate_files(
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: it is at least 1")
     settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision)
+    choose_inference(generator, precision)  # refuses now, not after the first photo
     given = [str(path) for path in inputs]
     _check_apart(given, Path(out))
     workers = workers or min(8, os.cpu_count() or 1)
