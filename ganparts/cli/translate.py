@@ -98,7 +98,9 @@ def translate(
             raise ValueError(f"{addresses[0]} is an address, which takes --ray")
         chosen = pick_device(device)
         generator = load_generator(model, device=chosen)
-        console.print("Precision {}: {}.".format(*choose_inference(generator, precision)))
+        taken, reason = choose_inference(generator, precision)
+        if taken != "own":
+            console.print(f"Precision {taken}: {reason}.")
         report = _here(
             bar, generator, inputs, out, batch_size=batch_size or (1 if chosen.type == "cpu" else 16), **options
         )
