@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, AdamW, Optimizer
 
 from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
-from ganparts.adversarial import Optimizers, trained_parameters
+from ganparts.adversarial import Averages, ConstantThenLinear, Optimizers, trained_parameters
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
 
@@ -298,3 +300,24 @@ def test_one_frozen_discriminator_leaves_the_other_to_be_trained():
     freeze("generator_ab", "generator_ba", "critics_b")(model)
     with pytest.raises(ValueError, match="no network of this CycleGAN has parameters that are trained"):
         make_optimizers(model)
+
+
+def test_averages_begin_with_the_weights_and_follow_them_by_the_decay():
+    layer = torch.nn.Linear(1, 1, bias=False).double()
+    averages = Averages({"layer": layer}, decay=0.9)
+    expected = layer.weight.item()
+    for step in range(1, 200):
+        layer.weight.data.fill_(step % 7)
+        averages.update()
+        expected += (step % 7 - expected) * max(9 / (step + 9), 0.1)
+        assert averages.networks["layer"].weight.item() == pytest.approx(expected, abs=1e-12)
+    for decay in (0.0, 1.0):
+        with pytest.raises(ValueError, match=f"decay={decay}"):
+            Averages({"layer": layer}, decay=decay)
+
+
+@given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 200))
+def test_a_decay_begins_with_the_first_step_whose_rate_is_lower(constant: int, decay: int, steps: int):
+    schedule = ConstantThenLinear(constant, decay)
+    lower = [step for step in range(steps) if schedule(step, steps) < 1]
+    assert schedule.decay_begins(steps) == (lower[0] if lower else steps)

@@ -5,6 +5,7 @@ What a part must do by itself is checked in test_testing.py.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any
 
@@ -29,10 +30,11 @@ from ganparts import (
     make_optimizers,
     train_step,
 )
-from ganparts.adversarial import MemoryNeed, memory_need
+from ganparts.adversarial import Averages, MemoryNeed, memory_need
 from ganparts.augment import DiffAugment
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
+from ganparts.replay import QueueBuffer
 
 TABLES = {
     "generator": GENERATORS,
@@ -238,3 +240,19 @@ def test_the_memory_of_every_assembly_can_be_estimated(method: str):
     weights = sum(p.numel() for p in model.parameters())
     assert need.fixed > 4 * 3 * weights  # the weights and Adam's two averages
     assert need.per_pair > 2 * 3 * 4 * 32**2
+
+
+@pytest.mark.parametrize(
+    ("part", "defaults"),
+    [
+        (REPLAY_BUFFERS["history"], {"size": 50}),  # arXiv 1703.10593
+        (REPLAY_BUFFERS["queue"], {"size": 50}),
+        (QueueBuffer, {"size": 50}),
+        (PENALTIES["gradient_penalty"], {"weight": 10.0, "constant": 1.0}),  # arXiv 1704.00028
+        (CONSISTENCY_LOSSES["charbonnier"], {"eps": 1e-3}),
+        (Averages, {"decay": 0.999}),
+    ],
+)
+def test_a_part_has_its_papers_numbers_unless_told_otherwise(part: Any, defaults: dict[str, float]):
+    given = {name: parameter.default for name, parameter in inspect.signature(part).parameters.items()}
+    assert {name: given[name] for name in defaults} == defaults
