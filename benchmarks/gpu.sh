@@ -19,7 +19,7 @@ run() { # seconds at most, name, arguments
   fi
 }
 : >"$out/log.txt"
-# What compiles comes last in each program: it takes a minute or more, and what was measured before it is kept.
+# What compiles comes last in each program: it can take minutes, and what was measured before it is kept.
 run 30 doctor -m ganparts.cli doctor
 run 180 tests -m pytest -q -n 4 -m gpu tests/test_gpu.py
 run 140 "step, batch 1" -m benchmarks.train_step --rounds 9 --replay history --modes bf16_captured captured \

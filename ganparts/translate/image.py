@@ -64,7 +64,7 @@ def translate(
             compute about as many pixels at a time as a square of this side has.
         precision: in which the network computes. ``"auto"``: pictures of bytes in bf16 where the CPU has instructions
             for it and the network suits it (:func:`ganparts.precision.choose_inference`), which takes a fraction of
-            the time; else, and arrays of floats always, in fp32.
+            the time; anything else, and arrays of floats, in fp32.
 
     Raises:
         UnreadableImageError: a file cannot be read.
