@@ -2,7 +2,8 @@
 
 A run writes a checkpoint after every step, so that many of the instants lie in a write. Everything random that a run
 can have decides its weights: dropout, augmentation, a replay buffer that is full, averages, a penalty. It is scored as
-it goes. Each run is started by forking a process that has imported everything. Run it from the repository:
+it goes. Each run is started by forking a process that has imported everything. With ``--processes 2`` two processes
+train together as under torchrun; one of them is killed, and the other must end, too. Run it from the repository:
 ``python -m benchmarks.faults --help``.
 """
 
@@ -11,12 +12,15 @@ from __future__ import annotations
 import os
 import random
 import runpy
+import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +46,8 @@ class Config:
 
     runs: int = 100
     """Runs, each killed at least once."""
+    processes: int = 1
+    """Of a run, which train together; one of them is killed."""
     kills: int = 2
     """Kills of a run at most."""
     steps: int = 8
@@ -62,20 +68,35 @@ class Config:
     """Where the record goes."""
 
 
-def start(arguments: list[str], log: Path, *, forget: bool = False) -> int:
-    """Fork a run of the recipe; its process id.
+def start(arguments: list[str], log: Path, *, processes: int = 1, forget: bool = False) -> list[int]:
+    """Fork the processes of a run of the recipe; their ids.
 
     Args:
         arguments: of its command line.
         log: what it says is appended there.
+        processes: how many train together.
         forget: a checkpoint's random states are not restored.
     """
+    port = _free_port() if processes > 1 else 0
+    return [_fork(arguments, log, rank, processes, port, forget) for rank in range(processes)]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def _fork(arguments: list[str], log: Path, rank: int, processes: int, port: int, forget: bool) -> int:
     process = os.fork()
     if process:
         return process
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if processes > 1:  # as torchrun sets them
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        values = (rank, rank, processes, processes, "127.0.0.1", port)
+        os.environ |= {name: str(value) for name, value in zip(names, values, strict=True)}
     code = 70
     try:
         sys.argv = [str(RECIPE), *arguments]
@@ -91,21 +112,35 @@ def start(arguments: list[str], log: Path, *, forget: bool = False) -> int:
         os._exit(code)
 
 
-def finish(process: int) -> int:
-    """Wait for a run; its exit code, negative for the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def finish(processes: list[int]) -> list[int]:
+    """Wait for a run; the exit codes of its processes, negative for the signal that ended one."""
+    return [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
 
 
-def kill(process: int, reached: Callable[[], bool], seconds: float) -> int:
-    """Kill a run so many seconds after it has reached something; its exit code, as of :func:`finish`."""
-    while not reached():
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
+def kill(processes: list[int], victim: int, reached: Callable[[], bool], seconds: float) -> tuple[list[int], float]:
+    """Kill a process of a run so many seconds after the run has reached something.
+
+    Others that have not ended after 10 seconds get SIGTERM, as from torchrun.
+
+    Returns:
+        Exit codes as of :func:`finish`, and the seconds from the kill to the end of the last process.
+    """
+    while not reached() and not all(_ended(each) for each in processes):
         time.sleep(0.002)
     time.sleep(seconds)
-    os.kill(process, signal.SIGKILL)
-    return finish(process)
+    killed = time.monotonic()
+    os.kill(processes[victim], signal.SIGKILL)  # until we wait for it, an ended process keeps its id
+    while time.monotonic() < killed + 10 and not all(_ended(each) for each in processes):
+        time.sleep(0.002)
+    for each in processes:
+        if not _ended(each):
+            os.kill(each, signal.SIGTERM)
+    return finish(processes), time.monotonic() - killed
+
+
+def _ended(process: int) -> bool:
+    """Whether a process ended; its exit code is left to be read."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def rows(out: Path) -> int:
@@ -130,26 +165,34 @@ def options(config: Config, out: Path) -> list[str]:
 def trial(config: Config, number: int, folder: Path, seconds: float, expected: dict[str, Any]) -> dict[str, Any]:
     """Kill one run, perhaps again when it goes on, and let it end."""
     draws = random.Random(f"{config.seed} {number}")
-    out, log, killed = folder / f"run{number}", folder / f"run{number}.log", []
+    out, log = folder / f"run{number}", folder / f"run{number}.log"
+    killed: list[float] = []
+    ended: list[float] = []
     arguments = options(config, out)
+    begin = partial(start, log=log, processes=config.processes, forget=config.forget_random_states)
     for _ in range(draws.randint(1, config.kills)):
-        process = start(arguments, log, forget=config.forget_random_states)
+        processes, victim = begin(arguments), draws.randrange(config.processes)
         began = time.monotonic()
         if draws.random() < config.anywhere:
             row, wait = 0, draws.uniform(0, seconds)
         else:
             row, wait = draws.randint(2, max(2, config.steps - 2)), draws.uniform(0, 0.05)
-        if kill(process, lambda row=row: rows(out) >= row, wait) == -signal.SIGKILL:
-            killed.append(round(time.monotonic() - began, 3))
+        codes, waited = kill(processes, victim, lambda row=row: rows(out) >= row, wait)
+        if codes[victim] == -signal.SIGKILL:
+            killed.append(round(time.monotonic() - waited - began, 3))
+            ended.append(round(waited, 3))
         if any(out.glob("checkpoint*.pt")):  # else it was killed before it began
             arguments = ["--resume", str(out)]
-    code = finish(start(arguments, log, forget=config.forget_random_states))
-    result: dict[str, Any] = {"run": number, "killed_after_s": killed, "exit_code": code, "identical": False}
-    if code == 0:
+    codes = finish(begin(arguments))
+    result: dict[str, Any] = {"run": number, "killed_after_s": killed, "exit_codes": codes, "identical": False}
+    if config.processes > 1:
+        result["others_ended_after_s"] = ended
+    if not any(codes):
         step, states = step_and_states(out)
         result["identical"] = step == config.steps and same(states, expected)
     elif log.exists():
         result["said"] = log.read_text().splitlines()[-40:]
+    shutil.rmtree(out, ignore_errors=True)
     return result
 
 
@@ -177,7 +220,7 @@ def main() -> int:
         folder = Path(name)
         os.environ["GANPARTS_CACHE"] = str(folder / "cache")
         before = time.monotonic()
-        if finish(start(options(config, folder / "whole"), folder / "whole.log")) != 0:
+        if any(finish(start(options(config, folder / "whole"), folder / "whole.log", processes=config.processes))):
             print((folder / "whole.log").read_text())
             return 1
         seconds = time.monotonic() - before  # with what only the first run does: features of the real images

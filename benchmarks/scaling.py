@@ -34,7 +34,7 @@ class Config:
     """The time of a step in several processes, and what averaging takes of it."""
 
     processes: int = 2
-    """How many to start."""
+    """How many to start; one, with the batch of all, is what several compare with."""
     generator: str = "resnet9"
     """A registered generator."""
     size: int = 64
@@ -85,7 +85,7 @@ def measure(config: Config) -> None:
     model = build(config.generator, width=config.width, identity_weight=5.0, replay="none").to(device)
     copy_from_first([*model.parameters(), *model.buffers()])
     timed = _Timed(device)
-    optimizers = make_optimizers(model, average=timed)
+    optimizers = make_optimizers(model, average=timed if processes() > 1 else None)
     torch.manual_seed(rank())
     pair = Pair(*torch.rand(2, config.batch_size, 3, config.size, config.size, device=device))
     steps, waits, averages, agreements = [], [], [], []
@@ -111,6 +111,7 @@ def measure(config: Config) -> None:
             "processes": processes(),
             "generator": config.generator,
             "size": config.size,
+            "batch_size": config.batch_size,
             "step": summary(steps),
             "waiting": summary(waits),
             "averaging": summary(averages),

@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "catalogue",
     "mathml",
@@ -38,7 +39,9 @@ napoleon_use_ivar = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 copybutton_exclude = ".linenos, .gp"
-exclude_patterns = ["_build", "_ext"]  # notebooks are shown by howto/kaggle
+plot_formats = ["svg"]
+plot_html_show_formats = plot_html_show_source_link = False
+exclude_patterns = ["_build", "_ext", "plots"]  # notebooks are shown by howto/kaggle
 
 if os.environ.get("DOCS_ONLINE"):  # links to the references of Python and PyTorch; their lists of names are fetched
     extensions.append("sphinx.ext.intersphinx")

@@ -44,7 +44,7 @@ class DiffAugment(nn.Module):
     - cutout: a square hole of half the height and width, zeros inside.
 
     Args:
-        policy: which of them, in this order.
+        policy: which of them; they apply in the order color, translation, cutout.
         brightness: lowest and highest shift.
         saturation: lowest and highest factor.
         contrast: lowest and highest factor.
@@ -52,7 +52,7 @@ class DiffAugment(nn.Module):
         cutout: side of the hole, a fraction of the image's from 0 to 1 (Projected GAN: 0.2).
 
     Raises:
-        ValueError: an unknown policy; a fraction that is not from 0 to 1.
+        ValueError: an unknown policy, or one text instead of a tuple; a fraction that is not from 0 to 1.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class DiffAugment(nn.Module):
     ):
         super().__init__()
         known = ("color", "translation", "cutout")
+        if isinstance(policy, str):
+            raise ValueError(f"policy={policy!r} is one text: give a tuple, as in ('color', 'cutout')")
         for name in policy:
             if name not in known:
                 raise ValueError(f"policy {name!r} is not known: use some of {', '.join(map(repr, known))}")

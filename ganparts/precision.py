@@ -42,6 +42,8 @@ def native_bf16() -> str | None:
     Other CPUs convert every number and are many times slower in bf16 than in fp32.
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
+        if not torch.backends.mkldnn.is_available():  # PyTorch for macOS has no oneDNN, and not its operator
+            return None
         return "Arm BF16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
     if torch.cpu._is_amx_tile_supported():  # no CPU has the tiles without bf16
         return "AMX"
@@ -62,7 +64,7 @@ def choose_inference(network: object, wish: InferencePrecision = "auto") -> tupl
         wish: the user's; "auto" leaves it to the device and the network.
 
     Returns:
-        The precision and the reason. ``"own"``: what is no module, or whose weights are not in fp32, computes as it is.
+        The precision and the reason. ``"own"``: a function, or weights that are not in fp32: it computes as it is.
 
     Raises:
         ValueError: another wish, or bf16 where it is not possible.

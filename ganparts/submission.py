@@ -17,7 +17,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from ganparts.data import Images
-from ganparts.data.images import ignore_pillow_warnings
+from ganparts.data.images import ignore_pillow_warnings, resize_square
 from ganparts.translate import translate_to_zip
 from ganparts.translate.encoding import Subsampling
 
@@ -60,7 +60,9 @@ def write_submission(
         SubmissionError: the competition would refuse it; the archive is kept.
         UnreadableImageError: a photo cannot be read.
     """
-    wanted = mirrored(photos, _LEAST) if mirror else photos
+    wanted = photos
+    if mirror:  # resized here already, since many photos are kept
+        wanted = mirrored(((name, resize_square(photo, _SIZE, squash=squash)) for name, photo in photos), _LEAST)
     translate_to_zip(generator, wanted, path, size=_SIZE, quality=quality, subsampling=subsampling, squash=squash)
     return check_submission(path)
 

@@ -82,23 +82,24 @@ def train(config: Config) -> None:
     loop.announce(f"{preset.crop} px, batch size {preset.batch_size}", scaled_down=scaled_down)
 
     steps, workers = config.total_steps(preset, pairs=len(dataset)), config.loading_processes(device)
-    still = PairDataset(
-        domains.a,
-        domains.b,
-        seed=config.seed,
-        batch_size=preset.batch_size,
-        **preset.framing() | {"resize": preset.crop},
-    )
-    if config.hold_data == "on" or (config.hold_data == "auto" and loop.fits_beside(dataset.nbytes + still.nbytes)):
-        dataset, still = dataset.on_device(device, workers=workers), still.on_device(device, workers=workers)
+    datasets = [dataset]
+    if preset.jitter == "constant":
+        whole = preset.framing() | {"resize": preset.crop}
+        datasets.append(PairDataset(domains.a, domains.b, seed=config.seed, batch_size=preset.batch_size, **whole))
+    if config.hold_data == "on" or (
+        config.hold_data == "auto" and loop.fits_beside(sum(each.nbytes for each in datasets))
+    ):
+        datasets = [each.on_device(device, workers=workers) for each in datasets]
     load = partial(load_pairs, batch_size=preset.batch_size, workers=workers, device=device)
 
     def batches(*, start: int, steps: int | None) -> Iterator[ganparts.Pair]:
         """Crops of larger images while the learning rate is constant, whole ones in its decay, as published."""
-        turn = preset.schedule.decay_begins(steps) if steps and preset.jitter == "constant" else steps
-        yield from load(dataset, start=start, steps=turn)
-        if turn is not None and steps is not None:
-            yield from load(still, start=max(start, turn), steps=steps)
+        if steps is None or len(datasets) == 1:
+            yield from load(datasets[0], start=start, steps=steps)
+            return
+        turn = preset.schedule.decay_begins(steps)
+        yield from load(datasets[0], start=start, steps=turn)
+        yield from load(datasets[1], start=max(start, turn), steps=steps)
 
     with loop.folder as folder:
         ended = loop.run(batches, steps=steps)

@@ -45,7 +45,7 @@ def test_both_layouts_give_source_and_target(tmp_path: Path, layout: str, direct
     assert [name for name, _ in domains.train.readable(2)] == ["0", "1"]
     assert torch.equal(domains.train[-1][0], domains.train[2][0])
     assert torch.equal(domains.train[1:][0][1], domains.train[1][1])
-    with pytest.raises(IndexError, match="there is no pair 3: they are 3"):
+    with pytest.raises(IndexError, match="there is no pair 3: there are only 3"):
         domains.train[3]
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ganparts import Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.augment import AdaptiveAugment, Changes, DiffAugment, Draws
+from ganparts.discriminators import PatchGAN
+from ganparts.generators import ResNetGenerator
 from ganparts.losses import image_gradients
 
 
@@ -276,6 +280,31 @@ def test_ada_follows_the_signs_of_real_logits():
     assert augment.probability.item() == pytest.approx(0.4)
     augment.observe(logits.abs())
     assert augment.probability.item() == pytest.approx(0.5)
+
+
+def test_ada_counts_images_and_the_first_objective_in_a_step():
+    model = build_cyclegan(
+        generator=partial(ResNetGenerator, width=2, blocks=1),
+        discriminator=partial(PatchGAN, width=2, objectives=2),
+        adversarial="two_objective",
+        augment=(None, AdaptiveAugment(interval=2, images_to_full=8)),
+    )
+    critic = model.critics_b[0]
+    with torch.no_grad():  # the first objective says "real" of everything, the second does not
+        last = [layer for layer in critic.discriminator.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
+        last.weight.zero_()
+        assert last.bias is not None
+        last.bias.copy_(torch.tensor([1.0, -1.0]))
+    optimizers = make_optimizers(model, learning_rate=0.0)
+    for step in range(2):
+        train_step(model, Pair(torch.zeros(3, 3, 32, 32), torch.zeros(3, 3, 32, 32)), optimizers, step=step)
+    assert critic.augment.calls == 2
+    assert critic.augment.probability.item() == pytest.approx(6 / 8)  # two calls with three real images each
+
+
+def test_a_policy_of_one_text_is_refused():
+    with pytest.raises(ValueError, match=r"^policy='color,cutout' is one text: give a tuple"):
+        DiffAugment("color,cutout")  # pyright: ignore[reportArgumentType]
 
 
 def test_ada_survives_logits_that_are_not_finite_and_is_saved():

@@ -140,7 +140,7 @@ def test_a_submission_is_written_and_checked(monkeypatch, capsys, tmp_path):
     with pytest.warns(UserWarning, match="the same to the byte"):
         code, said = run(monkeypatch, capsys, "submission", str(out))
     assert code == 0
-    assert "is right: 7,000 images" in said
+    assert "is valid: 7,000 images" in said
 
 
 def test_mirrored_photos_fill_up_to_the_count_and_no_further():

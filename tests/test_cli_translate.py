@@ -223,7 +223,7 @@ def test_archives_in_and_out(tmp_path: Path):
     out = tmp_path / "out.ZIP"
     report = translate_files(Negative(), [tmp_path / "photos.zip"], out, format="png")
     assert report.problems == [
-        f"cannot read the image bad.png in {tmp_path}/photos.zip: it is no image that Pillow knows"
+        f"cannot read the image bad.png in {tmp_path}/photos.zip: it is not an image that Pillow knows"
     ]
     with zipfile.ZipFile(out) as archive:
         assert sorted(archive.namelist()) == sorted(f"{stem}.png" for stem in expected)
@@ -388,7 +388,7 @@ def test_the_command(tmp_path: Path, monkeypatch, capsys):
     code, said = run(monkeypatch, capsys, model, tmp_path / "photos", "-o", out, "--device", "cpu", "--format", "png")
     assert code == 1
     assert f"{out}: 0 written, 11 there already, 1 failed" in said
-    assert f"failed: cannot read the image {tmp_path}/photos/bad.jpg: it is no image that Pillow knows" in said
+    assert f"failed: cannot read the image {tmp_path}/photos/bad.jpg: it is not an image that Pillow knows" in said
     square = (
         "--size",
         64,
@@ -429,12 +429,12 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, capsys):
         ),
         ((model, photo, *out, "--imports", "./parts/no_parts.py"), "not its file: --imports parts.no_parts. Put"),
         ((judge, photo, *out), "judge holds a discriminator, and this takes a generator"),
-        ((model, *out), "no inputs: give files, folders, patterns or zip archives after the model"),
+        ((model, *out), "no inputs: give files, folders, patterns or archives (.zip, .tar) after the model"),
         ((model, photo, *out, "--quality", 0), "quality=0: it is at least 1"),
         ((model, photo, *out, "--quality", 101), "quality=101: it is at most 100"),
         ((model, photo, *out, "--tile", -5), "tile=-5 pixels: give the side of a tile, 0 for none, or leave it out"),
-        ((model, photo, "-o", tmp_path / "file"), "file is a file: give a folder or a .zip for the results (-o)"),
-        ((model, photo, "-o", tmp_path / "broken.zip"), "broken.zip is no zip archive that can be read"),
+        ((model, photo, "-o", tmp_path / "file"), "file is a file: give a folder, a .zip or a .tar"),
+        ((model, photo, "-o", tmp_path / "broken.zip"), "broken.zip is not a zip archive that can be read"),
     ):
         code, said = run(monkeypatch, capsys, *arguments)
         assert code == 1

@@ -145,7 +145,7 @@ def test_archives_in_a_folder_stay_archives(tmp_path: Path, here: list[list[str]
         f"{tmp_path}/shards/cut.zip: an archive that cannot be read: ",
         f"{tmp_path}/shards/empty.tar: no images in it",
         f"sub/a.jpg in {tmp_path}/shards/sub/two.zip: another input of this run has the result sub/a.jpg",
-        f"cannot read the image text.jpg in {tmp_path}/shards/sub/two.zip: it is no image",
+        f"cannot read the image text.jpg in {tmp_path}/shards/sub/two.zip: it is not an image",
     ):
         assert problem in said
     again = translate_on_cluster(tiny(), [tmp_path / "shards"], tmp_path / "out")
@@ -166,7 +166,7 @@ def test_what_cannot_be_translated_is_told(tmp_path: Path, here: list[list[str]]
     report = translate_on_cluster(tiny(), inputs, photos / "paintings")  # which is no input itself
     again = translate_on_cluster(tiny(), inputs, photos / "paintings")
     problems = [
-        "cannot read the image photos/sub/bad.png: it is no image that Pillow knows",
+        "cannot read the image photos/sub/bad.png: it is not an image that Pillow knows",
         "none: there is no such file or folder",
         "photos/*.gif: no file matches this pattern",
         "photos/a.png: another input of this run has the result a.jpg: rename one of them",
@@ -186,7 +186,7 @@ def test_what_cannot_be_translated_is_told(tmp_path: Path, here: list[list[str]]
     ):
         with pytest.raises(ValueError, match=mistake):
             translate_on_cluster(tiny(), [photos], photos, **options)
-    with pytest.raises(ValueError, match=r"d.txt is a file: give a folder or a .zip for the results"):
+    with pytest.raises(ValueError, match=r"d.txt is a file: give a folder, a .zip or a .tar for the results"):
         translate_on_cluster(tiny(), [photos], photos / "d.txt")
 
 
@@ -304,7 +304,7 @@ def test_mistakes_of_the_command_are_one_line(
     for more, message in (
         (["--ray"], "translating on a cluster needs Ray ("),
         (["--ray", "a:1", "b:1"], "--ray a:1 b:1: it takes one address; give model and inputs before it"),
-        (["-o", "s3://bucket/out"], "s3://bucket/out is an address, which takes --ray"),
+        (["-o", "s3://bucket/out"], "s3://bucket/out is an address: add --ray"),
     ):
         code, said = run(monkeypatch, capsys, *arguments, *more)
         assert code == 1
@@ -365,7 +365,7 @@ def test_a_process_is_killed(
     code, said = run(monkeypatch, capsys, *arguments)
     assert (tmp_path / "killed").exists()
     assert f"{tmp_path}/out: 24 written, 0 there already, 1 failed" in said
-    assert f"failed: cannot read the image {photos}/sub/bad.jpg: it is no image that Pillow knows" in said
+    assert f"failed: cannot read the image {photos}/sub/bad.jpg: it is not an image that Pillow knows" in said
     assert code == 1
     assert contents(tmp_path / "out") == translated(tmp_path / "plain", names)
 
@@ -422,7 +422,7 @@ def test_an_object_store(tmp_path: Path, two_actors: None, store: tuple[Abstract
     expected = translated(tmp_path / "plain", names)
     report = translate_on_cluster(tiny(), [f"{bucket}/photos"], f"{bucket}/out", actors=1, cores=1)
     assert (report.written, report.skipped) == (4, 0)
-    assert report.problems == [f"cannot read the image {bucket}/photos/bad.png: it is no image that Pillow knows"]
+    assert report.problems == [f"cannot read the image {bucket}/photos/bad.png: it is not an image that Pillow knows"]
     files.invalidate_cache()
     (tmp_path / "got.tar").write_bytes(files.cat_file(f"{bucket}/out/shard.tar"))
     assert contents(tmp_path / "got.tar") == expected

@@ -40,6 +40,11 @@ def r1(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return 5.0 * gradient.square().sum((1, 2, 3)).mean()
 
 
+def test_a_domain_without_discriminators_is_refused():
+    with pytest.raises(ValueError, match=r"^no discriminators were given for domain a: give at least one$"):
+        build_cyclegan(**small | {"discriminator": ([], "pixel")})
+
+
 class Relativistic(LSGAN):
     """A loss that needs the real logits."""
 

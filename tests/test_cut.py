@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.textbook_cut import textbook_cut_step
 from ganparts import DISCRIMINATORS, GENERATORS, Pair, build_cut, make_optimizers, train_step
+from ganparts.adversarial import PiecewiseConstant
 from ganparts.blocks import recompute_blocks
+from ganparts.cut import CUTPreset
 from ganparts.generators import AntialiasedResNetGenerator, UNetGenerator
 from ganparts.losses import draw_positions
 from ganparts.pretrained import describe_network, from_pretrained
@@ -223,6 +225,31 @@ def test_without_content_losses_the_critics_alone_train_the_generator():
     train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64)), make_optimizers(model))
     after = [parameter for parameter in model.generator.parameters() if parameter.requires_grad]
     assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"content": "l1"}, r"^the content loss has the weight 0: give content_weight, or leave the loss out"),
+        (
+            {"identity_weight": 2.0},
+            r"^identity_weight=2.0, but there is no such loss: give identity, ",
+        ),
+        (
+            {"content": ("l1", "l2"), "content_weight": 1.0},
+            r"^content takes one choice here, but was given 2: ",
+        ),
+    ],
+)
+def test_a_loss_needs_a_weight_and_a_weight_a_loss(options: dict[str, Any], message: str):
+    with pytest.raises((ValueError, TypeError), match=message):
+        _small("cut", **options)
+
+
+def test_mirrored_crops_need_a_schedule_with_a_decay():
+    with pytest.raises(ValueError, match=r"^jitter='constant' needs a schedule with a decay"):
+        CUTPreset(schedule=PiecewiseConstant(((1, 1.0),)))
+    assert CUTPreset(schedule=PiecewiseConstant(((1, 1.0),)), jitter="always").jitter == "always"
 
 
 def test_restyling_begins_with_the_painter_that_ships():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import shutil
 import struct
@@ -34,6 +35,7 @@ from ganparts.data import (
     to_bytes,
     to_unit_range,
 )
+from ganparts.data.entries import evenly
 from ganparts.data.tfrecord import TFRecordError, masked_crc, read_examples, read_records
 
 
@@ -159,7 +161,7 @@ def test_foreign_records_are_refused(tmp_path: Path):
     with pytest.raises(TFRecordError, match="compressed with gzip"):
         list(read_records(path))
     path.write_bytes(record(b"\xff\xff\xff"))
-    with pytest.raises(TFRecordError, match=r"record 0 .* no tf\.train\.Example"):
+    with pytest.raises(TFRecordError, match=r"record 0 .* not a tf\.train\.Example"):
         list(read_examples(path))
     path.write_bytes(record(example(picture=b"x")))
     with pytest.raises(DataError, match=r"record 0 .*: no bytes feature 'image', only picture"):
@@ -236,7 +238,7 @@ def test_exif_orientation_is_applied():
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (b"no image at all", "no image that Pillow knows"),
+        (b"no image at all", "not an image that Pillow knows"),
         (png(Image.fromarray(colours(size=64)), "JPEG")[:-300], "truncated"),
         (png(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "TIFF"), "floating-point"),
         (png(Image.fromarray(np.full((2, 2), 70_000, dtype=np.int32)), "TIFF"), "more than 16 bits"),
@@ -343,7 +345,7 @@ def test_images_of_a_folder_are_sorted_and_others_ignored(tmp_path: Path):
     assert open_images(folder, skip_unreadable=True)[1:].skip_unreadable
     assert len(list(images)) == len(list(reversed(images))) == 3
     for outside in (3, -4):
-        with pytest.raises(IndexError, match=f"there is no image {outside}: they are 3"):
+        with pytest.raises(IndexError, match=f"there is no image {outside}: there are only 3"):
             images[outside]
 
 
@@ -652,7 +654,7 @@ def test_an_unreadable_image_ends_loading_with_its_own_sentence(tmp_path: Path, 
         [dataset[position] for position in range(3)]
     with pytest.raises(UnreadableImageError) as caught:
         list(load_pairs(dataset, steps=3, workers=workers))
-    assert str(caught.value).startswith(f"cannot read the image {tmp_path / 'a' / '002.png'}: it is no image")
+    assert str(caught.value).startswith(f"cannot read the image {tmp_path / 'a' / '002.png'}: it is not an image")
     assert "Traceback" not in str(caught.value)
 
 
@@ -716,3 +718,13 @@ def test_an_unreadable_image_is_named_when_images_are_to_be_held(tmp_path: Path)
     dataset = PairDataset(open_images(tmp_path), open_images(tmp_path), resize=16, crop=16)
     with pytest.raises(UnreadableImageError, match=r"broken\.png"):
         dataset.on_device("cpu", workers=1)
+
+
+@given(st.integers(0, 500), st.integers(1, 100))
+def test_few_of_many_are_as_many_as_asked_for(length: int, count: int):
+    chosen = evenly(length, count)
+    assert len(set(chosen)) == len(chosen) == min(length, count)
+    assert list(chosen) == sorted(chosen)
+    assert all(0 <= number < length for number in chosen)
+    gaps = {later - sooner for sooner, later in itertools.pairwise(chosen)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1

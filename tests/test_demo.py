@@ -138,7 +138,7 @@ def test_a_photo_is_painted_by_all_models_and_can_be_taken_home(page, demo):
 
 def test_what_cannot_be_painted_is_said(page):
     upload(page, "letter.jpg", b"Dear Monet,")
-    page.get_by_text("letter.jpg cannot be read: it is no image that Pillow knows").first.wait_for()
+    page.get_by_text("letter.jpg cannot be read: it is not an image that Pillow knows").first.wait_for()
     large = io.BytesIO()
     Image.new("L", (9000, 8000)).save(large, "PNG")  # few bytes, but many pixels
     upload(page, "large.png", large.getvalue())

@@ -236,7 +236,7 @@ def test_what_cannot_be_exported_or_read_is_one_sentence(tmp_path: Path, monkeyp
     with pytest.raises(FileNotFoundError, match=r"there is no file .*x\.onnx"):
         load_onnx(tmp_path / "x.onnx")
     (tmp_path / "x.onnx").write_bytes(b"no model")
-    with pytest.raises(ValueError, match=r"x\.onnx is no ONNX file that can be run"):
+    with pytest.raises(ValueError, match=r"x\.onnx is not an ONNX file that can be run"):
         load_onnx(tmp_path / "x.onnx")
     for name in ("onnxruntime", "onnxscript"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -31,7 +31,11 @@ def faults(out: Path, *options: str, code: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "options",
-    [("--runs", "1", "--anywhere", "0"), ("--runs", "1", "--workers", "1", "--evaluate-every", "None")],
+    [
+        ("--runs", "1", "--anywhere", "0"),
+        ("--runs", "1", "--workers", "1", "--evaluate-every", "None"),
+        ("--runs", "1", "--processes", "2", "--anywhere", "0", "--evaluate-every", "None"),
+    ],
 )
 def test_killed_runs_end_as_uninterrupted_ones(tmp_path: Path, options: tuple[str, ...]):
     record = faults(tmp_path / "faults.json", *options)
@@ -43,5 +47,5 @@ def test_without_its_random_states_a_killed_run_ends_otherwise(tmp_path: Path):
     options = ("--runs", "1", "--kills", "1", "--anywhere", "0", "--evaluate-every", "None", "--forget-random-states")
     record = faults(tmp_path / "faults.json", *options, code=1)
     assert record["settings"]["kills_done"] == 1
-    assert [result["exit_code"] for result in record["results"]] == [0]
+    assert [result["exit_codes"] for result in record["results"]] == [[0]]
     assert record["settings"]["identical"] == 0

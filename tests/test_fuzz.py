@@ -179,12 +179,12 @@ def sparse(path: Path, size: int, start: bytes = b"") -> None:
 
 
 def test_pipes_and_enormous_files_are_not_read(refused: Refused, tmp_path: Path):
-    assert "x.png: it is no file but a folder, a pipe" in refused("image", lambda folder: os.mkfifo(folder / "x.png"))
-    assert "x.tfrec is no file but" in refused("tfrecord", lambda folder: os.mkfifo(folder / "x.tfrec"))
+    assert "x.png: it is not a file but a folder" in refused("image", lambda folder: os.mkfifo(folder / "x.png"))
+    assert "x.tfrec is not a file but" in refused("tfrecord", lambda folder: os.mkfifo(folder / "x.tfrec"))
     text = refused("image", lambda folder: sparse(folder / "x.png", 2**40))
     assert "x.png: it has 1,099,511,627,776 bytes, more than the 2,147,483,647 that are read" in text
     (tmp_path / "y.png").mkdir()
-    with pytest.raises(UnreadableImageError, match="no file but a folder"):
+    with pytest.raises(UnreadableImageError, match="not a file but a folder"):
         ImageEntry("y", tmp_path / "y.png").load()
 
 
@@ -257,7 +257,7 @@ def test_a_checkpoint_runs_no_code(refused: Refused, place: str, how: int):
         else:
             torch.save(saved_by(folder, **{place: {"model": evil}}), path)
 
-    assert "checkpoint.pt is no checkpoint that can be read" in refused("checkpoint", write)
+    assert "checkpoint.pt is not a checkpoint that can be read" in refused("checkpoint", write)
 
 
 def test_evil_pickles_would_run_if_they_were_let(tmp_path: Path):
@@ -283,7 +283,7 @@ def test_a_checkpoint_that_unpacks_to_gigabytes_is_refused(refused: Refused, pla
         assert path.stat().st_size < 3e6
 
     text = refused("checkpoint", write, mebibytes=100)
-    assert re.search(r"checkpoint\.pt is no .*: it has .* bytes, but claims to hold 268,", text)
+    assert re.search(r"checkpoint\.pt is not a .*: it has .* bytes, but claims to hold 268,", text)
 
 
 def test_a_compressed_checkpoint_is_refused(refused: Refused):
@@ -301,7 +301,7 @@ def test_an_error_without_words_is_named(tmp_path: Path):
     start = whole.rindex(b"PK\x01\x02")  # the directory: there it claims to be longer than the file goes on
     whole = whole[: start + 20] + struct.pack("<II", 999, 999) + whole[start + 28 :]
     (tmp_path / "c.pt").write_bytes(bytes(2**12) + whole)
-    with pytest.raises(ValueError, match=r"c\.pt is no checkpoint that can be read: \w"):
+    with pytest.raises(ValueError, match=r"c\.pt is not a checkpoint that can be read: \w"):
         load_checkpoint(tmp_path / "c.pt")
 
 
@@ -316,7 +316,7 @@ def test_a_storage_that_claims_more_than_is_there_is_not_read(refused: Refused):
         entries[name] = entries[name].replace(count, b"J" + struct.pack("<i", 2**30))
         path.write_bytes(zip_of(list(entries.items())))
 
-    assert "checkpoint.pt is no checkpoint that can be read" in refused("checkpoint", write)
+    assert "checkpoint.pt is not a checkpoint that can be read" in refused("checkpoint", write)
 
 
 @pytest.mark.parametrize(
@@ -335,10 +335,10 @@ def test_a_storage_that_claims_more_than_is_there_is_not_read(refused: Refused):
         ({"states": {}}, "was saved with other options; its model does not fit: 'model'"),
         ({"states": {"model": 3}}, "its model does not fit: Expected state_dict to be dict-like"),
         ({"states": {"model": {3: 4}}}, "its model does not fit"),
-        ({"random": None}, "holds no random states that can be put back|no checkpoint that can be read"),
+        ({"random": None}, "holds no random states that can be put back|not a checkpoint that can be read"),
         ({"random": {"python": bomb()}}, "holds more than 1,000,000 values"),
         ({"random": {"python": [3, [1], None]}}, "holds no random states that can be put back: state vector"),
-        ({"format": torch.ones(2)}, "no checkpoint that can be read: Boolean value of Tensor"),
+        ({"format": torch.ones(2)}, "not a checkpoint that can be read: Boolean value of Tensor"),
     ],
 )
 def test_a_checkpoint_of_odd_values_is_refused(refused: Refused, changes: dict[str, Any], reason: str):
@@ -350,7 +350,7 @@ def test_values_without_end_are_refused(refused: Refused):
     endless: list[Any] = []
     endless.append(endless)
     text = refused("checkpoint", lambda folder: torch.save(saved_by(folder, config=endless), folder / "checkpoint.pt"))
-    assert "checkpoint.pt is no checkpoint that can be read: maximum recursion" in text
+    assert "checkpoint.pt is not a checkpoint that can be read: maximum recursion" in text
 
 
 def test_an_optimizer_of_odd_values_is_refused(refused: Refused):
@@ -367,7 +367,7 @@ def test_a_directory_of_an_archive_that_points_nowhere_is_refused_by_name(tmp_pa
     whole = zip_of([("x/data.pkl", pickle.dumps({}))])
     (size, offset) = struct.unpack("<II", whole[-10:-2])
     (tmp_path / "c.pt").write_bytes(whole[:-10] + struct.pack("<II", size, offset + 2**20) + whole[-2:])
-    with pytest.raises(ValueError, match=r"c\.pt is no checkpoint that can be read"):
+    with pytest.raises(ValueError, match=r"c\.pt is not a checkpoint that can be read"):
         load_checkpoint(tmp_path / "c.pt")
 
 
@@ -431,8 +431,8 @@ def test_options_of_wrong_kinds_are_refused_before_they_take_memory(refused: Ref
     [
         ({"kind": "painter", "name": "patchgan", "options": {}}, "does not describe a network: KeyError.'painter'"),
         ({"kind": ["generator"], "name": "patchgan", "options": {}}, "does not describe a network"),
-        ({"kind": "discriminator", "name": ["patchgan"], "options": {}}, "its name is no text"),
-        ({"kind": "discriminator", "name": "patchgan", "options": [["width", 2]]}, "its options are no object"),
+        ({"kind": "discriminator", "name": ["patchgan"], "options": {}}, "its name is not a text"),
+        ({"kind": "discriminator", "name": "patchgan", "options": [["width", 2]]}, "its options are not an object"),
         ({"kind": "discriminator", "name": "x" * 9000, "options": {}}, "config.json: .*"),
         ({"kind": "discriminator", "name": "patchgun", "options": {}}, "config.json: .*did you mean 'patchgan'"),
         ([], "does not describe a network"),
@@ -498,7 +498,7 @@ def resnet(**changes: Any) -> dict[Any, Any]:
 @pytest.mark.parametrize(
     ("weights", "reason"),
     [
-        ({3: torch.ones(1)}, "3 is no name of a tensor"),
+        ({3: torch.ones(1)}, "3 is not the name of a tensor"),
         ({"state_dict": resnet()}, "'state_dict' is not a tensor but dict"),
         ({"net.0.weight": torch.ones(2, dtype=torch.int64)}, "holds no floating-point numbers but torch.int64"),
         ({"net.0.weight": torch.ones(2).to_sparse()}, "holds no floating-point numbers but .*sparse"),

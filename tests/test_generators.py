@@ -334,7 +334,7 @@ def test_rho_stays_between_0_and_1():
 
 
 def test_sizes_that_a_generator_cannot_take_are_refused():
-    with pytest.raises(ValueError, match=r"img_size=30 is no multiple of 4 from 8 on: choose 28"):
+    with pytest.raises(ValueError, match=r"img_size=30 is not a multiple of 4 from 8 on: take 28"):
         UGATITGenerator(img_size=30)
     with pytest.raises(ValueError, match=r"64x32, but this network was built for 32x32: resize .*or with light=True"):
         UGATITGenerator(width=2, light=False, img_size=32)(torch.zeros(1, 3, 64, 32))

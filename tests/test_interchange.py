@@ -460,9 +460,9 @@ def test_wrong_checkpoint_files_are_refused_by_name(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*x\.pth"):
         load_junyanz(path)
     path.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"x\.pth is no checkpoint that can be read without running code"):
+    with pytest.raises(ValueError, match=r"x\.pth is not a checkpoint that can be read without running code"):
         load_junyanz(path)
-    with pytest.raises(ValueError, match=r"x\.pth is no checkpoint that can be read without running code"):
+    with pytest.raises(ValueError, match=r"x\.pth is not a checkpoint that can be read without running code"):
         load_junyanz(write(path, nn.Conv2d(1, 1, 1)))
     with pytest.raises(ValueError, match=r"x\.pth holds no weights by name but a list"):
         load_junyanz(write(path, [torch.ones(1)]))
@@ -516,7 +516,7 @@ def test_a_card_says_what_a_reader_needs(tmp_path: Path):
     ):
         assert part in text, part
     assert (tmp_path / "monet" / "sample.png").read_bytes() == b"picture"
-    with pytest.raises(FileNotFoundError, match=r"picture .*none\.png is no file"):
+    with pytest.raises(FileNotFoundError, match=r"picture .*none\.png is not a file"):
         save_pretrained(
             GENERATORS.create("resnet6", width=2), tmp_path / "x", card=ModelCard(picture=tmp_path / "none.png")
         )
@@ -552,14 +552,14 @@ def test_a_run_folder_stands_for_its_generator(tmp_path: Path):
     (run / "config.json").write_text('{"options": {}}')  # the run's own
     assert not is_pretrained(run)
     with pytest.raises(
-        FileNotFoundError, match=r"run is no pretrained folder: it has no model\.safetensors; .*run holds "
+        FileNotFoundError, match=r"run is not a pretrained folder: it has no model\.safetensors; .*run holds "
     ):
         from_pretrained(run)
     (run / "checkpoint.pt").touch()
     (run / "generator").mkdir()
     (run / "generator" / "model.safetensors").touch()
     expected = (
-        r"generator is no pretrained folder: it has no config\.json; .*run holds checkpoint\.pt, config\.json, gen"
+        r"generator is not a pretrained folder: it has no config\.json; .*run holds checkpoint\.pt, config\.json, gen"
     )
     with pytest.raises(
         FileNotFoundError, match=rf"{expected}.*A run that was killed writes its generator/ when it is res"
@@ -655,11 +655,15 @@ def test_the_hub_is_asked_for_what_is_no_folder(tmp_path: Path, monkeypatch: pyt
     ]
     assert len(asked) == 1
 
+    (tmp_path / "kept" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"^the model someone/monet on the .* Hub has no model.safetensors: "):
+        from_pretrained("someone/monet")
+
     def fail(name: str, **options: object) -> str:
         raise ConnectionError("no\nnetwork")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
-    with pytest.raises(OSError, match=r"^someone/monet is no folder here and could not be fetched .*: no network$"):
+    with pytest.raises(OSError, match=r"^someone/monet is not a folder here and could not be fetched .*: no network$"):
         from_pretrained("someone/monet")
 
 
@@ -687,7 +691,7 @@ def test_a_network_is_published_as_it_is_saved(monkeypatch: pytest.MonkeyPatch):
     network.push_to_hub("someone/else", card=ModelCard(text="By its method."))
     assert done["made"] == ("someone/else", False, True)
     assert "By its method." in str(done["card"])
-    with pytest.raises(ValueError, match=r"'monet' is no name of a model .* owner/model"):
+    with pytest.raises(ValueError, match=r"'monet' is not the name of a model .* owner/model"):
         push_to_hub(network, "monet")
 
     def refuse(self: object, *_: object, **__: object) -> None:

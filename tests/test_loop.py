@@ -198,7 +198,7 @@ def test_patience_stops_at_once_and_the_best_generator_is_kept(tmp_path: Path):
     kept: dict[int, Tensor] = {}
     trained.model.at = {number: lambda n=number: kept.update({n: weight(trained)}) or 1.0 for number in range(20)}
     ended = train(trained)
-    assert (ended.step, ended.reason) == (8, "patience: kid is no better than 2 evaluations before,")
+    assert (ended.step, ended.reason) == (8, "patience (kid has not improved in 2 evaluations)")
     assert [row["kid"] for row in rows(out / "scores.csv")] == ["0.4", "0.2", "0.3", "0.25"]
     exported = from_pretrained(out / "generator").state_dict()["weight"]
     assert torch.equal(exported, kept[4])  # as step 4 left it
@@ -343,6 +343,36 @@ def test_a_rollback_in_the_last_step_still_leaves_a_generator(tmp_path: Path):
     trained.model.at[2] = lambda: float("nan")
     assert train(trained).reason is None
     assert torch.equal(trained.exported().state_dict()["weight"], start)
+
+
+def test_batches_are_made_anew_once_the_length_is_known(tmp_path: Path):
+    now, asked = [0.0], []
+
+    def later() -> float:
+        now[0] += 3
+        return 1.0
+
+    def recorded(*, start: int, steps: int | None) -> Iterator[Tensor]:
+        asked.append((start, steps))
+        return batches(start=start, steps=steps)
+
+    trained = make_loop(tmp_path / "run", hours=0.02, clock=lambda: now[0])
+    trained.model.at = dict.fromkeys(range(100), later)
+    with trained.folder:
+        ended = trained.run(recorded, steps=None)
+    (first, (step, steps)) = asked
+    assert first == (0, None)
+    assert 0 < step < steps == ended.steps == ended.step
+
+
+def test_batches_that_end_early_are_an_error_and_nothing_is_lost(tmp_path: Path):
+    trained = make_loop(tmp_path / "run", steps=9)
+    with (
+        trained.folder,
+        pytest.raises(ValueError, match=r"^the batches ended after step 4 of 9: "),
+    ):
+        trained.run(lambda **_: batches(start=0, steps=4), steps=9)
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 4
 
 
 @pytest.mark.parametrize("hours", [0.2, 1.0])

@@ -23,6 +23,7 @@ from ganparts import cli
 from ganparts.data import DataError, UnreadableImageError, open_images, resize, sample, to_bytes, to_unit_range
 from ganparts.metrics import (
     FEATURE_EXTRACTORS,
+    Evaluator,
     FewImagesWarning,
     Interval,
     Scores,
@@ -536,6 +537,17 @@ def test_sources_without_images_are_refused(tmp_path: Path):
         score(fake=tmp_path / "b.zip")
 
 
+def test_an_evaluator_leaves_out_what_images_skip(tmp_path: Path):
+    folder = tmp_path / "photos"
+    shutil.copytree(PHOTOS, folder)
+    sorted(folder.glob("*.jpg"))[12].write_bytes(b"no picture")
+    photos = open_images(folder, skip_unreadable=True)
+    with pytest.warns(UserWarning, match=r"^skipped: cannot read the image ") as warned:
+        scored = Evaluator(photos, photos=photos, extractor="efficientnet_lite0")
+    assert len(warned) == 2
+    assert scored(torch.nn.Identity()).fake_count == len(photos) - 1
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_images_are_named(tmp_path: Path, workers: int):
     folder = tmp_path / "photos"
@@ -856,7 +868,7 @@ def test_weights_that_cannot_be_had_are_named_with_the_way_out(tmp_path: Path, m
         with pytest.raises(UnavailableError, match=r"^there is no file of weights .*lost\.pth: check its path$"):
             FEATURE_EXTRACTORS.create(name, weights=tmp_path / "lost.pth")
         (tmp_path / "text.pth").write_text("text")
-        with pytest.raises(UnavailableError, match=r"text\.pth is no file of weights: .*Fetch it again"):
+        with pytest.raises(UnavailableError, match=r"text\.pth is not a file of weights: .*Fetch it again"):
             FEATURE_EXTRACTORS.create(name, weights=tmp_path / "text.pth")
         torch.save({"_conv_stem.weight": torch.zeros(1)}, tmp_path / "other.pth")
         with pytest.raises(UnavailableError, match=rf"other\.pth does not hold the weights of '{name}': "):

@@ -247,6 +247,31 @@ def test_a_cpu_goes_on_from_the_painter_that_ships(options: Any, small: bool, ex
     assert chosen.discriminator_learning_rate == published.discriminator_learning_rate
 
 
+def test_a_generator_that_is_built_already_takes_no_options():
+    with pytest.raises(ValueError, match=r"^the preset's generator is built already, so --width cannot change it: "):
+        CUTOptions(preset="restyle", width=8).settle()
+    assert width_of(CUTOptions(preset="restyle", width=8, generator="painter").settle().preset.generator) == 8
+
+
+class Large(torch.nn.Identity):
+    size_multiple, min_size = 48, 200
+
+
+def test_a_cpu_takes_presets_of_every_form():
+    paper = PRESETS.create("paper")
+    ready, notes = PresetOptions().apply(replace(paper, generator=Large(), crop=512), small=True)
+    assert (ready.crop, notes) == (240, ["240 pixels", *notes[1:]])  # a multiple of 48, and not less than 200
+
+    @GENERATORS.register("unsized")
+    def unsized(*, width: int | None = None) -> ResNetGenerator:
+        return ResNetGenerator(width=width or 4, blocks=1)
+
+    try:
+        assert PresetOptions().apply(replace(paper, generator="unsized"), small=True).preset.generator == "unsized"
+    finally:
+        GENERATORS.remove("unsized")
+
+
 def test_without_options_a_preset_stays_what_it_is():
     for name in ("paper", "keras_monet", "two_objective"):
         preset, notes = PresetOptions(preset=name).settle()

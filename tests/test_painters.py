@@ -225,7 +225,7 @@ def test_a_folder_with_a_model_comes_before_a_painter(monet: Path):
 def test_a_folder_with_a_part_of_a_model_is_not_passed_over(monet: Path, name: str):
     Path("monet").mkdir()
     (Path("monet") / name).touch()
-    with pytest.raises(FileNotFoundError, match="monet is no pretrained folder"):
+    with pytest.raises(FileNotFoundError, match="monet is not a pretrained folder"):
         from_pretrained("monet")
 
 

@@ -35,6 +35,13 @@ def test_the_instructions_for_bf16_are_found(monkeypatch, machine, tiles, avx512
     assert native_bf16() == expected
 
 
+def test_a_pytorch_for_arm_without_onednn_has_no_bf16(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", raising=False)
+    assert native_bf16() is None
+
+
 def test_this_machine_can_be_asked():
     assert native_bf16() in (None, "AMX", "AVX512-BF16", "Arm BF16")
 

@@ -171,7 +171,7 @@ def test_help_explains_every_option_with_its_default():
         (("--generator", "unet256", "--crop", "128"), "256"),
         (("--discriminator", "patchgan", "--adversarial", "two_objective"), "take a discriminator with objectives=2"),
         (("--data", "nowhere"), "there is no folder nowhere"),
-        (("--device", "gpu"), "'gpu' is no device that PyTorch knows"),
+        (("--device", "gpu"), "'gpu' is not a device that PyTorch knows"),
         (("--resume", "nowhere"), "there is no checkpoint nowhere"),
         (("--out", str(RECIPE)), f"cannot write the run folder {RECIPE}: Not a directory; take another one"),
         (("--photos", str(sample() / "testA")), "photos alone do not make pairs: give a folder of paintings too"),
@@ -222,7 +222,7 @@ def test_an_unreadable_image_keeps_what_was_learnt_or_is_skipped(tmp_path: Path,
     assert re.search(r"error: cannot read the image .*1\.png: .*--skip-unreadable", said)
     said = recipe(*TINY, *folders, "--steps", 3, "--out", tmp_path / "b", "--skip-unreadable")
     assert re.search(
-        r"^warning: skipped: cannot read the image .*1\.png: it is no image that Pillow knows$", said, re.MULTILINE
+        r"^warning: skipped: cannot read the image .*1\.png: it is not an image that Pillow knows$", said, re.MULTILINE
     )
     assert len(rows(tmp_path / "b")) == 3
 

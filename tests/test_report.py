@@ -68,7 +68,7 @@ def shown(folder: Path, **options: Any) -> dict[str, Any]:
     assert found
 
     def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is no JSON")
+        raise AssertionError(f"{name} is not JSON")
 
     return json.loads(found[1], parse_constant=refuse)
 
@@ -102,6 +102,14 @@ def test_the_page_says_what_the_folder_holds(run: Path):
     assert tables["Options as given"] == {"preset": "paper", "not set": "data"}
     assert tables["Machine"] == {"cards.0.name": "T4"}
     assert tables["More"] == {"seconds": "3"}
+
+
+def test_the_time_left_counts_the_pairs_of_all_processes(tmp_path: Path):
+    folder = make_run(tmp_path / "run", steps=4120)
+    config = json.loads((folder / "config.json").read_text())
+    config["settled"]["processes"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    assert ["48 min", "left, about"] in shown(folder, state="running")["facts"]  # 4,000 steps of 8 images, 11 a second
 
 
 def test_columns_are_grouped_and_a_strange_one_has_its_own_chart(run: Path):

@@ -112,7 +112,7 @@ def test_the_best_generator_is_exported_and_paints(tmp_path: Path, recipe: Recip
     out = tmp_path / "run"
     evaluation = ("--evaluate-every", 2, "--evaluate-photos", 3, "--patience", 2, "--extractor", extractor)
     said = recipe(*QUICK, *evaluation, "--steps", 20, "--sample-every", 20, "--out", out)
-    assert "Stopped by patience: kid is no better than 2 evaluations before, after step 8 of 20" in said
+    assert "Stopped by patience (kid has not improved in 2 evaluations) after step 8 of 20" in said
     generator = from_pretrained(out / "generator")
     torch.testing.assert_close(generator.state_dict(), seen[1], rtol=0, atol=0)
     from_pretrained(out / "generator_ba")

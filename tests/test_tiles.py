@@ -152,7 +152,7 @@ def test_what_cannot_be_tiled_is_refused_with_the_remedy(tmp_path: Path, monkeyp
     remedy = r"make the picture smaller \(--size\), or give .* in one piece \(tile=0, --tile 0\) if it fits"
     with pytest.raises(TilingError, match="uses 'flip', which cannot be computed a strip at a time: " + remedy):
         translate(Flips(), image, tile=8)
-    with pytest.raises(TilingError, match="a function is no PyTorch module"):
+    with pytest.raises(TilingError, match="a function is not a PyTorch module"):
         translate(lambda images: images, image, tile=8)
     with pytest.raises(TilingError, match=r"put it in eval\(\) mode"):
         translate(GENERATORS.create("resnet6", width=2, dropout=0.5).train(), image, tile=8)

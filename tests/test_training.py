@@ -104,7 +104,7 @@ def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_
     for damaged in (whole[:-50], b"", whole[:100] + b"x" * 200 + whole[300:]):
         path.write_bytes(damaged)
         with pytest.warns(
-            UserWarning, match=r"c\.pt is no checkpoint .*: going on from the one before, .*c_before\.pt"
+            UserWarning, match=r"c\.pt is not a checkpoint .*: going on from the one before, .*c_before\.pt"
         ):
             assert newest_checkpoint(path).path == tmp_path / "c_before.pt"
     path.unlink()  # killed between the two renamings
@@ -112,7 +112,7 @@ def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_
         assert newest_checkpoint(path).step == 2
     for file in (path, tmp_path / "c_before.pt"):
         file.write_bytes(b"no")
-    with pytest.raises(ValueError, match=r"c\.pt is no checkpoint .*c_before\.pt is no checkpoint"):
+    with pytest.raises(ValueError, match=r"c\.pt is not a checkpoint .*c_before\.pt is not a checkpoint"):
         newest_checkpoint(path)
 
 
@@ -142,7 +142,7 @@ def test_wrong_checkpoints_are_refused_and_run_no_code(tmp_path: Path):
     with pytest.raises(ValueError, match=r"c\.pt was saved with other options; its model does not fit"):
         load_checkpoint(path, model=other)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"c\.pt is no checkpoint that can be read"):
+    with pytest.raises(ValueError, match=r"c\.pt is not a checkpoint that can be read"):
         load_checkpoint(path, **run)
 
     class Evil:
@@ -150,10 +150,10 @@ def test_wrong_checkpoints_are_refused_and_run_no_code(tmp_path: Path):
             return os.mkdir, (str(tmp_path / "owned"),)
 
     torch.save({"format": 1, "step": Evil()}, path)
-    with pytest.raises(ValueError, match="no checkpoint that can be read"):
+    with pytest.raises(ValueError, match="not a checkpoint that can be read"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match="no checkpoint that can be read"):
+    with pytest.raises(ValueError, match="not a checkpoint that can be read"):
         load_checkpoint(path)
     assert not (tmp_path / "owned").exists()
     torch.save({"format": 1}, path)
@@ -349,7 +349,7 @@ def test_samples_and_the_report_are_written_in_the_background(tmp_path: Path, mo
 
 def test_the_cpu_is_picked_and_what_is_not_there_is_explained():
     assert pick_device("cpu").type == "cpu"
-    with pytest.raises(DeviceError, match="'gpu' is no device that PyTorch knows: use 'auto', 'cpu' or 'cuda'"):
+    with pytest.raises(DeviceError, match="'gpu' is not a device that PyTorch knows: use 'auto', 'cpu' or 'cuda'"):
         pick_device("gpu")
     for name in ("mps", "xpu", "meta"):  # where samples, random states or float64 are missing
         with pytest.raises(DeviceError, match=f"'{name}' is not supported: use 'cpu' or 'cuda'"):

@@ -180,6 +180,13 @@ def test_a_discriminator_that_won_is_warned_of_when_it_lasts(tmp_path: Path):
     ]
 
 
+def test_a_wasserstein_critic_below_zero_has_not_won(tmp_path: Path):
+    watch, found = watched(tmp_path)
+    for row in range(60):
+        watch.numbers(10 * row, {"disc_a": 0.01 - 0.5 * row})
+    assert found == []
+
+
 def test_an_exploding_gradient_is_warned_of(tmp_path: Path):
     watch, found = watched(tmp_path)
     for step, norm in enumerate((1.0, 2.0, 1.5, 90.0, 1.0, 5000.0, 1.0), 1):

@@ -378,7 +378,7 @@ PENALTIES: list[Row] = [
     ("penalty", "leaves_the_rest", same(lambda d, r, f: drift(d, r.requires_grad_(), f)), "it changed requires_grad"),
     ("penalty", "runs_without_data", same(noisy), "it drew from Python's module random"),
     ("penalty", "runs_without_data", same(noisy_on_host), "it drew from PyTorch's generator of the CPU"),
-    ("penalty", "restores_its_state", Remembering, "two calls on the same images differ, and it is no module"),
+    ("penalty", "restores_its_state", Remembering, "two calls on the same images differ, and it is not a module"),
     ("penalty", "restores_its_state", RememberingModule, "a new one that loaded its state gives another value"),
     ("penalty", "weighs_itself", squared_weight, "weight=1 gives .*, and weight=3"),
 ]

@@ -103,7 +103,7 @@ def train_step(
         optimizers: from :func:`~ganparts.make_optimizers`.
         step: the number of this step, from 0, which decides whether a lazy penalty is due. None: penalties apply in
             every step, with their plain weight.
-        low_memory: use less memory, for more time; the numbers stay the same.
+        low_memory: use less memory, for more time. The numbers stay the same, except with batch norm or dropout.
             (:func:`ganparts.blocks.recompute_blocks` saves more.)
         side_stream: a CUDA stream for training the discriminators at the same time as the generators, where a replay
             buffer makes them independent; None to train them one after the other.
@@ -163,8 +163,10 @@ def build_part(argument: str, choice: Any, table: Registry[Any]) -> Any:
         return choice  # an adversarial loss need not be a module
     if callable(choice):
         return choice()
+    if isinstance(choice, tuple | list):
+        raise TypeError(f"{argument} takes one choice here, but was given {len(choice)}: {choice!r}")
     raise TypeError(
-        f"{argument} takes a name ({', '.join(table.names())}), a builder without arguments, or a pair of them, "
+        f"{argument} takes a name ({', '.join(table.names())}), a builder without arguments, or a ready part, "
         f"but was given {choice!r}"
     )
 

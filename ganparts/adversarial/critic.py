@@ -219,7 +219,7 @@ class Critic(nn.Module):
         optimizers.backward(total, trained_parameters(self.discriminator))
         observe = getattr(self.augment, "observe", None)
         if observe is not None:  # adaptive augmentation follows the logits of real images
-            observe(torch.cat([scale.detach().flatten() for scale in as_scales(real_logits)]))
+            observe([scale.detach() for scale in as_scales(real_logits)])
         return loss.detach(), None if penalty is None else penalty.detach()
 
 
@@ -244,6 +244,8 @@ class Critics(nn.ModuleList):
 
     def __init__(self, critics: Iterable[Critic], domain: str = ""):
         super().__init__(critics)
+        if not len(self):
+            raise ValueError(f"no discriminators were given{f' for domain {domain}' * bool(domain)}: give at least one")
         self.domain = domain
 
     def __iter__(self) -> Iterator[Critic]:

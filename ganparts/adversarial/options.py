@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
+from torch import nn
 
 from ganparts.adversarial.presets import TrainingSettings
 from ganparts.blocks import size_limits
@@ -137,8 +138,20 @@ class GeneratorOptions:
             for name, (table, must, may) in tables.items()
             if hasattr(preset, name)
         }
+        if self.generator is None and "generator" in parts:
+            self._refuse_to_change(parts["generator"])
         every = chosen({"penalty_every": getattr(self, "penalty_every", None)})
         return Settled(replace(preset, **parts, **self._numbers(preset), **every, **changes), list(dict.fromkeys(told)))
+
+    def _refuse_to_change(self, generator: Any) -> None:
+        """Options of a generator that is not part of the table would do nothing."""
+        given = chosen({"width": self.width, "upsample": self.upsample})
+        if given and not isinstance(generator, str | tuple) and GENERATORS.named(generator) is None:
+            options = ", ".join(f"--{option}" for option in given)
+            raise ValueError(
+                f"the preset's generator is built already, so {options} cannot change it: leave that out, or name "
+                "another generator (--generator)"
+            )
 
     def _of(self, preset: TrainingSettings, name: str) -> Any:
         """The preset's choice. Where other discriminators were chosen, the first one's of a list is everybody's."""
@@ -284,13 +297,17 @@ def _builder(
     known = table.options(name)
     defaults = {option: parameter.default for option, parameter in known.items()} | dict(preset or {})
     asked = {**given, **options}
-    lowered = {o: v for o, v in wished.items() if o in defaults and o not in asked and defaults[o] > v}
+    lowered = {o: v for o, v in wished.items() if _exceeds(defaults.get(o), v) and o not in asked}
     notes.extend(f"{option} {value} of {name}" for option, value in lowered.items())
     unknown = [option for option in asked if option not in known]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
         table.create(name, **{unknown[0]: None})  # raises, and names what there is
     whole = {**(preset or {}), **lowered, **asked}
     return partial(table.create, name, **whole) if whole else name
+
+
+def _exceeds(default: Any, limit: Any) -> bool:
+    return isinstance(default, int) and default > limit
 
 
 def _first(choice: Any) -> Any:
@@ -318,7 +335,10 @@ def _small_crop(generator: Any) -> int:
     """128 pixels, or the least that a generator takes."""
     first = parse_choice(generator, GENERATORS) if isinstance(generator, str) else generator
     first = first[0] if isinstance(first, tuple) else first
-    with torch.device("meta"):
-        network = GENERATORS.create(first) if isinstance(first, str) else first()
-    multiple, _ = size_limits(network)
-    return 128 if 128 % multiple == 0 else multiple
+    if isinstance(first, nn.Module):
+        network = first
+    else:
+        with torch.device("meta"):
+            network = GENERATORS.create(first) if isinstance(first, str) else first()
+    multiple, least = size_limits(network)
+    return -(-max(128, least) // multiple) * multiple

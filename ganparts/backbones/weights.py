@@ -53,7 +53,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of torch's many readers on a file that is none of theirs
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnavailableError(f"{path} is no file of weights: {reason[0][:200]}. Fetch it again") from None
+        raise UnavailableError(f"{path} is not a file of weights: {reason[0][:200]}. Fetch it again") from None
 
 
 def load_into(

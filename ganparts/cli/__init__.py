@@ -36,6 +36,9 @@ def main() -> None:
             description="Parts of GANs for translating images.",
             args=arguments[1:] if debug else arguments,
         )
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        code = 130
     except (KeyError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if debug:
             raise

@@ -101,7 +101,7 @@ def _print_memory(device: torch.device, options: DoctorOptions, policy: Policy) 
             console.print(f"\n{error}")
             return
         rows.append((level, f"{need.at(preset.batch_size) / 2**30:.2f} GiB", str(need.largest_batch(free))))
-    console.print(f"\n{free / 2**30:.1f} GiB are free. To train the preset {options.preset} at {preset.crop} px needs:")
+    console.print(f"\n{free / 2**30:.1f} GiB are free. Training the preset {options.preset} at {preset.crop} px needs:")
     if scaled_down:
         console.print(f"(Scaled down for a CPU, as the recipe does: {'; '.join(scaled_down)}.)")
     print_table(("--memory", f"batch size {preset.batch_size}", "largest batch that fits"), rows)

@@ -50,9 +50,9 @@ def submission(
 
     import_parts(imports)
     if photos is None and Path(model).is_dir():
-        raise ValueError(f"{model} is a folder: give a folder of photos, too, which it shall paint")
+        raise ValueError(f"{model} is a folder: give a folder of photos to paint as well")
     if photos is None:
-        console.print(f"{model} is right: {check_submission(model):,} images")
+        console.print(f"{model} is valid: {check_submission(model):,} images")
         return 0
     generator, images = load_generator(model, device=pick_device(device)), open_images(photos)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -60,5 +60,5 @@ def submission(
         count = write_submission(
             generator, tracked, out, mirror=mirror, quality=jpeg_quality, subsampling=subsampling, squash=squash
         )
-    console.print(f"{out} is right: {count:,} images")
+    console.print(f"{out} is valid: {count:,} images")
     return 0

@@ -74,7 +74,7 @@ def translate(
     """
     import_parts(imports)
     if not inputs:
-        raise ValueError("no inputs: give files, folders, patterns or zip archives after the model")
+        raise ValueError("no inputs: give files, folders, patterns or archives (.zip, .tar) after the model")
     options: dict[str, Any] = {
         "size": size,
         "squash": squash,
@@ -95,7 +95,7 @@ def translate(
         report = _on_cluster(bar, generator, inputs, out, actors=ray_actors, cores=ray_cores, **options)
     else:
         if addresses := [each for each in (*inputs, out) if "://" in each]:
-            raise ValueError(f"{addresses[0]} is an address, which takes --ray")
+            raise ValueError(f"{addresses[0]} is an address: add --ray")
         chosen = pick_device(device)
         generator = load_generator(model, device=chosen)
         taken, reason = choose_inference(generator, precision)

@@ -191,7 +191,7 @@ def build_cut(
     several critics; what belongs to a discriminator may be a list of the same length.
 
     Args:
-        preset: ``"cut"``, ``"fastcut"``, or a :class:`CUTPreset`.
+        preset: ``"cut"``, ``"fastcut"``, ``"monet_one_sided"``, ``"restyle"``, or a :class:`CUTPreset`.
         generator: a name in ``GENERATORS``, a builder or a module; it must give features, as the ResNets do.
         discriminator: likewise of ``DISCRIMINATORS``, or a list.
         adversarial: likewise of ``ADVERSARIAL_LOSSES``, or a list.
@@ -238,6 +238,15 @@ def build_cut(
         identity=identity,
         identity_weight=identity_weight,
     )
+    for name in ("content", "identity"):
+        loss, weight = getattr(chosen, name), getattr(chosen, f"{name}_weight")
+        if loss is None and weight:
+            raise ValueError(f"{name}_weight={weight}, but there is no such loss: give {name}, as in {name}='l1'")
+        if loss is not None and not weight:
+            raise ValueError(
+                f"the {name} loss has the weight 0: give {name}_weight, or leave the loss out ({name}=None; "
+                f"--{name} none)"
+            )
     return CUT(
         generator=build_part("generator", chosen.generator, GENERATORS),
         critics=build_critics(

@@ -1,4 +1,4 @@
-"""Presets of CUT: ``cut`` and ``fastcut`` as published (Park et al. 2020, arXiv 2007.15651)."""
+"""Presets of CUT: ``cut`` and ``fastcut`` as published (Park et al. 2020, arXiv 2007.15651), and two of ours."""
 
 from __future__ import annotations
 
@@ -65,6 +65,15 @@ class CUTPreset(TrainingSettings):
     identity: Any = None
     identity_weight: float = 0.0
     jitter: str = "constant"
+
+    def __post_init__(self) -> None:
+        if self.jitter not in ("constant", "always"):
+            raise ValueError(f"jitter={self.jitter!r} is not known: it is 'constant' or 'always'")
+        if self.jitter == "constant" and not hasattr(self.schedule, "decay_begins"):
+            raise ValueError(
+                f"jitter='constant' needs a schedule with a decay (ConstantThenLinear), but this is {self.schedule}: "
+                "take jitter='always'"
+            )
 
 
 @PRESETS.register("cut")

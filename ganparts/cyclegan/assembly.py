@@ -282,7 +282,7 @@ def build_cyclegan(
 
     Args:
         preset: a name in ``PRESETS`` (``"paper"``, ``"keras_monet"``, ``"two_objective"``, ``"uvcgan2"``,
-            ``"ugatit"``, ``"ganilla"``), or a :class:`Preset`.
+            ``"ugatit"``, ``"ganilla"``, ``"monet"``), or a :class:`Preset`.
         generator: a name in ``GENERATORS``, a builder, a module, or a tuple of two of these.
         discriminator: likewise of ``DISCRIMINATORS``; a domain's entry may be a list.
         adversarial: likewise of ``ADVERSARIAL_LOSSES``; a domain's entry may be a list.

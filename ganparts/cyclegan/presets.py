@@ -5,6 +5,8 @@ competition's TFRecord tutorial; ``two_objective`` the Kaggle notebook "Two-obje
 Torbunov et al. 2023 (arXiv 2303.16280), ``ugatit`` Kim et al. 2020 (arXiv 1907.10830) and ``ganilla`` Hicsonmez et al.
 2020 (arXiv 2002.05638), each as its published code has it.
 
+``monet`` is ours.
+
 Where published code squashes images that are not square, these presets crop them; ``squash=True`` squashes.
 """
 

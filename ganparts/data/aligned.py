@@ -78,7 +78,7 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
             b = None if self.b is None else self.b[index]
             return AlignedImages(self.a[index], b, direction=self.direction, skip_unreadable=self.skip_unreadable)
         if not -len(self) <= index < len(self):
-            raise IndexError(f"there is no pair {index}: they are {len(self)}")
+            raise IndexError(f"there is no pair {index}: there are only {len(self)}")
         if not self.skip_unreadable:
             return self._load(index)
         for later in range(len(self)):

@@ -7,7 +7,7 @@ from typing import Protocol, overload
 
 from torch import Tensor
 
-__all__ = ["Entries", "Entry", "Source", "few", "joined"]
+__all__ = ["Entries", "Entry", "Source", "evenly", "few", "joined"]
 
 
 class Entry(Protocol):
@@ -89,11 +89,16 @@ class Entries(Sequence[Entry]):
         return self.chosen == range(len(self.source))
 
 
+def evenly(length: int, count: int) -> Sequence[int]:
+    """``count`` numbers below ``length``, evenly spread; all of them if there are no more."""
+    return range(length) if length <= count else [number * length // count for number in range(count)]
+
+
 def few(entries: Sequence[Entry], count: int) -> Sequence[Entry]:
     """``count`` of the images, always the same: of sharded ones those of a few blocks, else evenly spread."""
     if isinstance(entries, Entries) and entries.is_whole:
         return Entries(entries.source, entries.source.few(count))
-    return entries[:: max(1, -(-len(entries) // count))]
+    return [entries[number] for number in evenly(len(entries), count)]
 
 
 def joined(first: Sequence[Entry], second: Sequence[Entry]) -> Sequence[Entry]:
@@ -114,7 +119,7 @@ class _Joined:
         return self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
 
     def few(self, count: int) -> Sequence[int]:
-        return range(0, len(self), max(1, -(-len(self) // count)))
+        return evenly(len(self), count)
 
     def identity(self) -> Iterator[str]:
         for entry in Entries(self):

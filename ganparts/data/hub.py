@@ -32,7 +32,7 @@ def resolve(name: str, *, config: str | None = None, revision: str | None = None
     import datasets
 
     if not Path(name).is_dir() and name.count("/") != 1:
-        raise DataError(f"hf:{name} is no data set: give hf:owner/name, or hf: and a folder that exists")
+        raise DataError(f"hf:{name} is not a data set: give hf:owner/name, or hf: and a folder that exists")
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         builder = datasets.load_dataset_builder(name, config, revision=revision)

@@ -10,6 +10,7 @@ import re
 import stat
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,51 @@ class UnreadableImageError(DataError):
     """One image that cannot be read; the text names the file (and record) and the reason."""
 
 
+class EncodedImage(ABC):
+    """What an entry can do once its bytes can be read."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def _bytes(self) -> bytes:
+        """The encoded image; raises ``OSError`` or ``ValueError``."""
+
+    def load(self) -> Tensor:
+        """Decode it: uint8 [3, H, W].
+
+        Raises:
+            UnreadableImageError: names the image's place and the reason.
+        """
+        try:
+            return decode_image(self._bytes())
+        except (OSError, ValueError) as error:
+            raise unreadable(self, error) from None
+
+    def dimensions(self) -> tuple[int, int]:
+        """Height and width, without decoding the image.
+
+        Raises:
+            UnreadableImageError: names the image's place and the reason.
+        """
+        try:
+            return encoded_dimensions(self._bytes())
+        except (OSError, ValueError) as error:
+            raise unreadable(self, error) from None
+
+    def read(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            UnreadableImageError: names the image's place and the reason.
+        """
+        try:
+            return self._bytes()
+        except (OSError, ValueError) as error:
+            raise unreadable(self, error) from None
+
+
 @dataclass(frozen=True, slots=True)
-class ImageEntry:
+class ImageEntry(EncodedImage):
     """The place of one encoded image.
 
     Args:
@@ -79,28 +123,6 @@ class ImageEntry:
         """Name of its folder."""
         return self.path.parent.name
 
-    def load(self) -> Tensor:
-        """Decode it: uint8 [3, H, W].
-
-        Raises:
-            UnreadableImageError: names the file, the record and the reason.
-        """
-        try:
-            return decode_image(self._bytes())
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
-
-    def dimensions(self) -> tuple[int, int]:
-        """Height and width, without decoding the image.
-
-        Raises:
-            UnreadableImageError: names the file, the record and the reason.
-        """
-        try:
-            return encoded_dimensions(self._bytes())
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
-
     def encoded_size(self) -> int:
         """Size of the encoded image in bytes, without reading it; -1 if its file is missing."""
         try:
@@ -108,21 +130,10 @@ class ImageEntry:
         except OSError:
             return -1
 
-    def read(self) -> bytes:
-        """The encoded image.
-
-        Raises:
-            UnreadableImageError: names the file, the record and the reason.
-        """
-        try:
-            return self._bytes()
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
-
     def _bytes(self) -> bytes:
         status = self.path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
-            raise ValueError("it is no file but a folder, a pipe or a device")
+            raise ValueError("it is not a file but a folder, a pipe or a device")
         if (length := status.st_size - self.offset if self.length < 0 else self.length) > MAX_BYTES:
             raise ValueError(f"it has {length:,} bytes, more than the {MAX_BYTES:,} that are read")
         with self.path.open("rb") as file:
@@ -177,7 +188,8 @@ def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         claimed, limit = (*map(int, re.findall(r"\d+", str(error))), MAX_PIXELS + 1, MAX_PIXELS)[:2]
         raise ValueError(_too_many(f"{claimed:,} pixels", limit)) from error
     except Exception as error:  # whatever Pillow's many decoders raise on damaged files
-        reason = "it is no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "it is not an image that Pillow knows" if unknown else str(error)
         raise ValueError(reason or type(error).__name__) from error
 
 
@@ -311,7 +323,7 @@ class Images(Sequence[Tensor]):
         if isinstance(index, slice):
             return Images(self.entries[index], skip_unreadable=self.skip_unreadable)
         if not -len(self) <= index < len(self):
-            raise IndexError(f"there is no image {index}: they are {len(self)}")
+            raise IndexError(f"there is no image {index}: there are only {len(self)}")
         if not self.skip_unreadable:
             return self._load(self.entries[index])
         for later in range(len(self)):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from ganparts.data.entries import evenly
 from ganparts.data.images import IMAGE_SUFFIXES, ImageEntry
 
 __all__ = ["FolderSource", "list_folder"]
@@ -37,7 +38,7 @@ class FolderSource:
         return ImageEntry(_stem(name), self.folder / name)
 
     def few(self, count: int) -> Sequence[int]:
-        return range(0, len(self), max(1, -(-len(self) // count)))
+        return evenly(len(self), count)
 
     def identity(self) -> Iterator[str]:
         """All names, and the sizes of about a hundred thousand: a network's file system is slow to tell them."""

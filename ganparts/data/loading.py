@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data.entries import Entry, few
 from ganparts.data.images import DataError, UnreadableImageError, to_unit_range
-from ganparts.data.shards import shards_of
 from ganparts.distributed import processes, rank
 from ganparts.protocols import Pair
 
@@ -154,10 +153,8 @@ def estimate_bytes(entries: Sequence[Entry], fitted: Callable[[int, int], tuple[
         entries: the images.
         fitted: maps an image's height and width to those after resizing.
     """
-    in_shards = shards_of(entries) is not None
-    chosen = few(entries, _MOST_LOOKED_AT) if in_shards else entries[:: max(1, len(entries) // _MOST_LOOKED_AT)]
     areas = []
-    for entry in chosen:
+    for entry in few(entries, _MOST_LOOKED_AT):
         try:
             height, width = fitted(*entry.dimensions())
         except UnreadableImageError:

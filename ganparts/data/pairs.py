@@ -15,12 +15,12 @@ from torch.utils.data import Dataset
 
 from ganparts.data.framing import Framing
 from ganparts.data.images import Images
-from ganparts.data.loading import decode_ahead, estimate_bytes, ignore_interrupts
+from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
 from ganparts.data.shards import shards_of
 from ganparts.distributed import processes
 
-__all__ = ["PairDataset", "ignore_interrupts", "shuffled"]
+__all__ = ["PairDataset", "shuffled"]
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor]]):

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from ganparts.data.entries import Entries
 from ganparts.data.files import is_address
-from ganparts.data.images import Images, decode_image, encoded_dimensions, unreadable
+from ganparts.data.images import EncodedImage, Images
 from ganparts.data.order import Blocks, lanes_touched
 
 __all__ = ["Encoded", "Shard", "ShardEntry", "ShardSource", "shards_of"]
@@ -62,7 +61,7 @@ class Shard(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ShardEntry:
+class ShardEntry(EncodedImage):
     """One image of a shard.
 
     Args:
@@ -94,45 +93,12 @@ class ShardEntry:
         """Name of the data set."""
         return self.source.name
 
-    def load(self) -> Tensor:
-        """Decode it: uint8 [3, H, W].
-
-        Raises:
-            UnreadableImageError: names the shard, the image and the reason.
-        """
-        try:
-            return decode_image(self._bytes())
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
-
-    def dimensions(self) -> tuple[int, int]:
-        """Height and width, without decoding the image.
-
-        Raises:
-            UnreadableImageError: names the shard, the image and the reason.
-        """
-        try:
-            return encoded_dimensions(self._bytes())
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
-
     def encoded_size(self) -> int:
         """Size of the encoded image in bytes; -1 if it cannot be read."""
         try:
             return len(self._bytes())
         except (OSError, ValueError):
             return -1
-
-    def read(self) -> bytes:
-        """The encoded image.
-
-        Raises:
-            UnreadableImageError: names the shard, the image and the reason.
-        """
-        try:
-            return self._bytes()
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
 
     def _bytes(self) -> bytes:
         data = self.source.encoded(self.index).data

@@ -101,7 +101,7 @@ def parse_address(text: Path | str) -> Address:
         given[name] = value
     buffer = given.pop("buffer", None)
     if buffer is not None and (not buffer.isdecimal() or int(buffer) < 1):
-        raise DataError(f"{text}: buffer={buffer} is no number of images")
+        raise DataError(f"{text}: buffer={buffer} is not a number of images")
     return Address(found["place"], **given, buffer=None if buffer is None else int(buffer))
 
 
@@ -306,7 +306,7 @@ def existing_folder(path: Path | str) -> Path:
     """Check that ``path`` is a folder, and return it.
 
     Raises:
-        DataError: it is no folder.
+        DataError: it is not a folder.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():

@@ -50,7 +50,7 @@ def read_records(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[in
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
-        raise TFRecordError(f"{path} is no file but a folder, a pipe or a device")
+        raise TFRecordError(f"{path} is not a file but a folder, a pipe or a device")
     size = status.st_size
     number, position = 0, 0
     with path.open("rb") as file:
@@ -62,7 +62,7 @@ def read_records(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[in
             elif len(header) < 12:
                 problem = "the file ends inside the record's header"
             elif masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
-                problem = "the checksum of its length is wrong, or this is no TFRecord file"
+                problem = "the checksum of its length is wrong, or this is not a TFRecord file"
             else:
                 (length,) = struct.unpack("<Q", header[:8])
                 if position + 16 + length > size:
@@ -101,7 +101,7 @@ def read_examples(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[i
         try:
             yield number, _parse_example(data, offset)
         except (IndexError, ValueError) as error:
-            message = f"{path}, record {number} (counted from 0): it is no tf.train.Example ({error})"
+            message = f"{path}, record {number} (counted from 0): it is not a tf.train.Example ({error})"
             if not skip_damaged:
                 raise TFRecordError(message) from None
             warnings.warn(f"skipped: {message}", stacklevel=2)

@@ -95,7 +95,7 @@ class FeatureDiscriminator(nn.Module):
     Args:
         channels: of each feature map.
         sizes: height and width of each map after mixing (twice the feature map's) that the heads are made for; a
-            head halves it until it is 8. What is no power of two counts as the nearest from 8 to 256.
+            head halves it until it is 8. What is not a power of two counts as the nearest from 8 to 256.
         width: channels of the heads at 64x64.
         projection_width: channels that the finest feature map is mixed to; doubled with each coarser one.
         separable: whether the heads have depthwise-separable convolutions.

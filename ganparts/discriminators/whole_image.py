@@ -37,7 +37,7 @@ def halvings(size: int) -> int:
     """How often images of this size are halved until they are 4x4.
 
     Raises:
-        ValueError: ``size`` is no power of two of at least 8.
+        ValueError: ``size`` is not a power of two of at least 8.
     """
     if size < 8 or size & (size - 1):
         raise ValueError(f"size={size}: images have a power of two of at least 8 pixels a side")

@@ -97,7 +97,7 @@ def feature_channels(model: nn.Sequential, in_channels: int, layers: Sequence[in
     """
     check_layers(model, layers)
     channels, known = in_channels, []
-    for layer in model:  # what is no convolution has as many channels after as before
+    for layer in model:  # what is not a convolution has as many channels after as before
         channels = layer.out_channels if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else channels
         known.append(channels)
     return [known[number] for number in layers]

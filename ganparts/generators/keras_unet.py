@@ -29,7 +29,7 @@ class KerasUNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: other channels out than in with ``residual``; in ``forward``, a size that is no multiple of 256.
+        ValueError: other channels out than in with ``residual``; in ``forward``, a size that is not a multiple of 256.
     """
 
     size_multiple = 256

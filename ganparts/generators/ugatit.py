@@ -127,7 +127,7 @@ class UGATITGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: ``img_size`` is no multiple of 4; other channels out than in with ``residual``; in ``forward`` a
+        ValueError: ``img_size`` is not a multiple of 4; other channels out than in with ``residual``; in ``forward`` a
             wrong size.
     """
 
@@ -147,7 +147,7 @@ class UGATITGenerator(PretrainedModule):
     ):
         super().__init__()
         if img_size % 4 or img_size < 8:
-            raise ValueError(f"img_size={img_size} is no multiple of 4 from 8 on: choose {max(8, img_size // 4 * 4)}")
+            raise ValueError(f"img_size={img_size} is not a multiple of 4 from 8 on: take {max(8, img_size // 4 * 4)}")
         self.in_channels = in_channels
         self.residual = residual
         self.light = self.exportable = light

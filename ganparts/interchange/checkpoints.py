@@ -39,7 +39,7 @@ def load_published(file: Path | str, *, key: str | None = None) -> Published:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no checkpoint, holds no network or several, or none called so; or the weights do not fit.
+        ValueError: it is not a checkpoint, holds no network or several, or none called so; or the weights do not fit.
     """
     return _load(from_published, file, key)
 
@@ -57,7 +57,7 @@ def _load(read: Callable[[Mapping[str, Tensor]], nn.Module], file: Path | str, k
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever PyTorch raises on damaged files
         reason = textwrap.shorten(str(error).partition("\n")[0], 200) or type(error).__name__
-        raise ValueError(f"{file} is no checkpoint that can be read without running code in it: {reason}") from None
+        raise ValueError(f"{file} is not a checkpoint that can be read without running code in it: {reason}") from None
     found = _networks(content)
     names = textwrap.shorten(", ".join(name or "(the whole file)" for name in found), 300)
     if not found:

@@ -83,7 +83,7 @@ class PartRow(NamedTuple):
     paper: str
     """Its number on arXiv, or empty."""
     costs: Costs | None
-    """None for what is no network, or cannot be counted."""
+    """None for what is not a network, or cannot be counted."""
 
 
 def part_rows(pattern: str = "*", *, tables: Sequence[Registry[Any]] = TABLES) -> list[PartRow]:
@@ -100,7 +100,7 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
     """What a network costs as it is without options.
 
     Returns:
-        None for what is no network, or cannot be counted: one that asks for values, or takes no images of 3 channels.
+        None for what is not a network or cannot be counted: it asks for values, or takes no images of 3 channels.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,7 +1,7 @@
 """Weights of CUT (arXiv 2007.15651): its antialiased generator and discriminator, and the projector F.
 
 The names are those of the CycleGAN family. Beside them are the blurs' filters, ``model.7.filt``. What CUT trained
-without antialiasing is read as that family. The projector is no registered part: it trains a generator and is not
+without antialiasing is read as that family. The projector is not a registered part: it trains a generator and is not
 needed afterwards.
 """
 

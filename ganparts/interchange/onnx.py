@@ -31,7 +31,7 @@ class OnnxGenerator(nn.Module):
     Raises:
         ImportError: onnxruntime is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: it is no ONNX file, or none that turns images into images; in ``forward``, a wrong size, or
+        ValueError: it is not an ONNX file, or none that turns images into images; in ``forward``, a wrong size, or
             onnxruntime fails.
     """
 
@@ -42,7 +42,7 @@ class OnnxGenerator(nn.Module):
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or "float" not in inputs[0].type:
             raise ValueError(
-                f"{path} is no generator: it has {len(inputs)} inputs and {len(outputs)} outputs, where one of each is "
+                f"{path} is not a generator: it has {len(inputs)} inputs and {len(outputs)} outputs, where one each is "
                 "needed, images of floats [B, C, H, W]"
             )
         self.name, channels = inputs[0].name, inputs[0].shape[1]
@@ -77,7 +77,7 @@ def load_onnx(path: Path | str) -> OnnxGenerator:
     Raises:
         ImportError: onnxruntime is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: it is no ONNX file, or none that turns images into images.
+        ValueError: it is not an ONNX file, or none that turns images into images.
     """
     return OnnxGenerator(path)
 
@@ -143,4 +143,4 @@ def _session(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own, of which there is a dozen
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path} is no ONNX file that can be run: {reason}") from None
+        raise ValueError(f"{path} is not an ONNX file that can be run: {reason}") from None

@@ -35,7 +35,7 @@ def from_published(state_dict: Mapping[str, Tensor]) -> nn.Module:
     projector F, U-GAT-IT, UVCGAN2, GANILLA and AttentionGAN, and the discriminators of pix2pixHD and Projected GAN.
     Which of them it is, depth, width, channels, norm and options are read from the names and shapes. The network gets
     the weights' dtype and device. It is built by name, so that it can be saved with
-    :func:`~ganparts.interchange.save_pretrained`; except F and Projected GAN's heads, which are no registered parts.
+    :func:`~ganparts.interchange.save_pretrained`; except F and Projected GAN's heads, which are not registered parts.
 
     What leaves no trace in the weights is as the source has it: dropout, padding, the attention heads of UVCGAN2.
 

@@ -31,7 +31,7 @@ def checked_weights(state_dict: Mapping[str, Tensor], *, caller: str) -> Weights
 
     Raises:
         TypeError: not a mapping.
-        ValueError: something in it is no tensor of floating-point numbers, or there are far too many.
+        ValueError: something in it is not a tensor of floating-point numbers, or there are far too many.
     """
     if not isinstance(state_dict, Mapping):
         raise TypeError(
@@ -48,9 +48,9 @@ def checked_weights(state_dict: Mapping[str, Tensor], *, caller: str) -> Weights
 
 
 def _check_plain(name: object, tensor: object) -> None:
-    """Refuse what is no tensor of floating-point numbers, or none whose numbers are all there."""
+    """Refuse what is not a tensor of floating-point numbers, or none whose numbers are all there."""
     if not isinstance(name, str):
-        raise ValueError(f"{name!r:.100} is no name of a tensor: pass the state_dict itself")
+        raise ValueError(f"{name!r:.100} is not the name of a tensor: pass the state_dict itself")
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{name!r:.100} is not a tensor but {type(tensor).__name__}: pass the state_dict itself")
     counts = name.endswith("num_batches_tracked")

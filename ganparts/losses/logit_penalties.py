@@ -25,8 +25,9 @@ class LeCam(nn.Module):
     """weight * (mean relu(real - average fake)^2 + mean relu(average real - fake)^2), the mean over maps.
 
     The averages are exponential, over steps, of each map's and objective's mean logit. The current logits are averaged
-    in first, so the first call compares real and fake logits of one batch. Logits that are not finite are left out. An
-    objective with inverted labels (the second of ``two_objective``) is hardly touched: its real logits lie below.
+    in first, so the first call compares real and fake logits of one batch. An observation with a value
+    that is not finite is skipped. An objective with inverted labels (the second of ``two_objective``) is hardly
+    touched: its real logits lie below.
 
     The averages are buffers, allocated at first use and changed in place, from then on only in training mode. Loading
     takes over the saved number of them.

@@ -27,7 +27,7 @@ from ganparts.metrics.features import (
 from ganparts.metrics.manifolds import prdc
 from ganparts.metrics.resampling import kid_scores
 from ganparts.metrics.scores import Scores
-from ganparts.metrics.sources import Entry, Source, open_source, photo_of_each
+from ganparts.metrics.sources import Entry, Source, open_source, photo_of_each, without_unreadable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -144,7 +144,8 @@ class Evaluator:
 
     Args:
         real: as in :func:`evaluate`.
-        photos: to paint, always the same.
+        photos: to paint, always the same. Unreadable images are left out, with a warning, where
+            :class:`~ganparts.data.Images` skip them.
         extractor: a name, as in :func:`evaluate`; it is built once.
         limit: paint only the first photos; None for all.
         squash: distort images that are not square to a square, instead of cropping them.
@@ -168,7 +169,7 @@ class Evaluator:
     ):
         require("torchmetrics.functional.image", "torchmetrics")
         self.extractor = create_extractor(extractor).to(device)
-        self.real, self.photos = real, photos
+        self.real, self.photos = without_unreadable(real), without_unreadable(photos)
         self.conditions = {"limit": limit, "squash": squash, "workers": workers}
 
     def __call__(self, generator: nn.Module) -> Scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -113,7 +114,7 @@ def open_source(source: Source) -> list[Entry]:
 
     Raises:
         DataError: there is no such folder or archive, or it has no images.
-        TypeError: an item of a sequence is no image.
+        TypeError: an item of a sequence is not an image.
     """
     if isinstance(source, Images):
         return list(source.entries)
@@ -124,6 +125,22 @@ def open_source(source: Source) -> list[Entry]:
     if not entries:
         raise DataError("a sequence of images to be scored is empty")
     return entries
+
+
+def without_unreadable(source: Source) -> Source:
+    """A source without its unreadable images, of each of which it warns, if it skips them; any other as it is."""
+    if not (isinstance(source, Images) and source.skip_unreadable):
+        return source
+    return Images([entry for entry in source.entries if _is_readable(entry)])
+
+
+def _is_readable(entry: Entry) -> bool:
+    try:
+        entry.load()
+    except UnreadableImageError as error:
+        warnings.warn(f"skipped: {error}", stacklevel=3)
+        return False
+    return True
 
 
 def _members(path: Path) -> list[Entry]:

@@ -72,7 +72,7 @@ class ModelCard:
         if self.picture is None:
             return
         if not self.picture.is_file():
-            raise FileNotFoundError(f"the card's picture {self.picture} is no file: give an image file, or none")
+            raise FileNotFoundError(f"the card's picture {self.picture} is not a file: give an image file, or none")
         (folder / self._picture_name).write_bytes(self.picture.read_bytes())
 
     @property

@@ -71,7 +71,7 @@ def find_pretrained(model: Path | str, *, revision: str | None = None) -> Path:
     found = textwrap.shorten(", ".join(names), 200, placeholder=" ...") or "nothing"
     resume = f". A run that was killed writes its {GENERATOR}/ when it is resumed" if _CHECKPOINT in names else ""
     raise FileNotFoundError(
-        f"{place} is no pretrained folder: it has no {missing}; {folder} holds {found}: {remedy}{resume}"
+        f"{place} is not a pretrained folder: it has no {missing}; {folder} holds {found}: {remedy}{resume}"
     )
 
 

@@ -87,8 +87,8 @@ def save_pretrained(
         name: by which the card loads it. None: the folder's.
 
     Raises:
-        ValueError: as :func:`describe_network`; or ``dtype`` is no type of floats, or too narrow for a weight.
-        FileNotFoundError: the card's picture is no file.
+        ValueError: as :func:`describe_network`; or ``dtype`` is not a type of floats, or too narrow for a weight.
+        FileNotFoundError: the card's picture is not a file.
     """
     _write(network, Path(folder), card or ModelCard(), called=name or Path(folder).as_posix(), dtype=dtype)
 
@@ -117,7 +117,7 @@ def push_to_hub(
         OSError: the Hub cannot be reached, or it refuses.
     """
     if not is_hub_name(name):
-        raise ValueError(f"{name!r} is no name of a model on the Hugging Face Hub: write it as owner/model")
+        raise ValueError(f"{name!r} is not the name of a model on the Hugging Face Hub: write it as owner/model")
     with tempfile.TemporaryDirectory() as folder:
         _write(network, Path(folder), card or ModelCard(), called=name, dtype=dtype)
         return upload(folder, name, private=private, token=token)
@@ -179,7 +179,7 @@ def _in_type(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of the network with its floats in another type.
 
     Raises:
-        ValueError: it is no type of floats, or a weight is beyond its range.
+        ValueError: it is not a type of floats, or a weight is beyond its range.
     """
     if not dtype.is_floating_point:
         raise ValueError(f"dtype={dtype}: weights are floats: torch.float16, torch.bfloat16 or torch.float32")
@@ -267,7 +267,7 @@ def _described(path: Path) -> tuple[Registry[Any], str, dict[str, Any], str]:
         table, name, options = _TABLES[config["kind"]], config["name"], config["options"]
         module = str(config.get("module") or "")
         if not (isinstance(name, str) and isinstance(options, dict)):
-            raise ValueError("its name is no text, or its options are no object")
+            raise ValueError("its name is not a text, or its options are not an object")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = textwrap.shorten(repr(error), 300)
         raise ValueError(f"{path} does not describe a network: {reason}") from None

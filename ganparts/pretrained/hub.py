@@ -25,16 +25,22 @@ def download(name: str, files: Collection[str], *, revision: str | None = None) 
 
     Raises:
         OSError: it is not there, or the Hub cannot be reached.
+        FileNotFoundError: it lacks one of the files.
     """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
     except Exception as error:  # the Hub's library has a dozen, beside those of its HTTP client
         raise OSError(
-            f"{name} is no folder here and could not be fetched from the Hugging Face Hub (check the name and the "
+            f"{name} is not a folder here and could not be fetched from the Hugging Face Hub (check the name and the "
             f"network): {_reason(error)}"
         ) from error
+    if missing := [file for file in files if not (folder / file).exists()]:
+        raise FileNotFoundError(
+            f"the model {name} on the Hugging Face Hub has no {', '.join(missing)}: this library did not save it"
+        )
+    return folder
 
 
 def upload(folder: Path | str, name: str, *, private: bool = False, token: str | None = None) -> str:

@@ -65,7 +65,7 @@ def _farthest(output: torch.Tensor) -> float:
 
 
 @contract(
-    "A height or width that is no multiple of size_multiple, or below min_size, is refused, both are ints from 1 on.",
+    "A height or width that is not a multiple of size_multiple, or is below min_size, is refused; both are at least 1.",
     remedy="call ganparts.blocks.check_images(images, channels=..., multiple=self.size_multiple, "
     "minimum=self.min_size) at the beginning of forward.",
 )

@@ -110,7 +110,7 @@ def restores_its_state(part: Subject) -> None:
     first, second = (_value(penalty, judge, *images).detach() for images in [_images()] * 2)
     images = _images()
     if not isinstance(penalty, nn.Module):
-        require(torch.equal(first, second), "two calls on the same images differ, and it is no module.")
+        require(torch.equal(first, second), "two calls on the same images differ, and it is not a module.")
         return
     fresh = part.build()
     fresh.load_state_dict({name: value.clone() for name, value in penalty.state_dict().items()})

@@ -242,7 +242,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         if isinstance(error, OSError) and error.filename is not None:  # not of what is in the file, but of the file
             raise
         reason = textwrap.shorten(str(error).partition("\n")[0], 300) or type(error).__name__
-        raise ValueError(f"{path} is no checkpoint that can be read: {reason}") from None
+        raise ValueError(f"{path} is not a checkpoint that can be read: {reason}") from None
 
 
 def _is_own_state(value: Any) -> bool:

@@ -35,7 +35,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"{name!r} is no device that PyTorch knows: use 'auto', 'cpu' or 'cuda'") from error
+        raise DeviceError(f"{name!r} is not a device that PyTorch knows: use 'auto', 'cpu' or 'cuda'") from error
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"{name!r} is not supported: use 'cpu' or 'cuda'")
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -102,10 +102,18 @@ def available_memory(device: torch.device) -> int:
 
 
 def _left_in_container(groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that a container may still take; more than any machine has if it has no limit (cgroup version 2)."""
+    """Bytes that a container may still take; more than any machine has if it has no limit (cgroup version 2).
+
+    Files that the system keeps in memory only because it was free count as free.
+    """
     try:
         limit, used = ((groups / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return sys.maxsize if limit == "max" else max(0, int(limit) - int(used))
+        if limit == "max":
+            return sys.maxsize
+        statistics = groups / "memory.stat"
+        lines = statistics.read_text().splitlines() if statistics.exists() else []
+        kept = dict(line.split() for line in lines).get("inactive_file", 0)
+        return max(0, int(limit) - int(used) + int(kept))
     except (OSError, ValueError):
         return sys.maxsize
 

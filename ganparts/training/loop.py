@@ -265,7 +265,8 @@ class Loop:
         Of several processes, each gives its own share of a step's batch; :func:`~ganparts.data.load_pairs` does so.
 
         Args:
-            batches: makes the batches of a range of steps.
+            batches: makes the batches of a range of steps. If ``options.hours`` decides the length, it is called again
+                once that is known.
             steps: of the whole run; None if ``options.hours`` decides.
 
         Raises:
@@ -307,15 +308,21 @@ class Loop:
                     steps = from_first(partial(self._measured_length, budget, step))
                     if steps is not None:
                         self._settle_length(step, steps, monitor)
+                        with self._same_randomness():
+                            coming = monitor.timed(batches(start=step, steps=steps))
                 last = step == steps or asked
                 saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last, hurry=hurry)
                 if last or (saved and stop.agree().requested):  # asked meanwhile; else the next step is the last
                     break
+            else:
+                if step != steps:
+                    self.folder.save(step)
+                    raise ValueError(f"the batches ended after step {step} of {steps or '?'}: check what makes them")
         finished = step == steps and not stop.by_signal
         ended = Ended(step, steps, None if finished else stop.reason, stop.by_signal)
         if ended.reason is not None:
             self.console.print(
-                f"Stopped by {ended.reason} after step {step} of {steps}; --resume {self.folder.path} goes on."
+                f"Stopped by {ended.reason} after step {step} of {steps or '?'}; --resume {self.folder.path} goes on."
             )
         self.folder.state = "stopped" if ended.reason else "finished"
         return ended
@@ -414,7 +421,7 @@ class Loop:
         stale = from_first(partial(self._score_and_keep, step, generator))
         patience, metric = self.evaluation.patience, self.evaluation.metric
         if patience is not None and stale >= patience:
-            stop.request(f"patience: {metric} is no better than {stale} evaluations before,")
+            stop.request(f"patience ({metric} has not improved in {stale} evaluations)")
 
     def _score_and_keep(self, step: int, generator: nn.Module) -> int:
         """Score a generator and keep it if it is the best; how many scores there were since the best."""

@@ -49,7 +49,7 @@ class RunOptions:
     hours: float | None = setting(None, above=0)
     """Length of the run in hours, painting included: the first steps are timed, and the number of steps is set."""
     time_limit: float | None = setting(None, above=0, on_resume=True)
-    """Minutes after which the run stops as if by Ctrl-C, wherever it is; --resume goes on."""
+    """Minutes after which training stops, wherever it is. The run is then evaluated and paints; --resume goes on."""
     seed: int = setting(0, least=0)
     """Decides weights, pairs, crops, flips, replay and dropout."""
     device: str = "auto"
@@ -193,7 +193,9 @@ def _going_on(options: OptionsT) -> OptionsT:
 
 
 def _new_folder() -> Path:
-    return Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = datetime.now().strftime("%Y%m%d-%H%M%S")
+    endings = ("", *(f"-{number}" for number in range(2, 1000)))
+    return next(folder for ending in endings if not (folder := Path("runs") / f"{name}{ending}").exists())
 
 
 def _field(kind: type, name: str) -> Any:

@@ -190,7 +190,7 @@ class Watch:
         self._judge(
             step,
             f"discriminator won ({name})",
-            loss < _WON * first,
+            0 <= loss < _WON * first,  # critics of a Wasserstein loss go below 0
             f"{name} is {loss:.2g} and was {first:.2g} at first: the generator cannot learn from it.",
             "Augment what discriminators see, or make them smaller or slower.",
             looks=_WON_LOOKS,

@@ -175,14 +175,14 @@ def open_target(place: Place, *, overwrite: bool) -> Iterator[Sink]:
     """Where the results belong. Into a folder, which is made if it is missing, the sink does not write itself.
 
     Raises:
-        ValueError: the path is a file that is no archive.
+        ValueError: the path is a file that is not an archive.
     """
     if place.is_archive:
         with place.archive(overwrite=overwrite) as sink:
             yield sink
         return
     if place.is_local and Path(place.path).exists() and not Path(place.path).is_dir():
-        raise ValueError(f"{place} is a file: give a folder or a .zip for the results (-o)")
+        raise ValueError(f"{place} is a file: give a folder, a .zip or a .tar for the results (-o)")
     yield _Folder(place, overwrite=overwrite)
 
 

@@ -105,15 +105,15 @@ def translate_files(
     workers: int | None = None,
     progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Translate files, folders, patterns and zip archives into a folder or a zip archive.
+    """Translate files, folders, patterns and archives into a folder or an archive.
 
     A result has the name of its photo and the suffix of its format. It gets its name when it is complete, so a run that
     was stopped can be started again and goes on. Only the photos of a batch and a few for each thread are in memory.
 
     Args:
         generator: trained, in ``eval()`` mode.
-        inputs: files, folders (not the folders in them), patterns (``photos/**/*.jpg``), zip archives.
-        out: a folder, or an archive if it ends in .zip.
+        inputs: files, folders (not the folders in them), patterns (``photos/**/*.jpg``), archives (.zip, .tar).
+        out: a folder, or an archive if it ends in .zip or .tar.
         size: height and width to resize photos to (bicubic), in pixels; None keeps theirs.
         squash: with ``size``, distort photos that are not square, instead of taking their middle square.
         batch_size: the most photos of one size that go through the generator together.

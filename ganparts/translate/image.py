@@ -168,9 +168,9 @@ def _pixels(image: object) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 def _array(image: numpy.ndarray) -> tuple[Tensor, Callable[[Tensor], Any]]:
     try:
-        tensor = torch.from_numpy(image.copy())  # a read-only or reversed one is no tensor
+        tensor = torch.from_numpy(image.copy())  # a read-only or reversed one is not a tensor
     except TypeError as error:
-        raise ValueError(f"an array of {image.dtype} is no picture: give uint8, or floats in [-1, 1]") from error
+        raise ValueError(f"an array of {image.dtype} is not a picture: give uint8, or floats in [-1, 1]") from error
     if image.ndim in (3, 4) and image.shape[-1] == 3:  # channels last, as Pillow and OpenCV have them
         return _checked(tensor.movedim(-1, -3)), lambda batch: batch.movedim(-3, -1).reshape(image.shape).numpy()
     return _checked(tensor), lambda batch: batch.reshape(image.shape).numpy()

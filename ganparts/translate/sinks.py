@@ -46,13 +46,13 @@ def open_sink(path: Path | str, *, overwrite: bool) -> Sink:
     """Open an archive if the path ends in .zip or .tar, else a folder, which is made if it is missing.
 
     Raises:
-        ValueError: the path is a file that is no archive.
+        ValueError: the path is a file that is not an archive.
     """
     path = Path(path)
     if path.suffix.lower() in ARCHIVE_SUFFIXES:
         return ArchiveSink(path, overwrite=overwrite)
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file: give a folder or a .zip for the results (-o)")
+        raise ValueError(f"{path} is a file: give a folder, a .zip or a .tar for the results (-o)")
     return FolderSink(path, overwrite=overwrite)
 
 
@@ -189,7 +189,7 @@ class ArchiveSink(Listed):
             except (zipfile.BadZipFile, tarfile.TarError) as error:
                 self.close(whole=False)
                 raise ValueError(
-                    f"{path} is no {path.suffix.lower()[1:]} archive that can be read ({error}): --overwrite it"
+                    f"{path} is not a {path.suffix.lower()[1:]} archive that can be read ({error}): --overwrite it"
                 ) from None
 
     def write(self, name: str, encoded: bytes) -> None:

@@ -152,7 +152,7 @@ def _in_archive(path: str) -> Iterator[Photo]:
 
 
 def open_archive(path: str, file: IO[bytes] | None = None) -> Archive:
-    """Open a tar archive if the path ends in .tar, else a zip archive; ``file`` has its bytes if the path is no file's.
+    """Open a tar archive if the path ends in .tar, else a zip archive; ``file`` has its bytes if there is no such path.
 
     Raises:
         OSError, BadZipFile, TarError: it cannot be read.

@@ -40,15 +40,15 @@ def translate_tiled(
         The translated picture, of the same type and shape, on the same device.
 
     Raises:
-        TilingError: the generator is no PyTorch module, or uses an operation that cannot be tiled.
+        TilingError: the generator is not a PyTorch module, or uses an operation that cannot be tiled.
         ValueError: ``tile`` is less than 1.
     """
     if tile is not None and tile < 1:
         raise ValueError(f"tile={tile} pixels: a tile has at least 1; leave it out for the default")
     if not isinstance(generator, nn.Module):
         raise TilingError(
-            f"a {type(generator).__name__} is no PyTorch module, and only those run in tiles: make the picture smaller "
-            "(--size), or give it in one piece (tile=0, --tile 0) if it fits into memory"
+            f"a {type(generator).__name__} is not a PyTorch module, and only those take tiles: make the picture "
+            "smaller (--size), or give it in one piece (tile=0, --tile 0) if it fits into memory"
         )
     if not getattr(generator, "tileable", True):
         raise TilingError(

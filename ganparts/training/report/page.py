@@ -76,7 +76,7 @@ def _gather(folder: Path, state: str | None) -> dict[str, Any]:
     if state is None:
         state = "finished" if step and steps and step >= steps else "unknown"
     left = steps - step if state == "running" and step and steps else 0
-    facts = list(_facts(rows, left=left, batch_size=settled.get("batch_size")))
+    facts = list(_facts(rows, left=left, pairs=_pairs_of_a_step(settled)))
     return {
         "name": folder.resolve().name,
         "state": state,
@@ -97,7 +97,13 @@ def _gather(folder: Path, state: str | None) -> dict[str, Any]:
     }
 
 
-def _facts(rows: Mapping[int, Mapping[str, float]], *, left: int, batch_size: Any) -> Iterator[tuple[str, str]]:
+def _pairs_of_a_step(settled: Mapping[str, Any]) -> int | None:
+    """Pairs of all processes together; None if the record does not tell."""
+    batch_size, processes = settled.get("batch_size"), settled.get("processes", 1)
+    return batch_size * processes if isinstance(batch_size, int) and isinstance(processes, int) else None
+
+
+def _facts(rows: Mapping[int, Mapping[str, float]], *, left: int, pairs: int | None) -> Iterator[tuple[str, str]]:
     """Values and what they are: speed, waiting, time left."""
     before, speeds, seconds, waited = 0, [], 0.0, 0.0
     for step, row in rows.items():
@@ -111,8 +117,8 @@ def _facts(rows: Mapping[int, Mapping[str, float]], *, left: int, batch_size: An
         return
     yield f"{median(speeds):.3g}", "images per second (median)"
     yield f"{waited / seconds:.1%}", "of the time waiting for data"
-    if left > 0 and isinstance(batch_size, int):
-        minutes = left * 2 * batch_size / median(speeds) / 60  # a pair is two images
+    if left > 0 and pairs is not None:
+        minutes = left * 2 * pairs / median(speeds) / 60  # a pair is two images
         yield f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min", "left, about"
 
 
