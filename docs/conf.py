@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "ganparts"
 author = "the ganparts authors"
+copyright = f"2026, {author}"
 release = version = ganparts.__version__
 extensions = [
     "sphinx.ext.autodoc",

@@ -213,16 +213,15 @@ def test_the_doctor_knows_parts_of_ones_own(monkeypatch, capsys, tmp_path: Path)
         GENERATORS.remove("own")
 
 
-@pytest.mark.parametrize("command", ["import", "import-junyanz"])
-def test_a_published_file_becomes_a_folder_and_an_export(monkeypatch, capsys, tmp_path: Path, command: str):
+def test_a_published_file_becomes_a_folder_and_an_export(monkeypatch, capsys, tmp_path: Path):
     weights = GENERATORS.create("resnet6", width=2).state_dict()  # pyright: ignore[reportAttributeAccessIssue]
     torch.save({"netG_A": weights, "epoch": 3}, tmp_path / "x.pth")
     folder = str(tmp_path / "monet")
-    code, said = run(monkeypatch, capsys, command, str(tmp_path / "x.pth"), folder)
+    code, said = run(monkeypatch, capsys, "import", str(tmp_path / "x.pth"), folder)
     assert code == 0
     assert f"Took netG_A of {tmp_path / 'x.pth'}: the generator resnet6 (in_channels=3" in said
     assert "`x.pth`" in (tmp_path / "monet" / "README.md").read_text()
-    code, said = run(monkeypatch, capsys, command, str(tmp_path / "x.pth"), folder)
+    code, said = run(monkeypatch, capsys, "import", str(tmp_path / "x.pth"), folder)
     assert (code, said) == (1, f"error: {folder} is there already, and not empty: choose another folder\n")
     code, said = run(monkeypatch, capsys, "export", folder, str(tmp_path / "monet.pt2"))
     assert code == 0

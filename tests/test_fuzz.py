@@ -434,6 +434,7 @@ def test_options_of_wrong_kinds_are_refused_before_they_take_memory(refused: Ref
         ({"kind": "discriminator", "name": ["patchgan"], "options": {}}, "its name is not a text"),
         ({"kind": "discriminator", "name": "patchgan", "options": [["width", 2]]}, "its options are not an object"),
         ({"kind": "discriminator", "name": "x" * 9000, "options": {}}, "config.json: .*"),
+        ({"kind": "generator", "name": "resnet9_antialias", "options": {"width": 0}}, "can be built: .* by zero"),
         ({"kind": "discriminator", "name": "patchgun", "options": {}}, "config.json: .*did you mean 'patchgan'"),
         ([], "does not describe a network"),
         ("[" * 200_000, "does not describe a network: RecursionError"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-record = json.loads(Path("../benchmarks/results/cpu_inference.json").read_text())
+record = json.loads(Path("../../benchmarks/results/cpu_inference.json").read_text())
 rows = sorted(record["results"], key=lambda row: row["fp32"]["median_ms"])
 figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
 for shift, precision, colour in ((0.2, "fp32", "#8c8c8c"), (-0.2, "bf16", "#1f6feb")):

@@ -21,7 +21,7 @@ MODES = {
 }
 bars = []
 for name, machine in RECORDS.items():
-    for row in json.loads(Path(f"../benchmarks/results/{name}.json").read_text())["results"]:
+    for row in json.loads(Path(f"../../benchmarks/results/{name}.json").read_text())["results"]:
         bars.append((f"{machine}, {row['size']} px: {MODES[row['mode']]}", row["textbook_over_this"]))
 bars.reverse()
 figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")

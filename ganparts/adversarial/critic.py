@@ -81,7 +81,7 @@ class Critic(nn.Module):
             raise TypeError(f"discriminator must be a torch.nn.Module, but is {discriminator!r}")
         if not (hasattr(loss, "discriminator") and hasattr(loss, "generator")):
             raise TypeError(
-                f"an adversarial loss must have the methods discriminator and generator, but {loss!r} has not"
+                f"an adversarial loss must have the methods discriminator and generator, but {loss!r} does not"
             )
         for name, function in (("augment", augment), ("penalty", penalty)):
             if function is not None and (isinstance(function, type) or not callable(function)):

@@ -10,7 +10,7 @@ import tyro
 from ganparts.cli.app import app, console
 from ganparts.interchange import ModelCard, load_published, save_pretrained
 
-__all__ = ["import_junyanz", "import_published"]
+__all__ = ["import_published"]
 
 
 @app.command(name="import")
@@ -46,19 +46,3 @@ def import_published(
     console.print(f"Took {f'{taken} of ' if taken else ''}{file}: the {kind} {name} ({described})")
     console.print(f"{parameters:,} parameters, from_pretrained({str(out)!r}) loads it")
     return 0
-
-
-@app.command
-def import_junyanz(
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
-    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
-    key: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
-) -> int:
-    """Do the same as ganparts import, under its former name.
-
-    Args:
-        file: Checkpoint file, as torch.save writes it.
-        out: Folder to write; it must be empty or new.
-        key: Name of one network, such as netG_A, in a file that holds several.
-    """
-    return import_published(file, out, key)

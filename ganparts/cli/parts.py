@@ -30,9 +30,9 @@ def list_parts(
 ) -> int:
     """List the parts there are.
 
-    Of networks it also tells parameters, operations of one forward pass of a 256x256 image, MiB that this pass keeps
-    for backward, the sizes of image that they take, their paper on arXiv, and of generators whether large pictures go
-    through in tiles (t) and whether they can be exported (e).
+    For networks it also shows the number of parameters, the operations of a forward pass of one 256x256 image, the MiB
+    that this pass keeps for backward, the image sizes that they take and their paper on arXiv. For generators it shows
+    whether they translate large pictures in tiles (t) and whether they can be exported (e).
     Examples: ganparts list "*unet*"; ganparts list painters
 
     Args:

@@ -31,12 +31,12 @@ class PresetOptions(TrainingOptions):
 
     content: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and source, or none")] = None
     content_weight: float | None = number(least=0)
-    """Factor on that loss."""
+    """Factor on the content loss."""
     identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between target and its translation, or none")] = (
         None
     )
     identity_weight: float | None = number(least=0)
-    """Factor on that loss."""
+    """Factor on the identity loss."""
 
     def with_preset(self: OptionsT, *, small: bool) -> OptionsT:
         """With a preset: where none was given, ``restyle`` on a CPU, unless these options ask for another generator."""

@@ -90,7 +90,7 @@ class Direction:
         return Seen(self.forward_generator(images))
 
     def see_both(self, source: Tensor, target: Tensor) -> tuple[Seen, Seen | None]:
-        """The same of both domains; None for a target image that no loss needs."""
+        """Translate a source and a target image; the second result is None if no loss needs it."""
         if self.attention_weight:
             fake, same = look(self.forward_generator, source, target)
             return fake, same

@@ -39,9 +39,8 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-MAX_PIXELS = (
-    178_956_970  # twice Pillow's MAX_IMAGE_PIXELS as it comes, where Pillow refuses; a program may change its own
-)
+# twice Pillow's MAX_IMAGE_PIXELS as it comes, where Pillow refuses; a program may change its own
+MAX_PIXELS = 178_956_970
 MAX_BYTES = 2**31 - 1  # of one encoded image
 _PILLOW = re.compile(r"PIL\.")
 

@@ -24,7 +24,7 @@ class PresetOptions(GeneratorOptions):
     hole_fraction: float | None = number(least=0)
     """Share of an image that is holes, from 0 to 1."""
     weight_decay: float | None = number(least=0)
-    """AdamW's."""
+    """Weight decay of AdamW."""
     distort: bool = True
     """Rotate images and change their colours."""
 

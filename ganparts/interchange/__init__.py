@@ -2,7 +2,7 @@
 PyTorch's own format.
 """
 
-from ganparts.interchange.checkpoints import Published, load_junyanz, load_published
+from ganparts.interchange.checkpoints import Published, load_published
 from ganparts.interchange.export import export_generator
 from ganparts.interchange.junyanz import from_junyanz
 from ganparts.interchange.onnx import OnnxGenerator, load_onnx
@@ -22,7 +22,6 @@ __all__ = [
     "from_junyanz",
     "from_pretrained",
     "from_published",
-    "load_junyanz",
     "load_onnx",
     "load_published",
     "push_to_hub",

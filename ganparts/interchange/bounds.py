@@ -28,7 +28,7 @@ class Card(NamedTuple):
     tflops: dict[str, float]
     """Dense TFLOP/s of convolutions in each precision that PyTorch has on it, sums in fp32."""
     gigabytes: float
-    """Of memory traffic, a second."""
+    """Memory bandwidth, in GB/s."""
     source: str
 
 
@@ -75,11 +75,11 @@ class Work(NamedTuple):
     """The same if every convolution of stride 1 takes the multiplications of Winograd's F(2x2) alone (Lavin and Gray
     2015, arXiv 1509.09308), 16 instead of 36 for four outputs of a 3x3 kernel."""
     convolution_bytes: int
-    """In 32 bits, if each convolution and matrix product reads and writes each of its tensors once."""
+    """Memory traffic in 32 bits, if each convolution and matrix product reads and writes each of its tensors once."""
     optimizer_bytes: int
-    """Of Adam: each number once."""
+    """Memory traffic of Adam, if it reads and writes each number once."""
     all_bytes: int
-    """In 32 bits, if each operation of PyTorch reads and writes each of its tensors once."""
+    """Memory traffic in 32 bits, if each operation of PyTorch reads and writes each of its tensors once."""
 
 
 class Bound(NamedTuple):
@@ -91,16 +91,16 @@ class Bound(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """Those of a step on a card, in one precision."""
+    """The bounds of a step on a card, in one precision."""
 
     direct: Bound
-    """Its operations."""
+    """From the step's operations, with every convolution computed directly."""
     winograd: Bound | None
-    """Its operations in fp32, where libraries may compute some convolutions otherwise."""
+    """From its operations in fp32, where libraries may compute some convolutions with fewer multiplications."""
     fused: Bound
-    """Its memory traffic."""
+    """From its memory traffic."""
     unfused: Bound | None
-    """Its memory traffic in 32 bits as PyTorch has it without compilation."""
+    """From its memory traffic in 32 bits as PyTorch has it without compilation."""
 
     @property
     def milliseconds(self) -> float:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ganparts.interchange.junyanz import from_junyanz
 from ganparts.interchange.published import from_published
 
-__all__ = ["Published", "load_junyanz", "load_published"]
+__all__ = ["Published", "load_published"]
 
 
 class Published(NamedTuple):
@@ -41,15 +40,6 @@ def load_published(file: Path | str, *, key: str | None = None) -> Published:
         FileNotFoundError: there is no such file.
         ValueError: it is not a checkpoint, holds no network or several, or none called so; or the weights do not fit.
     """
-    return _load(from_published, file, key)
-
-
-def load_junyanz(file: Path | str, *, key: str | None = None) -> Published:
-    """As :func:`load_published`, but of the CycleGAN and pix2pix family alone: by :func:`from_junyanz`."""
-    return _load(from_junyanz, file, key)
-
-
-def _load(read: Callable[[Mapping[str, Tensor]], nn.Module], file: Path | str, key: str | None) -> Published:
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
@@ -68,7 +58,7 @@ def _load(read: Callable[[Mapping[str, Tensor]], nn.Module], file: Path | str, k
         raise ValueError(f"{file} holds nothing called {key!r:.100}, but: {names}")
     chosen = next(iter(found)) if key is None else key
     try:
-        return Published(read(found[chosen]), chosen)
+        return Published(from_published(found[chosen]), chosen)
     except ValueError as error:
         raise ValueError(f"{file}{f', {chosen}' if chosen else ''}: {error}") from None
 

@@ -35,7 +35,7 @@ def _multiscale(weights: Weights) -> nn.Module:
     convs = layer_numbers(weights, r"layer0\.(\d+)\.weight", dimensions=4)
     norm = norm_of(weights, "layer0.3", biased="layer0.2.bias" in weights)
     if norm == "instance_affine" and "layer0.3.running_mean" in weights:  # here batch norm comes after a bias, too
-        raise ValueError("its convolutions have biases before batch norm, which ours have not")
+        raise ValueError("its convolutions have biases before batch norm, which ours do not have")
     discriminator = DISCRIMINATORS.create(
         "multiscale_patchgan",
         in_channels=channels,

@@ -59,9 +59,9 @@ class BCE:
 
     Args:
         weight: factor on the generator's loss.
-        real_label: what the discriminator shall say of real images, from 0 to 1; with 0 (and ``fake_label`` 1) the
+        real_label: target for real images, from 0 to 1; with 0 (and ``fake_label`` 1) the
             labels are inverted, for both networks.
-        fake_label: what it shall say of generated ones.
+        fake_label: target for generated images.
     """
 
     weight: float = 1.0

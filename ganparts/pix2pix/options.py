@@ -20,7 +20,7 @@ class PresetOptions(TrainingOptions):
     preset: Annotated[str, named_preset(Pix2PixPreset)] = "pix2pix"
     reconstruction: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and target")] = None
     reconstruction_weight: float | None = number(least=0)
-    """Factor on that loss."""
+    """Factor on the reconstruction loss."""
 
     def settle(self, *, small: bool = False) -> Settled:
         """The preset with these choices in it; ``small`` scales down what no option chose, for a CPU.

@@ -15,17 +15,17 @@ class ModelCard:
     """What a folder's reader should know beyond what the network says of itself."""
 
     preset: str | None = None
-    """What it was trained by."""
+    """The preset that it was trained with."""
     data: str | None = None
-    """What it was trained on."""
+    """The data that it was trained on."""
     steps: int | None = None
-    """How long."""
+    """Number of training steps."""
     scores: Mapping[str, float | str] = field(default_factory=dict)
     """Names of scores and their values, with the extractor and the images that they were taken on."""
     license: str = "unknown"
-    """Of the weights, as the Hub spells it (``apache-2.0``, ``cc-by-4.0``, ...)."""
+    """License of the weights, as the Hub spells it (``apache-2.0``, ``cc-by-4.0``, ...)."""
     tags: tuple[str, ...] = ()
-    """Beside those that every card has."""
+    """Tags to add to those that every card has."""
     picture: Path | None = None
     """An image file to show, which is copied into the folder."""
     command: str | None = None

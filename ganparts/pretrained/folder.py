@@ -234,11 +234,13 @@ def from_pretrained(
             f"{folder / CONFIG}: {textwrap.shorten(str(error), 1000)}; {_how_to_import(module)}"
         ) from None
     except Exception as error:  # whatever a part raises on values of other kinds
-        reason = textwrap.shorten(str(error), 500) or type(error).__name__
-        raise ValueError(f"{folder / CONFIG} describes no network that can be built: {reason}") from None
+        raise _not_buildable(folder, error) from None
     if planned > numbers:
         raise ValueError(f"{folder / WEIGHTS} {misfit}: those are {planned:,} numbers, but it holds {numbers:,}")
-    network = table.create(name, **options)
+    try:
+        network = table.create(name, **options)
+    except Exception as error:  # what only initial weights show, as layers without channels
+        raise _not_buildable(folder, error) from None
     if torch.empty(0).is_meta:  # PyTorch 2.6 does not tell the default device within a block
         return network.eval()
     try:
@@ -246,6 +248,11 @@ def from_pretrained(
     except Exception as error:  # as above
         raise ValueError(f"{folder / WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
     return network.to(device).eval()
+
+
+def _not_buildable(folder: Path, error: Exception) -> ValueError:
+    reason = textwrap.shorten(str(error), 500) or type(error).__name__
+    return ValueError(f"{folder / CONFIG} describes no network that can be built: {reason}")
 
 
 def _how_to_import(module: str) -> str:

@@ -40,7 +40,7 @@ class PolicyOptions:
     """The user's choices; "auto" leaves a choice to the device."""
 
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """Of the networks; losses are computed in fp32 in any case. fp16 scales the losses."""
+    """Precision of the networks; losses are always computed in fp32. fp16 scales the losses."""
     layout: Literal["auto", "channels_first", "channels_last"] = "auto"
     """How images lie in memory."""
     streams: Literal["auto", "1", "2"] = "auto"

@@ -58,7 +58,7 @@ class JPEGOptions:
     jpeg_quality: int = field(default=95, metadata={"least": 1, "on_resume": True})
     """Quality of the JPEGs in images.zip, 1 to 100."""
     subsampling: Subsampling = field(default="4:2:0", metadata={"on_resume": True})
-    """How they store colours: 4:2:0 at half the height and width; 4:2:2 at half the width; 4:4:4 in full."""
+    """How JPEGs store colours: 4:2:0 at half the height and width; 4:2:2 at half the width; 4:4:4 in full."""
 
     def jpeg(self) -> dict[str, Any]:
         """The keyword arguments of functions that write JPEGs.

@@ -68,6 +68,7 @@ def _gather(folder: Path, state: str | None) -> dict[str, Any]:
     config = read_json(folder / "config.json", notes["configuration"])
     rows = read_losses(folder / "losses.csv", notes["curves"])
     scores = read_losses(folder / "scores.csv", notes["curves"]) if (folder / "scores.csv").exists() else {}
+    both = rows | {step: {**rows.get(step, {}), **row} for step, row in scores.items()}
     warnings = read_warnings(folder / "warnings.jsonl", notes["warnings"])
     grids = read_grids(folder / "samples", notes["samples"])
     settled, options, parts = (_mapping(config.get(name)) for name in ("settled", "options", "parts"))
@@ -91,7 +92,7 @@ def _gather(folder: Path, state: str | None) -> dict[str, Any]:
         "facts": facts + _best(folder, notes["warnings"]),
         "warnings": warnings,
         "grids": grids,
-        "charts": charts({at: rows.get(at, {}) | scores.get(at, {}) for at in sorted(rows.keys() | scores.keys())}),
+        "charts": charts(dict(sorted(both.items()))),
         "tables": _tables(config),
         "notes": notes,
     }

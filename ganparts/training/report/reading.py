@@ -10,7 +10,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,11 +32,15 @@ WARNINGS_OF_A_KIND = 50
 def _read_text(path: Path, notes: list[str]) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace").replace("\0", "")  # zeros: the power failed
-    except FileNotFoundError:
-        notes.append(f"There is no {path.name}.")
     except OSError as error:
-        notes.append(f"{path.name} cannot be read: {error.strerror}.")
+        notes.append(_why_unread(path, error))
     return ""
+
+
+def _why_unread(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"There is no {path.name}."
+    return f"{path.name} cannot be read: {error.strerror}."
 
 
 def read_json(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -51,31 +56,67 @@ def read_json(path: Path, notes: list[str]) -> dict[str, Any]:
         return {}
 
 
-def read_losses(path: Path, notes: list[str]) -> dict[int, dict[str, float]]:
+class _Row(Mapping[str, float]):
+    """A row of numbers in a few bytes: a long run has many, and its report reads them all."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: Iterable[float]):
+        self._places, self._values = places, array("d", values)
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[self._places[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def read_losses(path: Path, notes: list[str]) -> dict[int, Mapping[str, float]]:
     """The rows of ``losses.csv`` by step, in order; an empty cell is not in its row.
 
     A last line without its end is left out, since a number in it may be cut short. Of rows of the same step the last
     one counts.
     """
-    lines = _read_text(path, notes).split("\n")[:-1]
+    losses: dict[int, Mapping[str, float]] = {}
+    known: dict[tuple[str, ...], dict[str, int]] = {}  # rows with the same cells share their names
+    count = unfit = 0
     try:
-        header, *rows = list(csv.reader(lines)) or [[]]
+        rows = csv.reader(_whole_lines(path, notes))
+        header = next(rows, [])
+        for row in rows:
+            count += 1
+            try:
+                cells = {name: cell for name, cell in zip(header, row, strict=True) if cell}
+                step, names = int(cells.pop("step")), tuple(cells)
+                places = known.setdefault(names, {name: place for place, name in enumerate(names)})
+                losses[step] = _Row(places, map(float, cells.values()))
+            except (ValueError, KeyError):
+                unfit += 1
     except csv.Error as error:
         notes.append(f"{path.name} cannot be read: {error}.")
         return {}
-    losses, unfit = {}, 0
-    for row in rows:
-        try:
-            cells = dict(zip(header, row, strict=True))
-            step = int(cells.pop("step"))
-            losses[step] = {name: float(cell) for name, cell in cells.items() if cell}
-        except (ValueError, KeyError):
-            unfit += 1
     if unfit:
-        notes.append(f"{unfit} of the {len(rows)} rows of {path.name} do not fit its header and are left out.")
-    elif not rows and path.exists():
+        notes.append(f"{unfit} of the {count} rows of {path.name} do not fit its header and are left out.")
+    elif not count and path.exists():
         notes.append(f"{path.name} has no rows yet.")
     return dict(sorted(losses.items()))
+
+
+def _whole_lines(path: Path, notes: list[str]) -> Iterator[str]:
+    """The lines of a file that have an end, one after the other."""
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield line.replace("\0", "")
+    except OSError as error:
+        notes.append(_why_unread(path, error))
 
 
 def read_warnings(path: Path, notes: list[str]) -> list[dict[str, Any]]:
