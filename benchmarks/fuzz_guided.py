@@ -22,12 +22,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
 from rich.console import Console
 
-from benchmarks.mutations import example, record
-from benchmarks.record import write_json
+# what is to be watched is imported by the fuzzer, so nothing here imports it before
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,8 @@ class Config:
 
 def first_inputs(target: str) -> list[bytes]:
     """Whole inputs, which the fuzzer changes."""
+    from benchmarks.mutations import example
+
     if target == "example":
         return [example(image=b"a picture"), example(image=b"", image_name=b"name")]
     if target == "tar":
@@ -66,6 +66,7 @@ def _tar(format: int, name: str) -> bytes:
 
 def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
     """What reads an input; it may write to ``path``."""
+    from benchmarks.mutations import record
     from ganparts.adversarial.options import parse_choice
     from ganparts.data.files import File
     from ganparts.data.images import DataError
@@ -112,6 +113,10 @@ def fuzz(target: str, corpus: Path, arguments: list[str]) -> None:
 
 
 def main(config: Config) -> int:
+    import torch
+
+    from benchmarks.record import write_json
+
     results, failed, console = [], False, Console(highlight=False)
     for target in config.targets:
         with tempfile.TemporaryDirectory() as name:

@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,14 @@ def test_it_is_installed():
         [str(Path(sys.executable).parent / "ganparts"), "--help"], capture_output=True, text=True, check=True
     )
     assert "doctor" in done.stdout
+
+
+def test_an_interrupted_command_shows_no_trace(monkeypatch, capsys):
+    def interrupt(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.app, "cli", interrupt)
+    assert run(monkeypatch, capsys, "list") == (130, "Interrupted.\n")
 
 
 def test_the_doctor_tells_what_the_recipe_would_do(monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -127,6 +128,12 @@ def test_sixteen_bits_take_half_the_room(tmp_path: Path):
     assert load_onnx(tmp_path / "half.onnx")(torch.zeros(1, 3, 64, 64)).dtype == torch.float32
     with pytest.raises(ValueError, match=r"16 bits are for ONNX, and .*x\.pt2"):
         export_generator(network, tmp_path / "x.pt2", half=True)
+
+
+def test_a_file_goes_to_other_processes(tmp_path: Path):
+    export_generator(generator("resnet6"), tmp_path / "x.onnx")
+    read, images = load_onnx(tmp_path / "x.onnx"), torch.rand(1, 3, 64, 64) * 2 - 1
+    assert torch.equal(pickle.loads(pickle.dumps(read))(images), read(images))
 
 
 def test_a_file_is_sound_and_says_nothing_of_the_machine(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -20,7 +21,7 @@ from ganparts.adversarial import MEMORY_LEVELS, MemoryEstimateError, MemoryNeed,
 from ganparts.blocks import recompute_blocks
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator, UNetGenerator
-from ganparts.training import available_memory, explain_out_of_memory
+from ganparts.training import available_memory, device, explain_out_of_memory
 
 NETWORKS = {
     "resnet": partial(ResNetGenerator, width=16, blocks=3),
@@ -178,6 +179,20 @@ def test_a_part_that_cannot_be_estimated_says_so():
 def test_the_largest_batch_just_fits():
     need = MemoryNeed(fixed=100.0, per_pair=10.0)
     assert [need.largest_batch(bytes_) for bytes_ in (99, 109, 110, 129, 130)] == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("limit", "statistics", "expected"),
+    [("1000", "anon 500\ninactive_file 200\n", 500), ("1000", None, 300), ("max", None, sys.maxsize), ("300", None, 0)],
+)
+def test_a_container_may_drop_files_that_it_keeps_in_memory(tmp_path: Path, limit: str, statistics: Any, expected: int):
+    (tmp_path / "memory.max").write_text(limit + "\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    if statistics is not None:
+        (tmp_path / "memory.stat").write_text(statistics)
+    assert device._left_in_container(tmp_path) == expected
+    (tmp_path / "memory.current").unlink()
+    assert device._left_in_container(tmp_path) == sys.maxsize
 
 
 def test_out_of_memory_gives_advice_and_other_errors_do_not():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +52,19 @@ def test_a_run_without_a_name_gets_one_folder(monkeypatch: pytest.MonkeyPatch):
     options = parsed()
     assert options.folder == options.out
     assert options.folder.parent == Path("runs")
+
+
+def test_a_run_that_starts_in_the_same_second_gets_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Now(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Now:
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ganparts.training.options.datetime", Now)
+    for name in ("20260102-030405", "20260102-030405-2", "20260102-030405-3"):
+        assert parsed().folder == Path("runs") / name
+        (Path("runs") / name).mkdir(parents=True)
 
 
 def test_a_run_without_a_length_is_short_on_a_cpu_alone():
