@@ -377,6 +377,12 @@ def test_a_process_is_killed(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
+def test_failures_that_are_not_told_one_by_one_count():
+    report = cluster.Report()
+    cluster._count(cluster._Outcome("shard.tar", failed=3, problems=["a.png: broken"]), report)
+    assert (report.written, report.failed, report.problems) == (1, 3, ["a.png: broken"])
+
+
 class Store(LocalFileSystem):
     """An object store as far as the package can tell: it is not local, and has no folders to make."""
 

@@ -452,6 +452,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: f"{write_parquet(folder / 'x.parquet', range(3))}(colum=image)",
         r"has no option 'colum=image' \(did you mean 'column'\?\)",
     ),
+    "a name that is too long for a file": (
+        lambda folder: f"{'x' * 5000}.parquet(buffer=5)",
+        r"^x{40}\.\.\.: a name in this path is too long for a file$",
+    ),
     "no buffer": (
         lambda folder: f"{write_parquet(folder / 'x.parquet', range(3))}(buffer=0)",
         r"buffer=0 is not a number of images",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def _find(pattern: str) -> Iterator[File]:
 def _find_here(pattern: str, wild: bool) -> Iterator[File]:
     import glob
 
-    if not wild or Path(pattern).exists():
+    if not wild or os.path.exists(pattern):
         paths = [pattern]
     else:
         paths = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import textwrap
 import warnings
@@ -35,6 +36,7 @@ SHARD_SUFFIXES = (".parquet", ".tar")
 _SUFFIXES = (*SHARD_SUFFIXES, ".arrow", ".tar.gz", ".tgz")  # the last two are refused with the reason
 _HUB = "hf:"
 _OPTIONS = re.compile(r"(?P<place>.*?)\s*\((?P<options>[^()]*)\)")
+_LONGEST_NAME = 255  # characters, of a file or folder
 _LISTED = 2**17  # files of a folder up to which all entries are made at once
 
 
@@ -75,7 +77,7 @@ class Address:
     def label(self) -> str:
         """The name of a data set on the Hub, or the last part of a path: for a published model card."""
         place = self.place.removeprefix(_HUB).rstrip("/")
-        return place if self.is_hub and not Path(place).exists() else PurePosixPath(place).name
+        return place if self.is_hub and not os.path.exists(place) else PurePosixPath(place).name
 
 
 _NAMES = ("config", "split", "revision", "column", "a", "b", "buffer")
@@ -85,10 +87,13 @@ def parse_address(text: Path | str) -> Address:
     """Read ``PLACE(option=value, ...)``. A file or folder that has just this name is meant as it stands.
 
     Raises:
-        DataError: there is no such option.
+        DataError: there is no such option, or no file can have such a name.
     """
     text = str(text)
-    found = None if Path(text).exists() else _OPTIONS.fullmatch(text)
+    found = None if os.path.exists(text) else _OPTIONS.fullmatch(text)
+    place = text if found is None else found["place"]
+    if max(map(len, place.split("/"))) > _LONGEST_NAME and not set(place) & set("*?[{"):
+        raise DataError(f"{place[:40]}...: a name in this path is too long for a file")
     if found is None:
         return Address(text)
     given: dict[str, str] = {}
@@ -309,9 +314,9 @@ def existing_folder(path: Path | str) -> Path:
         DataError: it is not a folder.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
+    if os.path.isfile(path):  # unlike those of Path, never raises
         raise DataError(f"{path} is a file: give the folder")
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise DataError(f"there is no folder {path}")
     return path
 
