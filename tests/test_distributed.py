@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from types import ModuleType
 from typing import Any
 
@@ -200,7 +201,8 @@ def folders(tmp_path: Path) -> tuple[str, ...]:
     for name in ("photos", "paintings"):
         (tmp_path / name).mkdir()
         for number in range(5):
-            Image.effect_noise((20, 20), 50 + number).convert("RGB").save(tmp_path / name / f"{number}.png")
+            pixels = Random(f"{name}{number}").randbytes(20 * 20 * 3)  # the same in each run of the tests
+            Image.frombytes("RGB", (20, 20), pixels).save(tmp_path / name / f"{number}.png")
     return ("--photos", str(tmp_path / "photos"), "--paintings", str(tmp_path / "paintings"))
 
 
@@ -290,10 +292,10 @@ def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, f
     recipe(tmp_path, *options, "--batch-size", 2, "--out", tmp_path / "one", count=1)
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two) == 6
-    assert two[0] == pytest.approx(one[0], rel=1e-4)
-    for row, expected in zip(two[1:3], one[1:3], strict=True):  # rounding grows, in the gradients' norms first
+    for row, expected in zip(two[:2], one[:2], strict=True):  # rounding grows: later steps differ by chance
+        assert row == pytest.approx(expected, rel=1e-4)
         losses = {name: value for name, value in expected.items() if not name.startswith("grad_norm")}
-        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-4)
+        assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5)
 
 
 def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple[str, ...]):

@@ -88,7 +88,7 @@ def test_importing_brings_no_heavy_library_and_touches_no_random_state():
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("import-junyanz", "latest_net_G.pth", "out")])
+@pytest.mark.parametrize("arguments", [("--help",), ("import", "latest_net_G.pth", "out")])
 def test_the_command_starts_without_pytorchs_compiler(arguments: tuple[str, ...], tmp_path: Path):
     torch.save(GENERATORS.create("resnet9", width=2).state_dict(), tmp_path / "latest_net_G.pth")
     code = (

@@ -49,7 +49,7 @@ class RunOptions:
     hours: float | None = setting(None, above=0)
     """Length of the run in hours, painting included: the first steps are timed, and the number of steps is set."""
     time_limit: float | None = setting(None, above=0, on_resume=True)
-    """Minutes after which training stops, wherever it is. The run is then evaluated and paints; --resume goes on."""
+    """Minutes after which training stops, wherever it is; it still evaluates and paints. --resume goes on."""
     seed: int = setting(0, least=0)
     """Decides weights, pairs, crops, flips, replay and dropout."""
     device: str = "auto"
