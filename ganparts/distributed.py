@@ -4,13 +4,16 @@ In a program that torchrun did not start there is one process: every function th
 
 What processes tell each other goes over a group of its own on the CPU (gloo), so it neither waits for a GPU nor for the
 messages between GPUs. That group has no short timeout: the first process may evaluate for an hour while the others
-wait. A process that ends closes its connections, which the others notice at their next message.
+wait. A process that ends closes its connections, which the others notice at their next message. A machine that vanishes
+closes nothing, so processes on several machines also count aloud (:func:`watch`).
 """
 
 from __future__ import annotations
 
 import os
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -38,12 +41,16 @@ __all__ = [
     "share",
     "talking",
     "wait_for_all",
+    "watch",
 ]
 
 ValueT = TypeVar("ValueT")
 
 _PATIENCE = timedelta(days=7)  # for the others, while the first process evaluates or paints
 
+_BEAT, _SILENCE = 5.0, 60.0  # seconds between two signs of life, and without one until a process counts as lost
+
+_left = threading.Event()
 _control: Any = None  # the group for what processes tell each other; None for PyTorch's default one
 _store: Any = None
 
@@ -87,6 +94,7 @@ def join() -> None:
 def leave() -> None:
     """End what :func:`join` began. Call it where all processes arrive, not after an error."""
     global _control, _store
+    _left.set()
     if _control is not None:
         _control = _store = None
         dist.destroy_process_group()
@@ -190,6 +198,41 @@ def first_to_speak() -> bool:
         return _store.add("ganparts/spoken", 1) == 1
     except RuntimeError:  # the machine that held the store is gone
         return True
+
+
+def watch(lost: Callable[[PeerLostError], object]) -> None:
+    """Call ``lost``, from a thread, once a process on another machine gives no sign of life for a minute.
+
+    Without several machines it does nothing. The first process listens to all others, and they listen to it.
+    """
+    if local_processes() == processes():
+        return
+    _left.clear()
+    heard = dict.fromkeys(range(1, processes()) if is_first() else (0,), (-1, time.monotonic()))
+    threading.Thread(target=_count_aloud, args=(rank(), heard), daemon=True).start()
+    threading.Thread(target=_listen, args=(heard, lost), daemon=True).start()
+
+
+def _count_aloud(own: int, heard: dict[int, tuple[int, float]]) -> None:
+    """Give signs of life, and take down the others'. It hangs if the machine with the store is gone."""
+    with suppress(RuntimeError):  # that machine closed the connection; nobody is heard from any more
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        talk = dist.TCPStore(address, port, is_master=False)  # pyright: ignore[reportPrivateImportUsage]
+        store = PrefixStore(f"ganparts/alive/{restarts()[0]}", talk)  # of its own: another may be waiting for an answer
+        while not _left.wait(_BEAT):
+            store.add(str(own), 1)
+            for each, (before, _) in heard.items():
+                if (count := store.add(str(each), 0)) != before:
+                    heard[each] = count, time.monotonic()
+
+
+def _listen(heard: dict[int, tuple[int, float]], lost: Callable[[PeerLostError], object]) -> None:
+    while not _left.wait(_BEAT):
+        now = time.monotonic()
+        if silent := [str(each) for each, (_, when) in heard.items() if now - when > _SILENCE]:
+            which = "process " + silent[0] if len(silent) == 1 else "processes " + ", ".join(silent)
+            lost(PeerLostError(f"nothing was heard from {which} for {_SILENCE:.0f} s: is the machine cut off?"))
+            return
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -22,9 +23,11 @@ from ganparts.distributed import (
     is_first,
     join,
     leave,
+    local_rank,
     processes,
     rank,
     wait_for_all,
+    watch,
 )
 from ganparts.registry import UnknownPartError
 from ganparts.training.capture import CaptureError
@@ -38,6 +41,7 @@ OptionsT = TypeVar("OptionsT", bound=RunOptions)
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
 _PACKAGE = Path(__file__).parent.parent
+_ALWAYS_MEANT = (UnknownPartError, CaptureError, CompileError, DeviceError, PeerLostError, ImportError, OSError)
 
 
 def run_recipe(
@@ -67,6 +71,7 @@ def run_recipe(
         console.quiet = not is_first()
         options = from_first(lambda: parse_options(kind, description=description, arguments=arguments))
         import_parts(options.imports)
+        watch(partial(_lost, folder=options.resume or options.out))
         make_deterministic(options.deterministic)
         train(options)
         wait_for_all()
@@ -84,6 +89,15 @@ def run_recipe(
             _say_why(error, None if options is None else options.resume or options.out)
         return _end(1)
     return 0
+
+
+def _lost(error: PeerLostError, *, folder: Path | None) -> None:
+    """End this process at once: the main thread may be waiting for a message that will not come."""
+    if is_first():
+        first_to_speak()  # so that the processes that end with this one do not
+    if local_rank() == 0:
+        _say_why(error, folder)
+    _end(1)
 
 
 def _say_why(error: Exception, folder: Path | None) -> None:
@@ -141,9 +155,7 @@ def explain_error(error: BaseException) -> str:
 
 def _is_expected(error: BaseException) -> bool:
     """Whether its text is meant for a user: raised by the library, or by the system about a file or a module."""
-    if isinstance(error, UnknownPartError | CaptureError | CompileError | DeviceError | ImportError):
-        return True
-    if isinstance(error, OSError):
+    if isinstance(error, _ALWAYS_MEANT):
         return True
     raised_by_us = _is_ours(_frames(error.__traceback__)[-1].filename) if error.__traceback__ else False
     if isinstance(error, RuntimeError):
