@@ -1,23 +1,22 @@
-"""Train with one part after another, each for the same number of steps, and paint the same photos with each.
+"""What each part of ``monet_one_sided`` brings: one thing exchanged at a time, the same number of steps, scored and seen.
 
-Run it from the repository: ``python -m benchmarks.gallery generator --photos PHOTOS --paintings PAINTINGS``. Every run
-is ``recipes/cut_monet.py`` with one part exchanged: the generator ``painter`` and one ``patchgan`` with hinge loss stay
-where nothing else is asked. A strip of paintings goes to ``docs/catalogue/pictures``, from which the catalogue
-takes it, and what was run to ``benchmarks/results/gallery_KIND.json``. So short a training shows how a part begins, not
-what it can do.
+Run it from the repository: ``python -m benchmarks.gallery --photos PHOTOS --paintings PAINTINGS --held-out PHOTOS``.
+Every run is ``recipes/cut_monet.py``, through its command line. Its paintings of the held-out photos are scored by two
+extractors. Photos of the sample that it painted lie side by side in ``docs/gallery``. A run that is finished is not
+trained again.
 """
 
 from __future__ import annotations
 
 import json
-import runpy
-import shutil
+import os
+import subprocess
 import sys
-import time
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 import tyro
@@ -25,148 +24,104 @@ from PIL import Image
 
 from benchmarks.record import write_json
 from ganparts.data import sample
+from ganparts.metrics import evaluate
 from ganparts.pretrained import from_pretrained
-from ganparts.registry import ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, DISCRIMINATORS, GENERATORS, PENALTIES, Registry
-from ganparts.translate import translate
+from ganparts.translate import translate, translate_files
 
 ROOT = Path(__file__).parent.parent
-PICTURES = ROOT / "docs" / "catalogue" / "pictures"
-PHOTOS = ("pontduGard_0", "neuschwansteinCastle_1", "chateaudeChambord_0", "gatewayofIndia_2")
-SIZE = (168, 126)  # of a picture in a strip
+RECIPE = ROOT / "recipes" / "cut_monet.py"
+PHOTOS = ("neuschwansteinCastle_1", "chateaudeChambord_0", "gatewayofIndia_2")
+SIZE = (256, 192)  # of a picture in a strip
+EXTRACTORS = ("efficientnet_lite0", "efficientnet_lite1")
 
-TABLES: dict[str, Registry[Any]] = {
-    "generator": GENERATORS,
-    "discriminator": DISCRIMINATORS,
-    "adversarial": ADVERSARIAL_LOSSES,
-    "content": CONSISTENCY_LOSSES,
-    "penalty": PENALTIES,
+PROJECTED, PATCHES, TEXTURE = "projected(image_size=128)", "patchgan(width=48)", "diffaugment(cutout=0.2)"
+BASE = {"--preset": "monet_one_sided", "--batch-size": "4", "--ema-decay": "0.995"}
+VARIANTS: dict[str, dict[str, str]] = {
+    "generator_painter": {},
+    "discriminator_projected": {"--discriminator": PROJECTED, "--augment": TEXTURE},
+    "discriminator_patchgan": {"--discriminator": PATCHES, "--augment": TEXTURE},
+    "discriminator_both": {"--discriminator": f"{PROJECTED}+{PATCHES}", "--augment": TEXTURE},
+    "contrast": {"--content": "none", "--content-weight": "0", "--nce-weight": "1"},
+    "content_weight": {"--content-weight": "0.1"},
+    "no_identity": {"--identity-weight": "0"},
+    "learning_rate": {"--learning-rate": "2e-4"},
+    "batch_size": {"--batch-size": "2"},
+    "generator_resnet6_antialias": {"--generator": "resnet6_antialias(width=32,residual=True)"},
 }
-BASE = {
-    "--preset": "monet_one_sided",
-    "--discriminator": "patchgan(width=48)",
-    "--adversarial": "hinge",
-    "--augment": "diffaugment(cutout=0.2)",
-    "--crop": "64",
-    "--batch-size": "2",
-    "--learning-rate": "0.001",
-    "--content-weight": "0.15",
-    "--identity-weight": "0.15",
-}
-OWN: dict[tuple[str, str], dict[str, str]] = {
-    ("generator", "unet256"): {"--crop": "256", "--batch-size": "1"},
-    ("generator", "attention_unet256"): {"--crop": "256", "--batch-size": "1"},
-    ("generator", "keras_unet256"): {"--crop": "256", "--batch-size": "1"},
-    ("generator", "unet128"): {"--crop": "128"},
-    ("discriminator", "two_objective"): {"--adversarial": "two_objective"},
-    ("discriminator", "r3gan"): {
-        "--discriminator": "r3gan(size=64)",
-        "--adversarial": "rsgan",
-        "--penalty": "zero_centered",
-    },
-    ("discriminator", "stylegan2"): {"--discriminator": "stylegan2(size=64)", "--adversarial": "logistic"},
-    ("adversarial", "two_objective"): {"--discriminator": "two_objective"},
-    ("adversarial", "wgan"): {"--penalty": "gradient_penalty"},
-    ("content", "l1"): {"--content-weight": "1"},
-    ("content", "l2"): {"--content-weight": "2"},
-    ("content", "charbonnier"): {"--content-weight": "1"},
-    ("content", "ssim"): {"--content-weight": "0.7"},
-    ("content", "ms_ssim"): {"--content-weight": "0.7", "--crop": "192", "--batch-size": "1"},
-}
-"""What a part needs to work, or is made for; weights that bring the losses to about one size."""
-SMALLER: dict[str, dict[str, object]] = {"ugatit": {"light": True, "img_size": 64}}
-"""Options of parts that would be too large."""
+"""Names of runs, and in which options each differs from the first."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Parts to train with."""
+    """Runs of a few minutes that differ in one thing."""
 
-    kind: Annotated[Literal["generator", "discriminator", "adversarial", "content", "penalty"], tyro.conf.Positional]
     photos: Path
     """Folder of photos to train on."""
     paintings: Path
     """Folder of paintings."""
-    names: tuple[str, ...] = ()
-    """Parts of this kind. None: all that are registered."""
-    steps: int = 120
-    """Of each training."""
-    width: int = 32
-    """Most channels of a generator's first convolution."""
+    held_out: Path
+    """Folder of other photos, to paint for the scores."""
+    names: tuple[str, ...] = tuple(VARIANTS)
+    """Of the runs."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Of each run."""
+    crops: int = 2000
+    """Of photos in a run; steps are fewer where the batch is larger."""
     runs: Path = ROOT / "runs" / "gallery"
-    """Where the run folders go. A run that is there and finished is not trained again; any other begins anew."""
-    pictures: Path = PICTURES
+    """Where the run folders go."""
+    pictures: Path = ROOT / "docs" / "gallery"
     """Where the strips go."""
-    results: Path = ROOT / "benchmarks" / "results"
-    """Where the record goes."""
+    record: Path = ROOT / "benchmarks" / "results" / "quality" / "gallery.json"
+    """The file for the scores."""
 
 
-def options_of(kind: str, name: str, *, width: int) -> dict[str, str]:
-    """The recipe's options that differ between the parts, and those that do not."""
-    choice, known = name, TABLES[kind].options(name)
-    if kind == "generator":
-        own: dict[str, object] = {"residual": True} if "residual" in known else {}
-        if "width" in known and known["width"].default > width:
-            own["width"] = width
-        own |= SMALLER.get(name, {})
-        choice += f"({', '.join(f'{key}={value}' for key, value in own.items())})" if own else ""
-    return BASE | {f"--{kind}": choice} | _larger(kind, name) | OWN.get((kind, name), {})
-
-
-def _larger(kind: str, name: str) -> dict[str, str]:
-    """Crops for a discriminator that takes none so small, and fewer of them."""
-    if kind != "discriminator":
-        return {}
-    with torch.device("meta"):
-        least = getattr(DISCRIMINATORS.create(name), "min_size", 1)
-    side = max(int(BASE["--crop"]), -(-least // 32) * 32)
-    return {"--crop": str(side), "--batch-size": "1" if side > 100 else BASE["--batch-size"]}
-
-
-def train(options: Gallery, name: str, run: Path) -> None:
+def train(options: Gallery, name: str, seed: int, run: Path) -> None:
     """Run the recipe."""
-    given = options_of(options.kind, name, width=options.width)
-    arguments = [word for pair in given.items() for word in pair]
-    arguments += ["--steps", str(options.steps), "--paint", "0", "--sample-every", str(options.steps)]
-    data = ["--photos", str(options.photos), "--paintings", str(options.paintings), "--out", str(run)]
-    recipe, before = ROOT / "recipes" / "cut_monet.py", sys.argv
-    sys.argv = [str(recipe), *arguments, *data]
-    try:
-        runpy.run_path(str(recipe), run_name="__main__")  # in this process, which has imported everything
-    except SystemExit as ended:
-        if ended.code:
-            raise RuntimeError(f"{recipe.name} {' '.join(arguments)} failed") from None
-    finally:
-        sys.argv = before
+    given = BASE | VARIANTS[name]
+    given |= {"--photos": str(options.photos), "--paintings": str(options.paintings), "--seed": str(seed)}
+    given |= {"--steps": str(options.crops // int(given["--batch-size"])), "--paint": "0", "--out": str(run)}
+    words = [word for pair in given.items() for word in pair]
+    subprocess.run([sys.executable, str(RECIPE), *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def strip(paint: Any) -> Image.Image:
-    """The photos, painted by a generator, in a row; None for the photos themselves."""
+def score(options: Gallery, run: Path) -> dict[str, Any]:
+    """Scores of a run's paintings, as PNG, by both extractors."""
+    kept = run / "gallery.json"
+    if not kept.exists():
+        found: dict[str, Any] = {}
+        with tempfile.TemporaryDirectory() as out:
+            translate_files(from_pretrained(str(run)), [str(options.held_out)], out, format="png")
+            for extractor in EXTRACTORS:
+                scores = evaluate(options.paintings, out, photos=options.held_out, extractor=extractor, workers=0)
+                columns = ("kid_ratio", "kid_ratio_low", "kid_ratio_high", "content_ssim")
+                found[extractor] = {key: round(getattr(scores, key), 3) for key in columns}
+        kept.write_text(json.dumps(found))
+    return json.loads(kept.read_text())
+
+
+def strip(generator: torch.nn.Module | None) -> Image.Image:
+    """Photos of the sample, painted by a generator, in a row; None for the photos themselves."""
     width, height = SIZE
     row = Image.new("RGB", (width * len(PHOTOS), height))
     for column, name in enumerate(PHOTOS):
-        photo = Image.open(sample() / "testA" / f"{name}.jpg").convert("RGB")
-        photo = photo.resize((256, 256)) if photo.size != (256, 256) else photo
-        painting = photo if paint is None else translate(paint, photo)
-        row.paste(painting.resize(SIZE, Image.Resampling.LANCZOS), (column * width, 0))
+        photo = Image.open(sample() / "testA" / f"{name}.jpg").convert("RGB").resize((256, 256))
+        picture = photo if generator is None else translate(generator, photo)
+        row.paste(picture.resize(SIZE, Image.Resampling.LANCZOS), (column * width, 0))
     return row
 
 
-def gallery(options: Gallery) -> Iterator[dict[str, object]]:
-    """Train with every part, write its strip, and tell what was run."""
+def gallery(options: Gallery) -> Iterable[dict[str, Any]]:
+    """Train, score and paint with each variant; a row of the record for each."""
     options.pictures.mkdir(parents=True, exist_ok=True)
     strip(None).save(options.pictures / "photos.jpg", quality=85)
-    table = TABLES[options.kind]
-    for name in options.names or table.names():
-        run, began = options.runs / f"{options.kind}_{name}", time.monotonic()
-        if not (run / "generator").is_dir():
-            shutil.rmtree(run, ignore_errors=True)
-            train(options, name, run)
-        picture = options.pictures / f"{table.kind.replace(' ', '_')}_{name}.jpg"
-        strip(from_pretrained(str(run))).save(picture, quality=85)
-        warned = run / "warnings.jsonl"
-        kinds = sorted({json.loads(line)["kind"] for line in warned.open()}) if warned.exists() else []
-        row = {"name": name, "options": options_of(options.kind, name, width=options.width)}
-        yield row | {"steps": options.steps, "seconds": round(time.monotonic() - began, 1), "warnings": kinds}
+    for seed in options.seeds:
+        for name in options.names:
+            run = options.runs / f"{name}_{seed}"
+            if not (run / "generator").is_dir():
+                train(options, name, seed, run)
+            if seed == options.seeds[0]:
+                strip(from_pretrained(str(run))).save(options.pictures / f"{name}.jpg", quality=85)
+            yield {"name": name, "seed": seed, "options": BASE | VARIANTS[name], "scores": score(options, run)}
 
 
 def main() -> None:
@@ -175,9 +130,8 @@ def main() -> None:
     for row in gallery(options):
         print(json.dumps(row), flush=True)
         rows.append(row)
-    path = options.results / f"gallery_{options.kind}.json"
-    settings = {"steps": options.steps, "base": BASE, "data": [options.photos.name, options.paintings.name]}
-    write_json(path, settings=settings, results=rows, device=torch.device("cpu"))
+        settings = {"crops": options.crops, "threads": os.environ.get("OMP_NUM_THREADS"), "photos": options.photos.name}
+        write_json(options.record, settings=settings, results=rows, device=torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from ganparts.registry import (
     Registry,
 )
 
-PICTURES = Path(__file__).parent.parent / "catalogue" / "pictures"
+PICTURES = Path(__file__).parent.parent / "gallery"
 KINDS: dict[str, Registry[Any]] = {table.kind: table for table in (*TABLES, FEATURE_EXTRACTORS)}
 
 
@@ -125,7 +125,10 @@ def _picture(table: Registry[Any], name: str) -> str:
     file = f"{table.kind.replace(' ', '_')}_{name}.jpg"
     if not (PICTURES / file).exists():
         return ""
-    return f"![Four photos as they look after a short training with {name}](pictures/{file})"
+    picture = f"![Three photos after 2,000 crops of training with {name}](../gallery/{file})"
+    return (
+        f"{picture}\n\n*What it paints after [2,000 crops of training](../quality.md#what-each-part-brings), not more.*"
+    )
 
 
 def _costs(known: dict[str, Any]) -> str:
