@@ -1,4 +1,4 @@
-"""What each part of ``monet_one_sided`` brings: one thing exchanged at a time, the same number of steps, scored and seen.
+"""What each part of ``monet_one_sided`` brings: one thing exchanged at a time, equally long runs, scored and seen.
 
 Run it from the repository: ``python -m benchmarks.gallery --photos PHOTOS --paintings PAINTINGS --held-out PHOTOS``.
 Every run is ``recipes/cut_monet.py``, through its command line. Its paintings of the held-out photos are scored by two

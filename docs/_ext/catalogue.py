@@ -126,9 +126,7 @@ def _picture(table: Registry[Any], name: str) -> str:
     if not (PICTURES / file).exists():
         return ""
     picture = f"![Three photos after 2,000 crops of training with {name}](../gallery/{file})"
-    return (
-        f"{picture}\n\n*What it paints after [2,000 crops of training](../quality.md#what-each-part-brings), not more.*"
-    )
+    return f"{picture}\n\n*After [2,000 crops of training](../quality.md#what-each-part-brings), no more.*"
 
 
 def _costs(known: dict[str, Any]) -> str:
