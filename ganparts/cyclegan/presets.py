@@ -166,8 +166,8 @@ def monet() -> Preset:
 
     The generators begin with the photo itself. Crops have the images' own scale. Of the three discriminators, the
     projected one and the PatchGAN see images with changed colours, so that they learn strokes. The third sees their own
-    colours at three scales: palette and light. 28 epochs are 49,280 steps of the competition's 7,038 photos. The whole of
-    it has not been run; what 12 minutes on a CPU gave is in the documentation, under quality.
+    colours at three scales: palette and light. 28 epochs are 49,280 steps of the competition's 7,038 photos. It has
+    not been run in full; the documentation's page on quality has what 12 minutes on a CPU gave.
     """
     patchgan = partial(DISCRIMINATORS.create, "patchgan", width=48)
     texture, palette = DiffAugment(cutout=0.2), DiffAugment(("translation",))
