@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -38,12 +37,13 @@ from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.distributed import from_first, highest, is_first, processes, rank, share
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget
-from ganparts.training.checkpoint import newest_checkpoint, random_states, set_random_states
+from ganparts.training.checkpoint import random_states, set_random_states
 from ganparts.training.device import available_memory
-from ganparts.training.folder import RunFolder, describe_part
+from ganparts.training.folder import RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
 from ganparts.training.policy import Policy, PolicyOptions, choose_policy
+from ganparts.training.starting import start_discriminators_from, start_from
 from ganparts.training.stopping import StopSignals
 from ganparts.training.watch import Watch
 
@@ -134,9 +134,9 @@ class Loop:
             raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
         self.free_memory = -highest(-available_memory(device))  # of the process that has the least
         if options.resume is None and is_first():
-            _start_from(model, options.init)
+            start_from(model, options.init)
             if options.init_discriminators is not None:
-                _start_discriminators_from(model, options.init_discriminators)
+                start_discriminators_from(model, options.init_discriminators)
         self.level, self.need = self._plan(model, example)
         self.policy = self.policy.at_level(self.level, model)
         self.model = model.to(device)
@@ -505,53 +505,6 @@ class Loop:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _start_from(model: Any, sources: tuple[str, ...]) -> None:
-    """Load trained generators; a run folder has all of an assembly's.
-
-    Raises:
-        ValueError: too many sources, or one that holds another network.
-    """
-    stages = dict(model.stages())
-    if len(sources) > len(stages):
-        raise ValueError(f"--init takes at most {len(stages)} models, for {', '.join(stages)}: {' '.join(sources)}")
-    given = dict(zip(stages, sources, strict=False))
-    for name in list(stages)[len(sources) :]:
-        if sources and (Path(sources[0]) / name).is_dir():
-            given[name] = str(Path(sources[0]) / name)
-    for name, source in given.items():
-        first = Path(source) / "generator"  # of a run folder
-        trained = from_pretrained(first if first.is_dir() else source)
-        try:
-            stages[name].load_state_dict(trained.state_dict())
-        except RuntimeError:
-            raise ValueError(
-                f"--init {source} holds {describe_part(trained)}, but {name} is {describe_part(stages[name])}: build "
-                "it with the same name and options"
-            ) from None
-
-
-def _start_discriminators_from(model: Any, run: Path) -> None:
-    """Load the discriminators of a run's newest checkpoint.
-
-    Raises:
-        ValueError: the run has no such discriminators.
-        FileNotFoundError: there is no checkpoint.
-    """
-    found = newest_checkpoint(run / "checkpoint.pt")
-    saved, places = found.states["model"], {id(module): name for name, module in model.named_modules()}
-    for name, network in model.networks().get("discriminators", {}).items():
-        prefix = f"{places[id(network)]}."
-        state = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
-        try:
-            network.load_state_dict(state)
-        except RuntimeError:
-            before = found.config["parts"].get(name, "none")
-            raise ValueError(
-                f"--init-discriminators {run}: its {name} is {before}, but here it is {describe_part(network)}: build "
-                "it with the same name and options"
-            ) from None
 
 
 def _as(kind: type, options: Any) -> Any:
