@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ganparts.data import Images
 from ganparts.data.images import ignore_pillow_warnings, resize_square
+from ganparts.distributed import is_first, processes
 from ganparts.translate import translate_to_zip
 from ganparts.translate.encoding import Subsampling
 
@@ -181,6 +182,8 @@ def paint_submission(
 ) -> None:
     """Paint the first ``count`` photos into ``images.zip``, and say whether the competition would take it.
 
+    Several processes share the photos; call it in all of them, with the same generator.
+
     Args:
         generator: trained, in ``eval()`` mode.
         photos: to paint.
@@ -198,8 +201,12 @@ def paint_submission(
     console.print(f"Painting {count} photos{more}.")
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            tracked = progress.track(photos.readable(count), total=count)
-            written = translate_to_zip(generator, tracked, path, quality=quality, subsampling=subsampling)
+            tracked = progress.track(photos.readable(count, shared=True), total=-(-count // processes()))
+            written = translate_to_zip(
+                generator, tracked, path, quality=quality, subsampling=subsampling, together=count
+            )
+        if not is_first():
+            return
         console.print(f"{written} paintings of {_SIZE}x{_SIZE} are in {path}")
         console.print(f"The competition takes it: {check_submission(path)} images.")
     except SubmissionError as error:

@@ -18,7 +18,6 @@ import ganparts
 from ganparts import training
 from ganparts.cut.options import PresetOptions
 from ganparts.data import PairDataset, load_pairs, open_domains
-from ganparts.distributed import is_first
 from ganparts.metrics import Evaluator
 from ganparts.submission import paint_submission
 from ganparts.training.app import console
@@ -30,7 +29,7 @@ class Config(training.RunOptions, training.EvaluationOptions, training.PolicyOpt
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: str | None = training.setting(None, on_resume=True)
-    """A folder in Kaggle's or CycleGAN's layout (see the README). None: the competition's mount, else the sample."""
+    """A folder in Kaggle's or CycleGAN's layout (docs/training.md). None: the competition's mount, else the sample."""
     photos: str | None = training.setting(None, on_resume=True)
     """Photos instead of the layout's: a folder (image files, TFRecords, Parquet or tar files), a file or pattern of
     Parquet or tar files, or hf:owner/name (docs/howto/large_data.md)."""
@@ -103,7 +102,7 @@ def train(config: Config) -> None:
 
     with loop.folder as folder:
         ended = loop.run(batches, steps=steps)
-        if is_first() and not ended.by_signal:
+        if not ended.by_signal:
             paint_submission(loop.exported(), photos, folder.images, count=painted, console=console, **jpeg)
     console.print(f"The record of the run is {folder.path / 'report.html'}")
 

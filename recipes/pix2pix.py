@@ -16,7 +16,6 @@ import torch
 import ganparts
 from ganparts import training
 from ganparts.data import AlignedPairs, load_pairs, open_aligned
-from ganparts.distributed import is_first
 from ganparts.metrics import Evaluator
 from ganparts.pix2pix.options import PresetOptions
 from ganparts.training.app import console
@@ -88,9 +87,11 @@ def train(config: Config) -> None:
     batches = partial(load_pairs, dataset, batch_size=preset.batch_size, workers=workers, device=device)
     with loop.folder as folder:
         ended = loop.run(batches, steps=steps)
-        if is_first() and not ended.by_signal:
-            sources = ((name, source) for name, (source, _) in pairs.readable(translated))
-            written = translate_to_zip(loop.exported(), sources, folder.images, size=preset.crop, **jpeg)
+        if not ended.by_signal:
+            sources = ((name, source) for name, (source, _) in pairs.readable(translated, shared=True))
+            written = translate_to_zip(
+                loop.exported(), sources, folder.images, size=preset.crop, together=translated, **jpeg
+            )
             console.print(f"{written} translated images are in {folder.images}")
     console.print(f"The record of the run is {folder.path / 'report.html'}")
 

@@ -27,7 +27,7 @@ class Config(training.RunOptions, training.PolicyOptions, PresetOptions):
     """The command line. None stands for the preset's value, and on a CPU for a smaller one where size matters."""
 
     data: str | None = training.setting(None, on_resume=True)
-    """A folder in Kaggle's or CycleGAN's layout (see the README). None: the competition's mount, else the sample."""
+    """A folder in Kaggle's or CycleGAN's layout (docs/training.md). None: the competition's mount, else the sample."""
     photos: str | None = training.setting(None, on_resume=True)
     """Photos instead of the layout's: a folder (image files, TFRecords, Parquet or tar files), a file or pattern of
     Parquet or tar files, or hf:owner/name (docs/howto/large_data.md)."""

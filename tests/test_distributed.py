@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -47,9 +48,10 @@ from ganparts.adversarial import (
     share_draws,
     synchronize_batch_norms,
 )
-from ganparts.data import PairDataset, load_pairs
+from ganparts.data import PairDataset, load_pairs, open_images
 from ganparts.distributed import processes, rank
 from ganparts.training import Loop, parse_options, run_recipe
+from ganparts.translate import translate_to_zip
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -286,7 +288,7 @@ def test_a_run_that_a_signal_to_one_stops_goes_on_bit_for_bit(tmp_path: Path, fo
 
 def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, folders: tuple[str, ...]):
     options = (*TINY, *folders, "--discriminator", "patchgan(layers=1)", "--replay", "none", "--epochs", "2")
-    options += ("--generator", "resnet6")
+    options += ("--generator", "resnet6", "--paint", "5")
     ends = recipe(tmp_path, *options, "--out", tmp_path / "two")
     assert [code for code, _ in ends] == [0, 0], ends
     recipe(tmp_path, *options, "--batch-size", 2, "--out", tmp_path / "one", count=1)
@@ -296,6 +298,31 @@ def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, f
         assert row == pytest.approx(expected, rel=1e-4)
         losses = {name: value for name, value in expected.items() if not name.startswith("grad_norm")}
         assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5)
+    for run in ("one", "two"):
+        with zipfile.ZipFile(tmp_path / run / "images.zip") as archive:
+            assert archive.namelist() == [f"{number}.jpg" for number in range(5)]
+
+
+def paint(_: int, folder: Path, path: Path) -> tuple[list[int], int]:
+    painted: list[int] = []
+
+    def copy(images: Tensor) -> Tensor:
+        painted.append(len(images))
+        return images
+
+    photos = open_images(folder, skip_unreadable=True).readable(7, shared=True)
+    return painted, translate_to_zip(copy, photos, path, size=20, batch_size=2, together=7)
+
+
+def test_processes_share_the_photos_and_the_first_one_writes(tmp_path: Path, folders: tuple[str, ...]):
+    shutil.copy(tmp_path / "photos" / "0.png", tmp_path / "photos" / "5.png")
+    (tmp_path / "photos" / "2.png").write_bytes(b"no image")
+    first, second = in_processes(paint, tmp_path / "said", tmp_path / "photos", tmp_path / "images.zip")
+    assert first == ([2], 5)  # 0 and 4
+    assert second == ([2, 1], 0)  # 1 and 3, 5
+    with zipfile.ZipFile(tmp_path / "images.zip") as archive:
+        assert archive.namelist() == [f"{number}.jpg" for number in (0, 1, 4, 3, 5)]
+        assert archive.read("0.jpg") == archive.read("5.jpg") != archive.read("1.jpg")
 
 
 def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple[str, ...]):

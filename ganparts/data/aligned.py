@@ -24,7 +24,7 @@ from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
 from ganparts.data.shards import shards_of
 from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
-from ganparts.distributed import processes
+from ganparts.distributed import processes, rank
 
 __all__ = ["AlignedDomains", "AlignedImages", "AlignedPairs", "Direction", "open_aligned"]
 
@@ -88,11 +88,16 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
                 warnings.warn(f"skipped: {error}", stacklevel=2)
         raise UnreadableImageError(f"none of {len(self)} pairs can be read, {self.a[0]} and the others")
 
-    def readable(self, limit: int | None = None) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-        """The first ``limit`` pairs with their names, without unreadable ones if ``skip_unreadable``."""
-        for index, entry in enumerate(self.a[:limit]):
+    def readable(
+        self, limit: int | None = None, *, shared: bool = False
+    ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+        """The first ``limit`` pairs with their names, without unreadable ones if ``skip_unreadable``.
+
+        With ``shared``, those of them that are this process's share.
+        """
+        for index in range(len(self))[slice(rank(), limit, processes()) if shared else slice(limit)]:
             try:
-                yield entry.name, self._load(index)
+                yield self.a[index].name, self._load(index)
             except UnreadableImageError as error:
                 if not self.skip_unreadable:
                     raise

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ganparts.data.colour import to_srgb
 from ganparts.data.entries import Entries, Entry
+from ganparts.distributed import processes, rank
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -332,13 +333,15 @@ class Images(Sequence[Tensor]):
                 warnings.warn(f"skipped: {error}", stacklevel=2)
         raise UnreadableImageError(f"none of {len(self)} images can be read, {self.entries[0]} and the others")
 
-    def readable(self, limit: int | None = None) -> Iterator[tuple[str, Tensor]]:
+    def readable(self, limit: int | None = None, *, shared: bool = False) -> Iterator[tuple[str, Tensor]]:
         """The first ``limit`` images with their names, without unreadable ones if ``skip_unreadable``.
+
+        With ``shared``, those of them that are this process's share.
 
         Raises:
             UnreadableImageError: an image cannot be read, and skipping was not chosen.
         """
-        for entry in self.entries[:limit]:
+        for entry in self.entries[slice(rank(), limit, processes()) if shared else slice(limit)]:
             try:
                 yield entry.name, self._load(entry)
             except UnreadableImageError as error:

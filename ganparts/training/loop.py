@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -444,8 +446,17 @@ class Loop:
         self.folder.export(self.stages, card)
 
     def exported(self) -> nn.Module:
-        """The first generator as it was last exported, on the device: the best scored one, else the newest."""
-        return from_pretrained(self.folder.generator).to(self.device)
+        """The first generator as it was last exported, on the device: the best scored one, else the newest.
+
+        Of several processes the first one has the run folder; the others rebuild the generator from its files.
+        """
+        if processes() == 1:
+            return from_pretrained(self.folder.generator).to(self.device)
+        files = from_first(lambda: {path.name: path.read_bytes() for path in self.folder.generator.iterdir()})
+        with TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            return from_pretrained(folder).to(self.device)
 
     def _length(self, steps: int | None, found: Any) -> int | None:
         """The steps of the run; a resumed run may get longer if its learning rates so far would have been the same.
@@ -496,7 +507,7 @@ class Loop:
             generator(self.samples)
         self._wait()
         pixels = len(self.samples) * self.samples.shape[2] * self.samples.shape[3]
-        return self.after * (self.clock() - before) / pixels
+        return self.after / processes() * (self.clock() - before) / pixels
 
     def _same_randomness(self) -> AbstractContextManager[None]:
         """What is done within draws random numbers of its own: scoring leaves training as it is."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ganparts.data import resize_square
+from ganparts.distributed import gather, is_first, processes
 from ganparts.precision import InferencePrecision
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import translate_pixels
@@ -30,6 +31,7 @@ def translate_to_zip(
     subsampling: Subsampling = "4:2:0",
     squash: bool = False,
     precision: InferencePrecision = "auto",
+    together: int | None = None,
 ) -> int:
     """Translate photos into a flat archive of JPEGs, ``name.jpg``, as the Kaggle competition wants ``images.zip``.
 
@@ -46,27 +48,50 @@ def translate_to_zip(
             "4:4:4" (in full).
         squash: distort photos that are not square, instead of taking their middle square.
         precision: see :func:`translate`.
+        together: how many photos several processes translate together; ``photos`` are this one's share
+            (``Images.readable(..., shared=True)``), and the first process writes. None: this process works alone.
 
     Returns:
-        How many images it wrote.
+        How many images it wrote: 0 in a process that only helps the first one.
 
     Raises:
         ValueError: an option is out of range.
     """
-    path, encoding = Path(path), Encoding("jpg", quality, subsampling)
+    encoding = Encoding("jpg", quality, subsampling)
+
+    def translated() -> Iterator[list[tuple[str, bytes]]]:
+        for batch in _batches(photos, batch_size):
+            squares = torch.stack([resize_square(image, size, squash=squash) for _, image in batch])
+            paintings = translate_pixels(generator, squares, precision=precision)
+            yield [(name, encoding.encode(painting)) for (name, _), painting in zip(batch, paintings, strict=True)]
+
+    if together is None:
+        return _write(translated(), Path(path))
+    gathered = _taking_turns(translated(), together, batch_size)
+    return _write(gathered, Path(path)) if is_first() else sum(map(len, gathered))
+
+
+def _write(batches: Iterable[list[tuple[str, bytes]]], path: Path) -> int:
     partial = path.with_name(path.name + ".partial")
     names: set[str] = set()
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for batch in _batches(photos, batch_size):
-                squares = torch.stack([resize_square(image, size, squash=squash) for _, image in batch])
-                paintings = translate_pixels(generator, squares, precision=precision)
-                for (name, _), painting in zip(batch, paintings, strict=True):
-                    archive.writestr(f"{_unused(name, names)}.jpg", encoding.encode(painting))
+            for name, encoded in chain.from_iterable(batches):
+                archive.writestr(f"{_unused(name, names)}.jpg", encoded)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return len(names)
+
+
+def _taking_turns(
+    batches: Iterator[list[tuple[str, bytes]]], count: int, batch_size: int
+) -> Iterator[list[tuple[str, bytes]]]:
+    """What all processes have translated, in the photos' order, in the first one; empty batches in the others."""
+    share = -(-count // processes())
+    for _ in range(-(-share // batch_size)):  # as often in each process, which may have fewer photos than another
+        given = gather(next(batches, []))
+        yield [one for ones in zip_longest(*(given or ())) for one in ones if one is not None]
 
 
 def _batches(items: Iterable[tuple[str, Tensor]], size: int) -> Iterator[list[tuple[str, Tensor]]]:
