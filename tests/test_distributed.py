@@ -44,12 +44,14 @@ from ganparts.adversarial import (
     MemoryNeed,
     MemoryPlan,
     Optimizers,
+    as_in_first,
     copy_from_first,
     share_draws,
     synchronize_batch_norms,
 )
 from ganparts.data import PairDataset, load_pairs, open_images
 from ganparts.distributed import processes, rank
+from ganparts.metrics import Evaluator
 from ganparts.training import Loop, parse_options, run_recipe
 from ganparts.translate import translate_to_zip
 
@@ -312,6 +314,27 @@ def paint(_: int, folder: Path, path: Path) -> tuple[list[int], int]:
 
     photos = open_images(folder, skip_unreadable=True).readable(7, shared=True)
     return painted, translate_to_zip(copy, photos, path, size=20, batch_size=2, together=7)
+
+
+def score(rank: int, folder: Path) -> tuple[Any, Tensor]:
+    torch.manual_seed(0)
+    generator = GENERATORS.create("resnet6", width=2, norm="batch")
+    mean = next(generator.buffers())
+    mean += rank
+    with as_in_first(generator.buffers()):
+        evaluator = Evaluator(folder / "paintings", photos=folder / "photos", extractor="efficientnet_lite0")
+        return evaluator(generator), mean.clone()
+
+
+@pytest.mark.filterwarnings("ignore::ganparts.metrics.FewImagesWarning")
+def test_processes_share_an_evaluation(tmp_path: Path, folders: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GANPARTS_CACHE", str(tmp_path / "cache"))
+    (shared, own), (none, other) = in_processes(score, tmp_path / "said", tmp_path)
+    assert none is None
+    assert torch.equal(own, other)
+    alone, _ = score(0, tmp_path)
+    assert shared.values() == pytest.approx(alone.values(), rel=1e-4)
+    assert shared.content_ssim == pytest.approx(alone.content_ssim, rel=1e-5)
 
 
 def test_processes_share_the_photos_and_the_first_one_writes(tmp_path: Path, folders: tuple[str, ...]):

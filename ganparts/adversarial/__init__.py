@@ -17,6 +17,7 @@ from ganparts.adversarial.batching import apply_to_each
 from ganparts.adversarial.critic import Critic, Critics, Judgement, judge_all, sum_of
 from ganparts.adversarial.distributed import (
     GradientAverage,
+    as_in_first,
     average_scalars,
     copy_from_first,
     share_draws,
@@ -53,6 +54,7 @@ __all__ = [
     "PiecewiseConstant",
     "TrainingSettings",
     "apply_to_each",
+    "as_in_first",
     "average_scalars",
     "build_critics",
     "build_part",

@@ -7,7 +7,8 @@ processes, the gradient of the whole batch. ``docs/distributed.md`` says for whi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from itertools import chain
 from typing import Any
@@ -22,7 +23,14 @@ from torch.utils._pytree import tree_leaves
 from ganparts.distributed import processes, talking
 from ganparts.precision import at_least_fp32
 
-__all__ = ["GradientAverage", "average_scalars", "copy_from_first", "share_draws", "synchronize_batch_norms"]
+__all__ = [
+    "GradientAverage",
+    "as_in_first",
+    "average_scalars",
+    "copy_from_first",
+    "share_draws",
+    "synchronize_batch_norms",
+]
 
 
 class GradientAverage:
@@ -82,6 +90,20 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(flat.view(torch.uint8), src=0)
         for tensor, part in zip(members, flat.split([tensor.numel() for tensor in members]), strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+
+@contextmanager
+def as_in_first(tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Within, tensors have the values that they have in the first process."""
+    members = list(tensors) if processes() > 1 else []
+    own = [member.detach().clone() for member in members]
+    copy_from_first(members)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for member, before in zip(members, own, strict=True):
+                member.copy_(before)
 
 
 def share_draws(model: nn.Module) -> None:

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
+from ganparts.distributed import gather, is_first, processes, rank
 from ganparts.metrics.cache import Features, cached, digest_of_images, digest_of_module
 from ganparts.metrics.distances import cmmd, content_distance, diversity, fid, memorization, penalized
 from ganparts.metrics.extractors import create_extractor, require
@@ -91,6 +92,27 @@ def evaluate(
         TypeError: a generator without photos, or a sequence of something other than images.
         ValueError: fewer than 2 images in a set, ``limit`` below 2, or an extractor that gives no matrix of features.
     """
+    options = {"limit": limit, "squash": squash, "batch_size": batch_size, "workers": workers, "progress": progress}
+    scores = _evaluate(real, fake, photos, extractor=extractor, device=device, **options)
+    assert scores is not None
+    return scores
+
+
+def _evaluate(
+    real: Source,
+    fake: Source | nn.Module,
+    photos: Source | None,
+    *,
+    extractor: str | nn.Module,
+    limit: int | None,
+    squash: bool,
+    device: torch.device | str | None = None,
+    batch_size: int = 32,
+    workers: int,
+    progress: bool,
+    shared: bool = False,
+) -> Scores | None:
+    """See :func:`evaluate`. If ``shared``, several processes paint and read a share each; None in all but the first."""
     if limit is not None and limit < 2:
         raise ValueError(f"limit={limit}: scores need at least 2 generated images")
     generator = fake if isinstance(fake, nn.Module) else None
@@ -105,10 +127,18 @@ def evaluate(
 
     with evaluating(extractor, generator), _progress_bar(progress) as bar:
         reader = _Reader(extractor, digest_of_module(extractor), squash, batch_size, workers, bar)
+        own = photo_entries[rank() :: processes()] if shared else []
+        if shared and not is_first():
+            gather(reader.paintings(None, own, generator) if own else None)
+            return None
         real_set, real_digest = reader.kept(real_entries, "real images")
         photo_set, photos_digest = reader.kept(photo_entries, "photos") if photo_entries else (None, None)
-        batches = reader.paintings(fake_entries, photo_entries, generator)
-        fake_set, ssim = reader.read(batches, len(fake_entries or photo_entries), "generated images")
+        if shared:
+            parts = gather(reader.paintings(None, own, generator)) or []
+            found = _interleaved([part for part in parts if part is not None])
+        else:
+            found = reader.paintings(fake_entries, photo_entries, generator)
+        fake_set, ssim = found.features(), None if found.similarities is None else found.similarities.mean().item()
     label = _label(extractor)
     scores = Scores(
         extractor=label,
@@ -172,11 +202,14 @@ class Evaluator:
         self.real, self.photos = without_unreadable(real), without_unreadable(photos)
         self.conditions = {"limit": limit, "squash": squash, "workers": workers}
 
-    def __call__(self, generator: nn.Module) -> Scores:
-        """Scores of what a generator, in either mode, makes of the photos."""
-        return evaluate(
-            self.real, generator, photos=self.photos, extractor=self.extractor, progress=False, **self.conditions
-        )
+    def __call__(self, generator: nn.Module) -> Scores | None:
+        """Scores of what a generator, in either mode, makes of the photos.
+
+        Several processes share the photos: call it in all of them, with the same generator. It gives None in all but
+        the first.
+        """
+        options = {"progress": False, "shared": processes() > 1, **self.conditions}
+        return _evaluate(self.real, generator, self.photos, extractor=self.extractor, **options)
 
 
 def _distances(real: Tensor, fake: Tensor) -> dict[str, float]:
@@ -209,6 +242,29 @@ def _label(extractor: nn.Module) -> str:
     return ":".join([name, *([options["model"]] if "model" in options else [])])
 
 
+class _Read(NamedTuple):
+    """What was read of a set of images: features [N, D], sizes, and the similarity of each to its photo [N]."""
+
+    matrix: Tensor
+    sizes: set[tuple[int, int]]
+    similarities: Tensor | None
+
+    def features(self) -> Features:
+        return Features(self.matrix, describe_sizes(self.sizes))
+
+
+def _interleaved(parts: list[_Read]) -> _Read:
+    """What processes read that took turns, in the order of the images."""
+    count = sum(len(part.matrix) for part in parts)
+    order = torch.cat([torch.arange(start, count, len(parts)) for start in range(len(parts))]).argsort()
+    similarities = [part.similarities for part in parts if part.similarities is not None]
+    return _Read(
+        torch.cat([part.matrix for part in parts])[order],
+        set().union(*(part.sizes for part in parts)),
+        torch.cat(similarities)[order] if similarities else None,
+    )
+
+
 @dataclass
 class _Reader:
     """Turns images into features, with one extractor and one progress bar."""
@@ -225,21 +281,20 @@ class _Reader:
         images = digest_of_images(entries)
         framing = "squashed" if self.squash else "cropped"
         key = hashlib.sha256(f"{self.digest} {images} {framing}".encode()).hexdigest()
-        return cached(key, lambda: self.read(self._load(entries), len(entries), what)[0]), images
+        return cached(key, lambda: self.read(self._load(entries), len(entries), what).features()), images
 
-    def paintings(
-        self, entries: list[Entry] | None, photos: list[Entry], generator: nn.Module | None
-    ) -> Iterator[Batch]:
-        """The generated images: those that are there, or a generator's."""
+    def paintings(self, entries: list[Entry] | None, photos: list[Entry], generator: nn.Module | None) -> _Read:
+        """Read the generated images: those that are there, or a generator's."""
         if entries is not None:
-            return self._load(entries, photos)
-        assert generator is not None
-        size = getattr(self.extractor, "input_size", None)
-        loaded = self._load_at(IMAGE_SIZE, photos)
-        return paint_batches(loaded, generator, size=size)
+            batches = self._load(entries, photos)
+        else:
+            assert generator is not None
+            size = getattr(self.extractor, "input_size", None)
+            batches = paint_batches(self._load_at(IMAGE_SIZE, photos), generator, size=size)
+        return self.read(batches, len(entries or photos), "generated images")
 
-    def read(self, batches: Iterator[Batch], total: int, what: str) -> tuple[Features, float | None]:
-        """Features of all batches, and the mean similarity of photos and paintings where batches have them."""
+    def read(self, batches: Iterator[Batch], total: int, what: str) -> _Read:
+        """Features of all batches, and the similarities of photos and paintings where batches have them."""
         rows: list[Tensor] = []
         sizes: set[tuple[int, int]] = set()
         similarities: list[Tensor] = []
@@ -250,8 +305,7 @@ class _Reader:
             if batch.photos is not None and batch.paintings is not None:
                 similarities.append(_similarity(batch.photos, batch.paintings))
             self.bar.advance(task, len(batch.images))
-        ssim = torch.cat(similarities).mean().item() if similarities else None
-        return Features(torch.cat(rows), describe_sizes(sizes)), ssim
+        return _Read(torch.cat(rows), sizes, torch.cat(similarities) if similarities else None)
 
     def _load(self, entries: list[Entry], photos: list[Entry] | None = None) -> Iterator[Batch]:
         return self._load_at(getattr(self.extractor, "input_size", None), entries, photos)

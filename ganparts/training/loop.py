@@ -28,6 +28,7 @@ from ganparts.adversarial import (
     GradientAverage,
     MemoryEstimateError,
     TrainingSettings,
+    as_in_first,
     average_scalars,
     copy_from_first,
     make_optimizers,
@@ -61,7 +62,10 @@ class Batches(Protocol):
 
 
 class Score(Protocol):
-    """Scores a generator: values by name, lower is better, with a method ``told`` that gives them as text."""
+    """Scores a generator: values by name, lower is better, with a method ``told`` that gives them as text.
+
+    It is called in all processes of a run, and only what it gives in the first one counts.
+    """
 
     def __call__(self, generator: nn.Module) -> Any: ...
 
@@ -279,7 +283,7 @@ class Loop:
         randomness = random_states()  # of the first checkpoint
         steps = self._length(steps, found)
         self.folder.settle(steps=steps)
-        if self._make_score is not None and is_first():
+        if self._make_score is not None:
             with self._same_randomness():
                 self._score = self._make_score()
         budget = None if steps is not None else TimeBudget(self.options.hours, began=self._began, clock=self.clock)
@@ -307,7 +311,7 @@ class Loop:
                 step += 1
                 asked, hurry = stop.agree()
                 if steps is None and budget is not None:
-                    steps = from_first(partial(self._measured_length, budget, step))
+                    steps = self._measured_length(budget, step)
                     if steps is not None:
                         self._settle_length(step, steps, monitor)
                         with self._same_randomness():
@@ -342,12 +346,13 @@ class Loop:
 
     def _measured_length(self, budget: TimeBudget, step: int) -> int | None:
         """The steps of the whole run, once it is known how long one takes."""
-        pace = budget.measure(step, self._wait, aside=self._scoring)
+        pace = from_first(lambda: budget.measure(step, self._wait, aside=self._scoring))
         if pace is None:
             return None
         evaluation, often = self._cost_of_evaluation(), self.evaluation.evaluate_every or 1
+        painting = self._cost_of_painting()
         # the last step is evaluated, too
-        return budget.steps(step, pace, evaluation / often, evaluation + self._cost_of_painting())
+        return from_first(lambda: budget.steps(step, pace, evaluation / often, evaluation + painting))
 
     def _next(self, batches: Iterator[Any], step: int) -> Any | None:
         """The next batch, None after the last; where the data are at fault, what was learned so far is kept."""
@@ -420,18 +425,23 @@ class Loop:
         return finite
 
     def _evaluate(self, step: int, generator: nn.Module, stop: StopSignals) -> None:
-        stale = from_first(partial(self._score_and_keep, step, generator))
+        scores = self._scores(generator)
+        stale = from_first(partial(self._keep_scores, step, scores))
         patience, metric = self.evaluation.patience, self.evaluation.metric
         if patience is not None and stale >= patience:
             stop.request(f"patience ({metric} has not improved in {stale} evaluations)")
 
-    def _score_and_keep(self, step: int, generator: nn.Module) -> int:
-        """Score a generator and keep it if it is the best; how many scores there were since the best."""
+    def _scores(self, generator: nn.Module) -> Any:
+        """A generator's scores, which processes compute together; None in all but the first."""
         assert self._score is not None
         before = self.clock()
-        with self._same_randomness():
+        with self._same_randomness(), as_in_first(generator.buffers()):
             scores = self._score(generator)
         self._scoring += self.clock() - before
+        return scores
+
+    def _keep_scores(self, step: int, scores: Any) -> int:
+        """Keep a generator if its scores are the best; how many scores there were since the best."""
         stale = self.folder.save_scores(step, scores.values(), metric=self.evaluation.metric)
         if stale == 0:
             self.scores = scores
@@ -493,7 +503,7 @@ class Loop:
             return 0.0
         generator, *_ = self.stages.values()
         before = self.clock()
-        with self._same_randomness():
+        with self._same_randomness(), as_in_first(generator.buffers()):
             self._score(generator)
         return self.clock() - before
 
