@@ -3,7 +3,7 @@
 In a program that torchrun did not start there is one process: every function then does what its name says for that one.
 
 What processes tell each other goes over a group of its own on the CPU (gloo), so it neither waits for a GPU nor for the
-messages between GPUs. That group has no short timeout: the first process may evaluate for an hour while the others
+messages between GPUs. That group has no short timeout: one process may be busy for an hour while the others
 wait. A process that ends closes its connections, which the others notice at their next message. A machine that vanishes
 closes nothing, so processes on several machines also count aloud (:func:`watch`).
 """
@@ -46,7 +46,7 @@ __all__ = [
 
 ValueT = TypeVar("ValueT")
 
-_PATIENCE = timedelta(days=7)  # for the others, while the first process evaluates or paints
+_PATIENCE = timedelta(days=7)  # for a process that reads, evaluates or writes while the others wait
 
 _BEAT, _SILENCE = 5.0, 60.0  # seconds between two signs of life, and without one until a process counts as lost
 
