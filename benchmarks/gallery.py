@@ -2,8 +2,8 @@
 
 Run it from the repository: ``python -m benchmarks.gallery --photos PHOTOS --paintings PAINTINGS --held-out PHOTOS``.
 Every run is ``recipes/cut_monet.py``, through its command line. Its paintings of the held-out photos are scored by two
-extractors. Photos of the sample that it painted lie side by side in ``docs/gallery``. A run that is finished is not
-trained again.
+extractors. Its paintings of the sample go to ``docs/gallery``: a sheet of all runs, with a column for each seed, and a
+strip for each run that is named after a part, for the catalogue. A run that is finished is not trained again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Gallery:
     runs: Path = ROOT / "runs" / "gallery"
     """Where the run folders go."""
     pictures: Path = ROOT / "docs" / "gallery"
-    """Where the strips go."""
+    """Where the sheet and the strips go."""
     record: Path = ROOT / "benchmarks" / "results" / "quality" / "gallery.json"
     """The file for the scores."""
 
@@ -113,15 +113,22 @@ def strip(generator: torch.nn.Module | None) -> Image.Image:
 def gallery(options: Gallery) -> Iterable[dict[str, Any]]:
     """Train, score and paint with each variant; a row of the record for each."""
     options.pictures.mkdir(parents=True, exist_ok=True)
-    strip(None).save(options.pictures / "photos.jpg", quality=85)
-    for seed in options.seeds:
-        for name in options.names:
+    (width, height), between = (SIZE[0] * len(PHOTOS), SIZE[1]), 8
+    size = (width + between) * len(options.seeds) - between, height * (1 + len(options.names))
+    sheet = Image.new("RGB", size, "white")
+    for column, seed in enumerate(options.seeds):
+        left = column * (width + between)
+        sheet.paste(strip(None), (left, 0))
+        for place, name in enumerate(options.names, start=1):
             run = options.runs / f"{name}_{seed}"
             if not (run / "generator").is_dir():
                 train(options, name, seed, run)
-            if seed == options.seeds[0]:
-                strip(from_pretrained(str(run))).save(options.pictures / f"{name}.jpg", quality=85)
+            painted = strip(from_pretrained(str(run)))
+            sheet.paste(painted, (left, place * height))
+            if column == 0 and name.startswith(("generator_", "discriminator_")):
+                painted.save(options.pictures / f"{name}.jpg", quality=85)
             yield {"name": name, "seed": seed, "options": BASE | VARIANTS[name], "scores": score(options, run)}
+    sheet.save(options.pictures / "all.jpg", quality=85)
 
 
 def main() -> None:

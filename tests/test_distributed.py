@@ -20,6 +20,7 @@ from random import Random
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -52,6 +53,7 @@ from ganparts.adversarial import (
 from ganparts.data import PairDataset, load_pairs, open_images
 from ganparts.distributed import processes, rank
 from ganparts.metrics import Evaluator
+from ganparts.pretrained import from_pretrained
 from ganparts.training import Loop, parse_options, run_recipe
 from ganparts.translate import translate_to_zip
 
@@ -300,9 +302,17 @@ def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, f
         assert row == pytest.approx(expected, rel=1e-4)
         losses = {name: value for name, value in expected.items() if not name.startswith("grad_norm")}
         assert {name: row[name] for name in losses} == pytest.approx(losses, rel=1e-5)
-    for run in ("one", "two"):
-        with zipfile.ZipFile(tmp_path / run / "images.zip") as archive:
-            assert archive.namelist() == [f"{number}.jpg" for number in range(5)]
+    generator = from_pretrained(tmp_path / "two" / "generator")
+    translate_to_zip(generator, open_images(tmp_path / "photos").readable(), tmp_path / "alone.zip")
+    painted, expected = (pictures(tmp_path / name) for name in ("two/images.zip", "alone.zip"))
+    assert list(painted) == list(expected) == [f"{number}.jpg" for number in range(5)]
+    for name, picture in expected.items():  # whichever process painted it
+        assert abs(painted[name] - picture).mean() < 0.5
+
+
+def pictures(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: np.asarray(Image.open(archive.open(name)), dtype=float) for name in archive.namelist()}
 
 
 def paint(_: int, folder: Path, path: Path) -> tuple[list[int], int]:

@@ -164,7 +164,7 @@ def _evaluate(
             f"has {scores.features:,} features: with so few images they depend on the number of images more than on "
             "what is in them. Compare KID and its interval instead",
             FewImagesWarning,
-            stacklevel=2,
+            stacklevel=3,  # the caller of evaluate or of an Evaluator
         )
     return scores
 
