@@ -613,7 +613,8 @@ def test_images_that_are_not_square_are_framed_as_for_training(tmp_path: Path):
 
 
 def test_fid_of_fewer_images_than_features_is_warned_of():
-    with pytest.warns(FewImagesWarning, match="21 generated and 69 real images, where Tiny has 27 features: .*KID") as found:
+    told = "21 generated and 69 real images, where Tiny has 27 features: .*KID"
+    with pytest.warns(FewImagesWarning, match=told) as found:
         few = score()
     assert found[0].filename == __file__  # the caller's line, not the library's
     assert few.few_images
