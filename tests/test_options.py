@@ -26,7 +26,8 @@ from ganparts import (
     train_step,
 )
 from ganparts.adversarial import TrainingSettings
-from ganparts.adversarial.options import TrainingOptions, parse_choice
+from ganparts.adversarial.choices import parse_choice
+from ganparts.adversarial.options import TrainingOptions
 from ganparts.augment import AdaptiveAugment, DiffAugment
 from ganparts.cut.options import PresetOptions as CUTOptions
 from ganparts.cyclegan.options import PresetOptions

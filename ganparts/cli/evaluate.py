@@ -38,8 +38,8 @@ def evaluate(
             then paints the photos.
         photos: Photos that the generated images are paintings of. They add content kept, and KID relative to the
             photos' own, which compares across extractors.
-        extractor: inception, efficientnet_lite0 (or 1, 2), clip, dino, timm:MODEL, or auto: inception if its weights are
-            here, else efficientnet_lite0.
+        extractor: inception, efficientnet_lite0 (or 1, 2), clip, dino, timm:MODEL, or auto: inception if its weights
+            are here, else efficientnet_lite0.
         limit: Number of generated images to score, the first ones. None: all.
         squash: Distort images that are not square, instead of scoring their middle square.
         device: Device to compute on: auto, cpu, cuda ...
