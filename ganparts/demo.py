@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ganparts.data import decode_image
 from ganparts.interchange import OnnxGenerator
+from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate
 
 if TYPE_CHECKING:
@@ -55,7 +56,11 @@ def fit_pixels(photo: Tensor, pixels: float) -> Tensor:
 
 
 def build_page(
-    models: Mapping[str, Callable[[Tensor], Tensor]], *, megapixels: float = 1.0, waiting: int = 16
+    models: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    megapixels: float = 1.0,
+    waiting: int = 16,
+    precision: InferencePrecision = "auto",
 ) -> gradio.Blocks:
     """The page, to be launched or mounted as gradio's pages are.
 
@@ -63,10 +68,11 @@ def build_page(
         models: generators in ``eval()`` mode, by the names that the page gives them.
         megapixels: photos of more are made smaller first.
         waiting: how many photos may wait for their turn, since one is painted at a time; more are turned away.
+        precision: of the networks, as in :func:`ganparts.translate.translate`.
 
     Raises:
         ImportError: gradio is not installed.
-        ValueError: there are no models, or a limit is not positive.
+        ValueError: there are no models, a limit is not positive, or a model cannot compute in that precision.
     """
     try:
         import gradio as gr
@@ -77,7 +83,10 @@ def build_page(
     if not megapixels > 0 or waiting < 1:
         raise ValueError(f"megapixels={megapixels}, waiting={waiting}: both are more than 0")
 
-    painter = _Painter(models, megapixels * 1e6)
+    for model in models.values():
+        choose_inference(model, precision)  # refuses now, not at the first photo
+
+    painter = _Painter(models, megapixels * 1e6, precision)
 
     def show(path: str | None, chosen: list[str], percent: float) -> Iterator[dict[Any, Any]]:
         """Each chosen model's column, as soon as it is painted."""
@@ -145,10 +154,11 @@ class _Painter:
     Args:
         models: by name.
         pixels: that a photo is made smaller to.
+        precision: of the models.
     """
 
-    def __init__(self, models: Mapping[str, Callable[[Tensor], Tensor]], pixels: float):
-        self.models, self.pixels = models, pixels
+    def __init__(self, models: Mapping[str, Callable[[Tensor], Tensor]], pixels: float, precision: InferencePrecision):
+        self.models, self.pixels, self.precision = models, pixels, precision
         self._photo, self._painting = lru_cache(_REMEMBERED)(self._read), lru_cache(_REMEMBERED)(self._paint)
 
     def photo(self, path: str) -> tuple[Tensor, bool]:
@@ -176,7 +186,7 @@ class _Painter:
     def _paint(self, path: str, name: str) -> Tensor:
         model = self.models[name]
         tile = 0 if isinstance(model, OnnxGenerator) else None  # those run in one piece
-        return translate(model, self._photo(path)[0], tile=tile)
+        return translate(model, self._photo(path)[0], tile=tile, precision=self.precision)
 
 
 def _refuse_addresses(part: Any, error: type[Exception]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ganparts.data import Images
 from ganparts.data.images import ignore_pillow_warnings, resize_square
 from ganparts.distributed import is_first, processes
+from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate_to_zip
 from ganparts.translate.encoding import Subsampling
 
@@ -41,6 +42,7 @@ def write_submission(
     quality: int = 95,
     subsampling: Subsampling = "4:2:0",
     squash: bool = False,
+    precision: InferencePrecision = "auto",
 ) -> int:
     """Paint photos into ``images.zip``, and check it.
 
@@ -53,6 +55,7 @@ def write_submission(
         subsampling: how the JPEGs store colours: "4:2:0" (half the height and width, as the competition's own), "4:2:2"
             (half the width) or "4:4:4" (in full).
         squash: distort photos that are not square, instead of taking their middle square.
+        precision: of the network, as in :func:`ganparts.translate.translate`.
 
     Returns:
         How many images the archive has.
@@ -60,11 +63,22 @@ def write_submission(
     Raises:
         SubmissionError: the competition would refuse it; the archive is kept.
         UnreadableImageError: a photo cannot be read.
+        ValueError: an option is out of range, or the network cannot compute in that precision.
     """
+    choose_inference(generator, precision)  # refuses now, not after the first photo
     wanted = photos
     if mirror:  # resized here already, since many photos are kept
         wanted = mirrored(((name, resize_square(photo, _SIZE, squash=squash)) for name, photo in photos), _LEAST)
-    translate_to_zip(generator, wanted, path, size=_SIZE, quality=quality, subsampling=subsampling, squash=squash)
+    translate_to_zip(
+        generator,
+        wanted,
+        path,
+        size=_SIZE,
+        quality=quality,
+        subsampling=subsampling,
+        squash=squash,
+        precision=precision,
+    )
     return check_submission(path)
 
 

@@ -122,7 +122,7 @@ def test_a_submission_is_written_and_checked(monkeypatch, capsys, tmp_path):
     out = tmp_path / "images.zip"
     code, said = run(
         *(monkeypatch, capsys, "submission", str(tmp_path / "model"), str(sample() / "testA"), "-o", str(out)),
-        *("--mirror", "--quality", "75", "--subsampling", "4:4:4", "--squash"),
+        *("--mirror", "--quality", "75", "--subsampling", "4:4:4", "--squash", "--precision", "bf16"),
     )
     assert code == 1
     assert "42 images, where 7,000 to 10,000 are taken, 6,958 too few (ganparts submission --mirror" in said

@@ -27,7 +27,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 from ganparts import GENERATORS, cli, from_pretrained, save_pretrained
 from ganparts.cli.demo import name_models
 from ganparts.data import decode_image, sample
-from ganparts.demo import blend, build_page, fit_pixels
+from ganparts.demo import _Painter, blend, build_page, fit_pixels
+from ganparts.precision import InferencePrecision
 from ganparts.translate import translate
 
 LIMITS = ("--megapixels", "0.05", "--megabytes", "1")
@@ -255,6 +256,17 @@ def test_models_have_names_that_tell_them_apart():
         name_models(["a/b", "c", "a/b"])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_models_compute_in_the_precision_asked_for(tmp_path: Path, precision: InferencePrecision):
+    generator = GENERATORS.create("resnet6", width=4).eval()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "photo.png")
+    photo = decode_image((tmp_path / "photo.png").read_bytes())
+    painting = _Painter({"mine": generator}, 1e6, precision).painting(str(tmp_path / "photo.png"), "mine")
+    expected = {name: translate(generator, photo, precision=name) for name in ("fp32", "bf16")}
+    assert torch.equal(painting, expected[precision])
+    assert not torch.equal(expected["fp32"], expected["bf16"])
+
+
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     identity: Any = torch.nn.Identity()
     with pytest.raises(ValueError, match="no models: give at least one"):
@@ -263,6 +275,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
         build_page({"mine": identity}, megapixels=0)
     with pytest.raises(ValueError, match="waiting=0"):
         build_page({"mine": identity}, waiting=0)
+    with pytest.raises(ValueError, match=r"^precision='bf16': a Identity has no weights in fp32: leave it out$"):
+        build_page({"mine": identity}, precision="bf16")
     save_pretrained(GENERATORS.create("resnet6", width=2), tmp_path)
     for arguments, message in (
         (("--port", "99999"), "--port 99999: a port is from 1 to 65535"),

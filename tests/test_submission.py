@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from torch import nn
+from torch import Tensor, nn
 
 from ganparts.data import open_images, sample
-from ganparts.submission import SubmissionError, check_submission, paint_submission
+from ganparts.submission import SubmissionError, check_submission, paint_submission, write_submission
 
 
 def encoded(colour=(90, 120, 150), *, size=(256, 256), mode: str = "RGB", kind: str = "JPEG") -> bytes:
@@ -47,6 +48,25 @@ def test_paintings_are_written_as_chosen(tmp_path: Path):
             assert (image.quantization[0][0], image.layer[0][1:3]) == (table, layer)
     with pytest.raises(ValueError, match="quality=101: it is at most 100"):
         paint_submission(nn.Identity(), photos, tmp_path / "images.zip", count=1, quality=101)
+
+
+def test_the_network_computes_in_the_precision_asked_for(tmp_path: Path):
+    class Noting(nn.Conv2d):
+        noted = torch.float64
+
+        def forward(self, input: Tensor) -> Tensor:
+            output = super().forward(input)
+            self.noted = output.dtype
+            return output.float()
+
+    photos, generator = [("first", torch.zeros(3, 256, 256, dtype=torch.uint8))], Noting(3, 3, 1).eval()
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        with pytest.raises(SubmissionError, match="1 images"):
+            write_submission(generator, photos, tmp_path / "images.zip", precision=precision)
+        assert generator.noted == dtype
+    with pytest.raises(ValueError, match=r"^precision='bf16': a Identity has no weights in fp32: leave it out$"):
+        write_submission(nn.Identity(), photos, tmp_path / "other.zip", precision="bf16")
+    assert not (tmp_path / "other.zip").exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*the same to the byte")

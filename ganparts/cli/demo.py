@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from ganparts.cli.app import Imports, app, console, import_parts, load_generator
+from ganparts.precision import InferencePrecision
 
 __all__ = ["demo", "name_models"]
 
@@ -23,6 +24,7 @@ def demo(
     models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL ...")],
     *,
     device: str = "auto",
+    precision: InferencePrecision = "auto",
     host: str = "127.0.0.1",
     port: int | None = None,
     megapixels: float = 1.0,
@@ -38,6 +40,7 @@ def demo(
     Args:
         models: Run folders, pretrained folders, .onnx files, painters' names, names on the Hugging Face Hub.
         device: Device to compute on: auto, cpu, cuda, cuda:1 ...
+        precision: Of the networks: fp32; bf16; auto: bf16 on CPUs that compute in it natively, if a network suits it.
         host: Address to serve at: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody who can reach it.
         port: Port to serve at. None: the first free one from 7860.
         megapixels: Largest photo; larger ones are made smaller first.
@@ -63,7 +66,7 @@ def demo(
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and paintings; no other file is served
         from ganparts.demo import build_page
 
-        page = build_page(generators, megapixels=megapixels, waiting=waiting)
+        page = build_page(generators, megapixels=megapixels, waiting=waiting, precision=precision)
         _, address, _ = page.launch(
             server_name=f"[{host}]" if ":" in host else host,
             server_port=port,

@@ -9,6 +9,7 @@ import tyro
 from rich.progress import Progress
 
 from ganparts.cli.app import Imports, app, console, import_parts, load_generator
+from ganparts.precision import InferencePrecision
 from ganparts.translate.encoding import Subsampling
 
 __all__ = ["submission"]
@@ -24,6 +25,7 @@ def submission(
     jpeg_quality: Annotated[int, tyro.conf.arg(aliases=["--quality"])] = 95,
     subsampling: Subsampling = "4:2:0",
     squash: bool = False,
+    precision: InferencePrecision = "auto",
     device: str = "auto",
     imports: Imports = (),
 ) -> int:
@@ -41,6 +43,7 @@ def submission(
         subsampling: How JPEGs store colours: 4:2:0 at half the height and width, as the competition's own images;
             4:2:2 at half the width; 4:4:4 in full.
         squash: Distort photos that are not square, instead of painting their middle square.
+        precision: Of the network: fp32; bf16; auto: bf16 on CPUs that compute in it natively, if the network suits it.
         device: Device to compute on: auto, cpu, cuda ...
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
@@ -58,7 +61,14 @@ def submission(
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tracked = progress.track(images.readable(), total=len(images), description="painting")
         count = write_submission(
-            generator, tracked, out, mirror=mirror, quality=jpeg_quality, subsampling=subsampling, squash=squash
+            generator,
+            tracked,
+            out,
+            mirror=mirror,
+            quality=jpeg_quality,
+            subsampling=subsampling,
+            squash=squash,
+            precision=precision,
         )
     console.print(f"{out} is valid: {count:,} images")
     return 0
