@@ -158,7 +158,8 @@ class _Painter:
     """
 
     def __init__(self, models: Mapping[str, Callable[[Tensor], Tensor]], pixels: float, precision: InferencePrecision):
-        self.models, self.pixels, self.precision = models, pixels, precision
+        self.models, self.pixels = models, pixels
+        self.precision: InferencePrecision = precision
         self._photo, self._painting = lru_cache(_REMEMBERED)(self._read), lru_cache(_REMEMBERED)(self._paint)
 
     def photo(self, path: str) -> tuple[Tensor, bool]:

@@ -1,11 +1,14 @@
-"""A run's length from a number of hours: the first steps are timed, and the number of steps follows."""
+"""A run's length: from a number of hours, by the time that the first steps take, and from the run that goes on."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-__all__ = ["TimeBudget"]
+from ganparts.training.checkpoint import Checkpoint
+
+__all__ = ["TimeBudget", "resumed_length"]
 
 _WARM_UP = 5  # steps that are not timed: libraries choose their algorithms, graphs are recorded
 _LEAST_STEPS, _LEAST_SECONDS = 20, 20.0  # that are timed
@@ -56,3 +59,38 @@ class TimeBudget:
         """
         left = self.end - self.clock() - painting
         return done + max(1, int(left / (pace + evaluation)))
+
+
+def resumed_length(
+    steps: int | None, found: Checkpoint, options: Any, schedule: Callable[[int, int], float]
+) -> int | None:
+    """The steps of a resumed run; it may get longer if its learning rates so far would have been the same.
+
+    Args:
+        steps: that its options ask for now; None if hours decide.
+        found: its checkpoint.
+        options: of the run, as they are now.
+        schedule: the factor on learning rates at a step of so many.
+
+    Raises:
+        ValueError: the learning rates so far would have been others.
+    """
+    before = found.config["settled"].get("steps")
+    if before is None:
+        return steps
+    began_with = found.config["options"]
+    lengths = ("steps", "epochs", "hours")
+    if steps is None or steps == before or all(began_with.get(n) == getattr(options, n) for n in lengths):
+        return before
+    done = found.step
+    if steps < done or any(schedule(n, steps) != schedule(n, before) for n in _spread(min(done, before))):
+        raise ValueError(
+            f"the run in {options.folder} had {before} steps, and its learning rates up to step {done} would have been "
+            f"others in one of {steps}: start a new run from its weights (--init {options.folder})"
+        )
+    return steps
+
+
+def _spread(count: int) -> Iterable[int]:
+    """Some numbers below ``count``, the last one among them."""
+    return {*range(0, count, max(1, count // 1000)), *range(max(0, count - 1), count)}

@@ -12,8 +12,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,29 +27,27 @@ from ganparts.adversarial import (
     GradientAverage,
     MemoryEstimateError,
     TrainingSettings,
-    as_in_first,
     average_scalars,
-    copy_from_first,
     make_optimizers,
     plan_memory,
-    share_draws,
-    synchronize_batch_norms,
 )
 from ganparts.blocks import evaluating, recompute_blocks
-from ganparts.distributed import from_first, highest, is_first, processes, rank, share
+from ganparts.distributed import from_first, highest, is_first, processes
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
-from ganparts.training.budget import TimeBudget
+from ganparts.training.budget import TimeBudget, resumed_length
 from ganparts.training.checkpoint import random_states, set_random_states
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
-from ganparts.training.policy import Policy, PolicyOptions, choose_policy
+from ganparts.training.policy import PolicyOptions
+from ganparts.training.scoring import Score, Scoring, same_randomness
 from ganparts.training.starting import start_discriminators_from, start_from
 from ganparts.training.stopping import StopSignals
+from ganparts.training.together import agree_on_policy, join_others
 from ganparts.training.watch import Watch
 
-__all__ = ["Batches", "Ended", "Loop", "Score"]
+__all__ = ["Batches", "Ended", "Loop"]
 
 LOOK_EVERY = 100  # steps between two looks at pictures for what may go wrong
 
@@ -59,15 +56,6 @@ class Batches(Protocol):
     """Makes the batches of steps ``start`` to ``steps``, on the device; endless if ``steps`` is None."""
 
     def __call__(self, *, start: int, steps: int | None) -> Iterable[Any]: ...
-
-
-class Score(Protocol):
-    """Scores a generator: values by name, lower is better, with a method ``told`` that gives them as text.
-
-    It is called in all processes of a run, and only what it gives in the first one counts.
-    """
-
-    def __call__(self, generator: nn.Module) -> Any: ...
 
 
 class Ended(NamedTuple):
@@ -134,10 +122,9 @@ class Loop:
         self._began = clock()
         for network in model.stages().values():
             describe_network(network)  # refuses now, not after training, one that could not be saved
-        self.policy = self._choose_policy()
-        self.evaluation = EvaluationOptions() if score is None else _as(EvaluationOptions, options)
-        if self.evaluation.patience and not self.evaluation.evaluate_every:
-            raise ValueError(f"--patience {options.patience} needs evaluations: give --evaluate-every, too")
+        self.policy = agree_on_policy(device, _as(PolicyOptions, options), sync_batch_norm=options.sync_batch_norm)
+        evaluation = EvaluationOptions() if score is None else _as(EvaluationOptions, options)
+        self.scoring = Scoring(evaluation, score, device, clock)
         self.free_memory = -highest(-available_memory(device))  # of the process that has the least
         if options.resume is None and is_first():
             start_from(model, options.init)
@@ -149,7 +136,7 @@ class Loop:
         self.policy.prepare(self.model)
         recompute_blocks(self.model, self.level == "lowest")
         if processes() > 1:
-            self._join_others()
+            join_others(self.model, sync_batch_norm=options.sync_batch_norm)
         self.optimizers = make_optimizers(
             self.model,
             **settings.optimizer_numbers(),
@@ -173,32 +160,6 @@ class Loop:
             watch=self.watch,
         )
         self._side_stream = self.policy.side_stream()
-        self._make_score, self._score = score if self.evaluation.evaluate_every else None, None
-        self._scoring = 0.0  # seconds that evaluations took
-        self.scores: Any = None
-
-    def _choose_policy(self) -> Policy:
-        policy = choose_policy(self.device, _as(PolicyOptions, self.options))
-        if processes() > 1 and self.options.sync_batch_norm and policy.compile:
-            reason = "batch norms that ask other processes are not compiled"
-            policy = replace(policy, compile=False, reasons=policy.reasons | {"compile": reason})
-        mine = {name: choice for name, choice, _ in policy.describe()}
-        first = share(mine)
-        if different := [name for name in mine if mine[name] != first[name]]:
-            raise ValueError(
-                f"process {rank()} would train with {', '.join(f'{name} {mine[name]}' for name in different)} and the "
-                f"first one with {', '.join(first[name] for name in different)}: choose for all "
-                f"({', '.join(f'--{name}' for name in different)})"
-            )
-        return policy
-
-    def _join_others(self) -> None:
-        """Begin with the first process's weights, and with random numbers of one's own."""
-        copy_from_first([*self.model.parameters(), *self.model.buffers()])
-        share_draws(self.model)
-        if self.options.sync_batch_norm:
-            synchronize_batch_norms(self.model)
-        torch.manual_seed(torch.initial_seed() + rank())
 
     def _plan(self, model: Any, example: Callable[[int], Any]) -> tuple[str, Any]:
         wished = self.options.memory
@@ -281,11 +242,10 @@ class Loop:
         found = self.folder.start(resume=self.options.resume is not None)
         start = 0 if found is None else found.step
         randomness = random_states()  # of the first checkpoint
-        steps = self._length(steps, found)
+        if found is not None:
+            steps = resumed_length(steps, found, self.options, self.settings.schedule)
         self.folder.settle(steps=steps)
-        if self._make_score is not None:
-            with self._same_randomness():
-                self._score = self._make_score()
+        self.scoring.prepare()
         budget = None if steps is not None else TimeBudget(self.options.hours, began=self._began, clock=self.clock)
         if is_first():
             self.watch.forget_beyond(start)
@@ -314,7 +274,7 @@ class Loop:
                     steps = self._measured_length(budget, step)
                     if steps is not None:
                         self._settle_length(step, steps, monitor)
-                        with self._same_randomness():
+                        with same_randomness(self.device):
                             coming = monitor.timed(batches(start=step, steps=steps))
                 last = step == steps or asked
                 saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last, hurry=hurry)
@@ -346,10 +306,11 @@ class Loop:
 
     def _measured_length(self, budget: TimeBudget, step: int) -> int | None:
         """The steps of the whole run, once it is known how long one takes."""
-        pace = from_first(lambda: budget.measure(step, self._wait, aside=self._scoring))
+        pace = from_first(lambda: budget.measure(step, self._wait, aside=self.scoring.seconds))
         if pace is None:
             return None
-        evaluation, often = self._cost_of_evaluation(), self.evaluation.evaluate_every or 1
+        generator, *_ = self.stages.values()
+        evaluation, often = self.scoring.cost(generator), self.scoring.options.evaluate_every or 1
         painting = self._cost_of_painting()
         # the last step is evaluated, too
         return from_first(lambda: budget.steps(step, pace, evaluation / often, evaluation + painting))
@@ -394,8 +355,7 @@ class Loop:
         sample_every = options.sample_every or max(1, (steps or 1000) // 10)
         if (step % sample_every == 0 or last) and not hurry:
             self.folder.save_samples(step, self.samples, tuple(self.stages.values()))
-        evaluate_every = self.evaluation.evaluate_every
-        scored = evaluate_every is not None and not hurry and (step % evaluate_every == 0 or last)
+        scored = self.scoring.due(step, last=last) and not hurry
         due = step % options.checkpoint_every == 0 or last or scored
         if finite and due:
             finite = self.folder.save(step)
@@ -425,33 +385,23 @@ class Loop:
         return finite
 
     def _evaluate(self, step: int, generator: nn.Module, stop: StopSignals) -> None:
-        scores = self._scores(generator)
-        stale = from_first(partial(self._keep_scores, step, scores))
-        patience, metric = self.evaluation.patience, self.evaluation.metric
-        if patience is not None and stale >= patience:
-            stop.request(f"patience ({metric} has not improved in {stale} evaluations)")
-
-    def _scores(self, generator: nn.Module) -> Any:
-        """A generator's scores, which processes compute together; None in all but the first."""
-        assert self._score is not None
-        before = self.clock()
-        with self._same_randomness(), as_in_first(generator.buffers()):
-            scores = self._score(generator)
-        self._scoring += self.clock() - before
-        return scores
+        scores = self.scoring.scores(generator)
+        reason = self.scoring.reason_to_stop(from_first(partial(self._keep_scores, step, scores)))
+        if reason is not None:
+            stop.request(reason)
 
     def _keep_scores(self, step: int, scores: Any) -> int:
         """Keep a generator if its scores are the best; how many scores there were since the best."""
-        stale = self.folder.save_scores(step, scores.values(), metric=self.evaluation.metric)
+        stale = self.folder.save_scores(step, scores.values(), metric=self.scoring.options.metric)
         if stale == 0:
-            self.scores = scores
+            self.scoring.best = scores
             self._export(step)
         return stale
 
     def _export(self, step: int) -> None:
         if not is_first():
             return
-        told = self.scores.told() if self.scores is not None else {}
+        told = self.scoring.best.told() if self.scoring.best is not None else {}
         card = ModelCard(**self.card_facts, scores=told, steps=step, picture=self.folder.newest_sample())
         self.folder.export(self.stages, card)
 
@@ -468,44 +418,12 @@ class Loop:
                 (Path(folder) / name).write_bytes(content)
             return from_pretrained(folder).to(self.device)
 
-    def _length(self, steps: int | None, found: Any) -> int | None:
-        """The steps of the run; a resumed run may get longer if its learning rates so far would have been the same.
-
-        Raises:
-            ValueError: the learning rates so far would have been others.
-        """
-        before = None if found is None else found.config["settled"].get("steps")
-        if before is None:
-            return steps
-        assert found is not None
-        began_with = found.config["options"]
-        lengths = ("steps", "epochs", "hours")
-        if steps is None or steps == before or all(began_with.get(n) == getattr(self.options, n) for n in lengths):
-            return before
-        schedule, done = self.settings.schedule, found.step
-        if steps < done or any(schedule(n, steps) != schedule(n, before) for n in _spread(min(done, before))):
-            raise ValueError(
-                f"the run in {self.folder.path} had {before} steps, and its learning rates up to step {done} would "
-                f"have been others in one of {steps}: start a new run from its weights (--init {self.folder.path})"
-            )
-        return steps
-
     def _settle_length(self, step: int, steps: int, monitor: Monitor) -> None:
         """Write down how long the run will be, and keep it in a checkpoint."""
         monitor.set_length(steps)
         self.folder.settle(steps=steps)
         self.folder.save(step)
         self.console.print(f"{self.options.hours:g} hours are enough for {steps} steps.")
-
-    def _cost_of_evaluation(self) -> float:
-        """Seconds that an evaluation takes."""
-        if self._score is None:
-            return 0.0
-        generator, *_ = self.stages.values()
-        before = self.clock()
-        with self._same_randomness(), as_in_first(generator.buffers()):
-            self._score(generator)
-        return self.clock() - before
 
     def _cost_of_painting(self) -> float:
         """Seconds that it takes to translate the images after training."""
@@ -519,10 +437,6 @@ class Loop:
         pixels = len(self.samples) * self.samples.shape[2] * self.samples.shape[3]
         return self.after / processes() * (self.clock() - before) / pixels
 
-    def _same_randomness(self) -> AbstractContextManager[None]:
-        """What is done within draws random numbers of its own: scoring leaves training as it is."""
-        return torch.random.fork_rng([torch.cuda.current_device()] if self.device.type == "cuda" else [])
-
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -531,8 +445,3 @@ class Loop:
 def _as(kind: type, options: Any) -> Any:
     """The options of one kind out of a run's."""
     return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
-
-
-def _spread(count: int) -> Iterable[int]:
-    """Some numbers below ``count``, the last one among them."""
-    return {*range(0, count, max(1, count // 1000)), *range(max(0, count - 1), count)}
