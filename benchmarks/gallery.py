@@ -2,8 +2,8 @@
 
 Run it from the repository: ``python -m benchmarks.gallery --photos PHOTOS --paintings PAINTINGS --held-out PHOTOS``.
 Every run is ``recipes/cut_monet.py``, through its command line. Its paintings of the held-out photos are scored by two
-extractors. Its paintings of the sample go to ``docs/gallery``: a sheet of all runs, with a column for each seed, and a
-strip for each run that is named after a part, for the catalogue. A run that is finished is not trained again.
+extractors. Its paintings of the sample go to a sheet in ``docs/gallery``, with a column for each seed. A run that is
+finished is not trained again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Gallery:
     runs: Path = ROOT / "runs" / "gallery"
     """Where the run folders go."""
     pictures: Path = ROOT / "docs" / "gallery"
-    """Where the sheet and the strips go."""
+    """Where the sheet goes."""
     record: Path = ROOT / "benchmarks" / "results" / "quality" / "gallery.json"
     """The file for the scores."""
 
@@ -123,10 +123,7 @@ def gallery(options: Gallery) -> Iterable[dict[str, Any]]:
             run = options.runs / f"{name}_{seed}"
             if not (run / "generator").is_dir():
                 train(options, name, seed, run)
-            painted = strip(from_pretrained(str(run)))
-            sheet.paste(painted, (left, place * height))
-            if column == 0 and name.startswith(("generator_", "discriminator_")):
-                painted.save(options.pictures / f"{name}.jpg", quality=85)
+            sheet.paste(strip(from_pretrained(str(run))), (left, place * height))
             yield {"name": name, "seed": seed, "options": BASE | VARIANTS[name], "scores": score(options, run)}
     sheet.save(options.pictures / "all.jpg", quality=85)
 

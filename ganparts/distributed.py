@@ -33,6 +33,7 @@ __all__ = [
     "is_first",
     "join",
     "leave",
+    "leave_word",
     "local_processes",
     "local_rank",
     "processes",
@@ -42,6 +43,7 @@ __all__ = [
     "talking",
     "wait_for_all",
     "watch",
+    "word_from_elsewhere",
 ]
 
 ValueT = TypeVar("ValueT")
@@ -49,6 +51,9 @@ ValueT = TypeVar("ValueT")
 _PATIENCE = timedelta(days=7)  # for a process that reads, evaluates or writes while the others wait
 
 _BEAT, _SILENCE = 5.0, 60.0  # seconds between two signs of life, and without one until a process counts as lost
+
+_WORD, _HEARD = "ganparts/word", "ganparts/heard"  # why the run ends, and how many machines know
+_LISTENING = 5.0  # seconds that machines take at most to tell each other
 
 _left = threading.Event()
 _control: Any = None  # the group for what processes tell each other; None for PyTorch's default one
@@ -198,6 +203,41 @@ def first_to_speak() -> bool:
         return _store.add("ganparts/spoken", 1) == 1
     except RuntimeError:  # the machine that held the store is gone
         return True
+
+
+def leave_word(reason: str) -> None:
+    """Tell the other machines why the run ends, and wait for a moment until they know."""
+    others = processes() // local_processes() - 1
+    if _store is None or others == 0:
+        return
+    with suppress(RuntimeError):  # the machine that held the store is gone
+        _store.set(_WORD, f"{_machine()} {reason}")
+        _until(lambda: _store.add(_HEARD, 0) >= others)
+
+
+def word_from_elsewhere() -> str | None:
+    """Why the run ends, if a process on another machine says so; only one process of each machine hears it."""
+    if _store is None or local_processes() == processes() or local_rank() != 0:
+        return None
+    with suppress(RuntimeError):
+        if _until(lambda: _store.check([_WORD])):
+            machine, _, reason = _store.get(_WORD).decode().partition(" ")
+            if machine != _machine():
+                _store.add(_HEARD, 1)
+                return reason
+    return None
+
+
+def _machine() -> str:
+    return os.environ.get("GROUP_RANK", "0")
+
+
+def _until(happened: Callable[[], bool]) -> bool:
+    """Wait until something has happened; whether it did in time."""
+    end = time.monotonic() + _LISTENING
+    while not (done := happened()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return done
 
 
 def watch(lost: Callable[[PeerLostError], object]) -> None:

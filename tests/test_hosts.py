@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,39 @@ def train(hosts: tuple[str, str], folder: Path, *options: str, pull: bool = Fals
     finally:
         for process in started:
             process.kill()
+
+
+FAULTY = """
+import os
+import ganparts.training.loop as loop
+from ganparts.adversarial import MemoryNeed, MemoryPlan
+
+loop.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+once = loop.Loop._train_once
+
+def train_once(self, batch, number):
+    if number == 2 and os.environ["RANK"] == os.environ["FAULTY"]:
+        raise OSError("the disk is gone")
+    return once(self, batch, number)
+
+loop.Loop._train_once = train_once
+"""
+
+
+@pytest.mark.parametrize("faulty", [0, 1])
+def test_an_error_on_one_machine_is_said_on_both(
+    hosts: tuple[str, str], tmp_path: Path, folders: tuple[str, ...], faulty: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FAULTY", str(faulty))
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    ends = train(hosts, tmp_path, *RANDOM, *folders, "--imports", "faulty", "--out", str(tmp_path / "run"))
+    assert [code for code, _ in ends] == [1, 1]
+    there, elsewhere = (said.partition("Root Cause") for _, said in (ends[faulty], ends[1 - faulty]))
+    assert re.findall("^error.*", there[0], re.MULTILINE) == [f"error (process {faulty}): the disk is gone"]
+    expected = f"error on another machine (process {faulty}): the disk is gone"
+    assert re.findall("^error.*", elsewhere[0], re.MULTILINE) == [expected]
+    for _, _, report in (there, elsewhere):  # torchrun's
+        assert "the disk is gone" in report
 
 
 def test_a_machine_that_is_cut_off_ends_the_run_which_goes_on_bit_for_bit(

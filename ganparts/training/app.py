@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import sysconfig
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,11 +26,13 @@ from ganparts.distributed import (
     is_first,
     join,
     leave,
+    leave_word,
     local_rank,
     processes,
     rank,
     wait_for_all,
     watch,
+    word_from_elsewhere,
 )
 from ganparts.registry import UnknownPartError
 from ganparts.training.capture import CaptureError
@@ -86,7 +91,11 @@ def run_recipe(
         if options is not None and options.debug:
             raise
         if not (isinstance(error, PeerLostError) and error.told) and first_to_speak():
-            _say_why(error, None if options is None else options.resume or options.out)
+            leave_word(_say_why(error, None if options is None else options.resume or options.out))
+        elif reason := word_from_elsewhere():
+            console.quiet = False
+            console.print(f"error on another machine{reason}")
+            _tell_torchrun(f"on another machine{reason}")
         return _end(1)
     return 0
 
@@ -100,15 +109,27 @@ def _lost(error: PeerLostError, *, folder: Path | None) -> None:
     _end(1)
 
 
-def _say_why(error: Exception, folder: Path | None) -> None:
+def _say_why(error: Exception, folder: Path | None) -> str:
+    """Say why the run ends, here and in torchrun's report; what was said, without its first word."""
     console.quiet = False
     where = f" (process {rank()})" if processes() > 1 else ""
     kept = ""
     if isinstance(error, PeerLostError) and folder is not None and (folder / "checkpoint.pt").exists():
         kept = f": the last checkpoint in {folder} is whole, and --resume {folder} goes on"
-    console.print(f"error{where}: {explain_error(error)}{kept}")
+    reason = f"{explain_error(error)}{kept}"
+    console.print(f"error{where}: {reason}")
     if not _is_expected(error):
         _write_trace(error, folder)
+    _tell_torchrun(reason)
+    return f"{where}: {reason}"
+
+
+def _tell_torchrun(reason: str) -> None:
+    """The reason for the report that torchrun prints after the end."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        extra = {"py_callstack": reason, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps({"message": {"message": reason, "extraInfo": extra}}))
 
 
 def _end(code: int) -> int:
