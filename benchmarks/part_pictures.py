@@ -57,6 +57,8 @@ DISCRIMINATORS = {
     "unet_discriminator": "width=32,size=128",
 }
 """Likewise, for crops of 128 pixels."""
+LARGE = ("attention_unet256", "keras_unet256", "unet256")
+"""Generators that take no crops of 128 pixels, and get one of 256 instead of four."""
 LOSSES = {"two_objective": "two_objective"}
 """Adversarial losses that a discriminator needs; the others take the preset's."""
 
@@ -85,6 +87,7 @@ def chosen_options(kind: str, name: str) -> dict[str, str]:
         return given | {"--discriminator": f"{name}({DISCRIMINATORS[name]})" if DISCRIMINATORS[name] else name}
     inside = ",".join(filter(None, ("residual=True", GENERATORS[name])))
     given = {"--preset": "monet_one_sided", "--batch-size": "4", "--ema-decay": "0.98"}
+    given |= {"--batch-size": "1", "--crop": "256"} if name in LARGE else {}
     return given | {"--generator": f"{name}({inside})"}
 
 

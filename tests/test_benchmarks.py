@@ -12,13 +12,16 @@ import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks import kernels, modes, profiles, report, train_step
-from ganparts import CycleGAN
+from benchmarks import kernels, modes, part_pictures, profiles, report, train_step
+from ganparts import DISCRIMINATORS, GENERATORS, CycleGAN
+from ganparts.adversarial.choices import parse_choice
+from ganparts.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ["train_step", "memory", "data_loading", "import_time", "kernels", "report"]
@@ -40,6 +43,19 @@ def run(name: str, *arguments: str, code: int = 0) -> str:
             ended = stop.code
     assert (ended or 0) == code, printed.getvalue()
     return printed.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "table"), [("generator", GENERATORS), ("discriminator", DISCRIMINATORS)])
+def test_a_picture_of_every_network_can_be_made(kind: str, table: Registry[Any]):
+    known = {"generator": part_pictures.GENERATORS, "discriminator": part_pictures.DISCRIMINATORS}[kind]
+    assert sorted(known) == sorted(table)
+    for name in table:
+        given = part_pictures.chosen_options(kind, name)
+        choice = parse_choice(given[f"--{kind}"], table)
+        side = int(given.get("--crop", 128))
+        with torch.device("meta"):
+            network = table.create(choice) if isinstance(choice, str) else choice()
+            network(torch.empty(4, 3, side, side))
 
 
 def results(path: Path) -> list[dict]:

@@ -121,12 +121,17 @@ def _part(table: Registry[Any], name: str, facts: Facts) -> str:
 
 
 def _picture(table: Registry[Any], name: str) -> str:
-    """What the part painted in ``benchmarks/gallery.py``, where it did."""
-    file = f"{table.kind.replace(' ', '_')}_{name}.jpg"
+    """What the part painted in ``benchmarks/part_pictures.py``, where it did."""
+    file = f"{table.kind}_{name}.jpg"
     if not (PICTURES / file).exists():
         return ""
-    picture = f"![Three photos after 2,000 crops of training with {name}](../gallery/{file})"
-    return f"{picture}\n\n*After [2,000 crops of training](../quality.md#what-each-part-brings), no more.*"
+    if table is GENERATORS:
+        seen = f"Three photos as {name} paints them after 150 steps"
+        told = "After only 150 steps of `monet_one_sided` on the sample. It began with the photo (`residual=True`)."
+    else:
+        seen = f"Three photos by a painter that learned from {name} alone"
+        told = "The painter `monet` after this discriminator alone taught it the paintings of the sample for 150 steps."
+    return f"![{seen}](../gallery/{file})\n\n*{told}*"
 
 
 def _costs(known: dict[str, Any]) -> str:
