@@ -15,7 +15,7 @@ import torch
 
 import ganparts
 from ganparts import training
-from ganparts.data import AlignedPairs, load_pairs, open_aligned
+from ganparts.data import AlignedPairs, load_pairs, open_aligned, resize_square
 from ganparts.metrics import Evaluator
 from ganparts.pix2pix.options import PresetOptions
 from ganparts.training.app import console
@@ -55,7 +55,11 @@ def train(config: Config) -> None:
     console.print(f"Data: {len(domains.train)} pairs ({domains.origin}).")
     dataset = AlignedPairs(domains.train, seed=config.seed, batch_size=preset.batch_size, **preset.framing())
     pairs = domains.test or domains.val or domains.train
-    held_out = [pair for _, pair in pairs.readable(config.evaluate_photos if config.evaluate_every else 6)]
+    side = max(256, preset.crop)  # in memory for the whole run: no larger than scores and sample grids need
+    held_out = [
+        tuple(resize_square(image, side) for image in pair)
+        for _, pair in pairs.readable(config.evaluate_photos if config.evaluate_every else 6)
+    ]
     most = 10_000 if device.type == "cuda" else 256
     translated = min(len(pairs), most if config.translate is None else config.translate)
     jpeg = config.jpeg()

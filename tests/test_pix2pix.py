@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +17,8 @@ from benchmarks.textbook_cut import textbook_pix2pix_step
 from ganparts import DISCRIMINATORS, GENERATORS, PRESETS, Pair, build_pix2pix, make_optimizers, train_step
 from ganparts.discriminators import PatchGAN, PixelDiscriminator
 from ganparts.generators import UNetGenerator
+from ganparts.training.app import run_recipe
+from recipes import pix2pix as recipe
 
 SMALL: dict[str, Any] = {"generator": partial(GENERATORS.create, "resnet6", width=4, norm="batch")}
 
@@ -76,3 +80,20 @@ def test_a_step_asks_nothing_of_the_device_and_counts_its_operations():
     with FlopCounterMode(display=False) as counter:
         train_step(model, pair, optimizers)
     assert counter.get_total_flops() / 1e12 <= 1.0001 * 0.08694  # the textbook's step takes as much
+
+
+def test_the_recipe_keeps_no_larger_images_for_scores_than_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "train").mkdir()
+    for number in range(2):
+        Image.new("RGB", (800, 300), (number, 0, 0)).save(tmp_path / "train" / f"{number}.png")
+    kept: list[list[Any]] = []
+
+    def evaluator(real: list[Any], *, photos: list[Any], **_: Any) -> None:
+        kept.extend((real, photos))
+        raise OSError("that is all")
+
+    monkeypatch.setattr(recipe, "Evaluator", evaluator)
+    small = ("--generator", "resnet6", "--discriminator", "pixel", "--width", "2", "--crop", "16", "--memory", "fast")
+    given = (*small, "--steps", "1", "--evaluate-every", "1", "--data", str(tmp_path), "--out", str(tmp_path / "run"))
+    assert run_recipe(recipe.train, recipe.Config, description="", arguments=list(given)) == 1
+    assert [[tuple(image.shape) for image in images] for images in kept] == [[(3, 256, 256)] * 2] * 2
