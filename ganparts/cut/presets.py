@@ -142,8 +142,7 @@ def restyle() -> CUTPreset:
 
     Everything else is that of ``monet_one_sided``, but for the learning rates, the weight on content, the average and
     the batch. The discriminators are new and learn fast; the generator learns slowly, since it would otherwise lose its
-    brush strokes before they can judge it. More weight on content would undo the strokes, too: the painter was trained
-    with 0.2.
+    brush strokes before they can judge it. More weight on content would undo the strokes, too.
     """
     return replace(
         monet_one_sided(),
