@@ -67,7 +67,7 @@ def _tar(format: int, name: str) -> bytes:
 def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
     """What reads an input; it may write to ``path``."""
     from benchmarks.mutations import record
-    from ganparts.adversarial.options import parse_choice
+    from ganparts.adversarial.choices import parse_choice
     from ganparts.data.files import File
     from ganparts.data.images import DataError
     from ganparts.data.sources import parse_address

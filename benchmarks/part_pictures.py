@@ -38,7 +38,7 @@ GENERATORS = {
     "unet256": "width=32",
     "unet_vit": "width=32",
 }
-"""Options of each generator, to be trained in minutes."""
+"""Each generator's options, small enough to train in minutes."""
 DISCRIMINATORS = {
     "batch_head": "",
     "keras_patchgan": "",
@@ -56,7 +56,7 @@ DISCRIMINATORS = {
     "ugatit_local": "width=32",
     "unet_discriminator": "width=32,size=128",
 }
-"""Likewise, for crops of 128 pixels."""
+"""Each discriminator's options, for crops of 128 pixels."""
 LARGE = ("attention_unet256", "keras_unet256", "unet256")
 """Generators that take no crops of 128 pixels, and get one of 256 instead of four."""
 LOSSES = {"two_objective": "two_objective"}

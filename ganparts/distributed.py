@@ -52,8 +52,8 @@ _PATIENCE = timedelta(days=7)  # for a process that reads, evaluates or writes w
 
 _BEAT, _SILENCE = 5.0, 60.0  # seconds between two signs of life, and without one until a process counts as lost
 
-_WORD, _HEARD = "ganparts/word", "ganparts/heard"  # why the run ends, and how many machines know
-_LISTENING = 5.0  # seconds that machines take at most to tell each other
+_WORD, _HEARD = "word", "heard"  # why the run ends, and how many machines know
+_SPEAKING, _LISTENING = 1.0, 5.0  # seconds that one waits until the others know, and the others for what it says
 
 _left = threading.Event()
 _control: Any = None  # the group for what processes tell each other; None for PyTorch's default one
@@ -85,11 +85,12 @@ def join() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     with talking():
-        _store, number, count = next(iter(rendezvous("env://")))
+        shared, number, count = next(iter(rendezvous("env://")))
+        _store = PrefixStore(f"ganparts/{restarts()[0]}", shared)  # torchrun keeps the store when it starts again
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if nccl else "gloo",
-            store=PrefixStore(f"ganparts/{restarts()[0]}", _store),
+            store=PrefixStore("group", _store),
             rank=number,
             world_size=count,
         )
@@ -200,19 +201,19 @@ def first_to_speak() -> bool:
     if _store is None:
         return True
     try:
-        return _store.add("ganparts/spoken", 1) == 1
+        return _store.add("spoken", 1) == 1
     except RuntimeError:  # the machine that held the store is gone
         return True
 
 
 def leave_word(reason: str) -> None:
-    """Tell the other machines why the run ends, and wait for a moment until they know."""
+    """Tell the other machines why the run ends, and wait a moment for those that listen already."""
     others = processes() // local_processes() - 1
     if _store is None or others == 0:
         return
     with suppress(RuntimeError):  # the machine that held the store is gone
         _store.set(_WORD, f"{_machine()} {reason}")
-        _until(lambda: _store.add(_HEARD, 0) >= others)
+        _until(lambda: _store.add(_HEARD, 0) >= others, _SPEAKING)
 
 
 def word_from_elsewhere() -> str | None:
@@ -220,7 +221,7 @@ def word_from_elsewhere() -> str | None:
     if _store is None or local_processes() == processes() or local_rank() != 0:
         return None
     with suppress(RuntimeError):
-        if _until(lambda: _store.check([_WORD])):
+        if _until(lambda: _store.check([_WORD]), _LISTENING):
             machine, _, reason = _store.get(_WORD).decode().partition(" ")
             if machine != _machine():
                 _store.add(_HEARD, 1)
@@ -232,9 +233,9 @@ def _machine() -> str:
     return os.environ.get("GROUP_RANK", "0")
 
 
-def _until(happened: Callable[[], bool]) -> bool:
+def _until(happened: Callable[[], bool], seconds: float) -> bool:
     """Wait until something has happened; whether it did in time."""
-    end = time.monotonic() + _LISTENING
+    end = time.monotonic() + seconds
     while not (done := happened()) and time.monotonic() < end:
         time.sleep(0.05)
     return done

@@ -55,9 +55,9 @@ def train(config: Config) -> None:
     console.print(f"Data: {len(domains.train)} pairs ({domains.origin}).")
     dataset = AlignedPairs(domains.train, seed=config.seed, batch_size=preset.batch_size, **preset.framing())
     pairs = domains.test or domains.val or domains.train
-    side = max(256, preset.crop)  # in memory for the whole run: no larger than scores and sample grids need
+    side = max(512, preset.crop)  # in memory for the whole run, and more than any network for scores sees
     held_out = [
-        tuple(resize_square(image, side) for image in pair)
+        tuple(resize_square(image, side) if min(image.shape[-2:]) > side else image for image in pair)
         for _, pair in pairs.readable(config.evaluate_photos if config.evaluate_every else 6)
     ]
     most = 10_000 if device.type == "cuda" else 256

@@ -85,7 +85,9 @@ def test_a_step_asks_nothing_of_the_device_and_counts_its_operations():
 def test_the_recipe_keeps_no_larger_images_for_scores_than_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "train").mkdir()
     for number in range(2):
-        Image.new("RGB", (800, 300), (number, 0, 0)).save(tmp_path / "train" / f"{number}.png")
+        Image.new("RGB", (1800, 700) if number else (600, 200), (number, 0, 0)).save(
+            tmp_path / "train" / f"{number}.png"
+        )
     kept: list[list[Any]] = []
 
     def evaluator(real: list[Any], *, photos: list[Any], **_: Any) -> None:
@@ -96,4 +98,4 @@ def test_the_recipe_keeps_no_larger_images_for_scores_than_they_need(tmp_path: P
     small = ("--generator", "resnet6", "--discriminator", "pixel", "--width", "2", "--crop", "16", "--memory", "fast")
     given = (*small, "--steps", "1", "--evaluate-every", "1", "--data", str(tmp_path), "--out", str(tmp_path / "run"))
     assert run_recipe(recipe.train, recipe.Config, description="", arguments=list(given)) == 1
-    assert [[tuple(image.shape) for image in images] for images in kept] == [[(3, 256, 256)] * 2] * 2
+    assert [[tuple(image.shape) for image in images] for images in kept] == [[(3, 200, 300), (3, 512, 512)]] * 2

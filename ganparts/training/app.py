@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import sysconfig
+import threading
 import time
 import traceback
 import warnings
@@ -88,6 +90,7 @@ def run_recipe(
         console.print("Interrupted; what the last checkpoint holds is kept.")
         return _end(130)
     except Exception as error:
+        _take_time_to_speak()
         if options is not None and options.debug:
             raise
         if not (isinstance(error, PeerLostError) and error.told) and first_to_speak():
@@ -105,8 +108,16 @@ def _lost(error: PeerLostError, *, folder: Path | None) -> None:
     if is_first():
         first_to_speak()  # so that the processes that end with this one do not
     if local_rank() == 0:
-        _say_why(error, folder)
+        reason = _say_why(error, folder)
+        if is_first():  # which has the store at hand
+            leave_word(reason)
     _end(1)
+
+
+def _take_time_to_speak() -> None:
+    """Torchrun ends the other processes on a machine as soon as one has ended; it gives them half a minute."""
+    if processes() > 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _say_why(error: Exception, folder: Path | None) -> str:

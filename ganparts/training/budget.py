@@ -1,4 +1,4 @@
-"""A run's length: from a number of hours, by the time that the first steps take, and from the run that goes on."""
+"""How many steps a run has: from its hours and the time that the first steps take, or, resumed, from its checkpoint."""
 
 from __future__ import annotations
 

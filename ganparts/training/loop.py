@@ -41,7 +41,7 @@ from ganparts.training.folder import RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
 from ganparts.training.policy import PolicyOptions
-from ganparts.training.scoring import Score, Scoring, same_randomness
+from ganparts.training.scoring import Score, Scoring, own_randomness
 from ganparts.training.starting import start_discriminators_from, start_from
 from ganparts.training.stopping import StopSignals
 from ganparts.training.together import agree_on_policy, join_others
@@ -274,7 +274,7 @@ class Loop:
                     steps = self._measured_length(budget, step)
                     if steps is not None:
                         self._settle_length(step, steps, monitor)
-                        with same_randomness(self.device):
+                        with own_randomness(self.device):
                             coming = monitor.timed(batches(start=step, steps=steps))
                 last = step == steps or asked
                 saved = self._after_step(step, steps, losses, factor, monitor, stop, last=last, hurry=hurry)

@@ -134,7 +134,7 @@ class EvaluationOptions:
     metric: Literal["kid", "fid", "mifid"] = "kid"
     """Decides which generator is the best."""
     extractor: str = "auto"
-    """Whose features are compared: inception, efficientnet_lite0 (or 1, 2), clip, dino, timm:MODEL."""
+    """Whose features are compared: inception, efficientnet_lite0, _lite1 or _lite2, clip, dino, timm:MODEL."""
     patience: int | None = setting(None, least=1, on_resume=True)
     """Stop when this many evaluations in a row were no better."""
 

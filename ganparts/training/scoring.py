@@ -13,7 +13,7 @@ from torch import nn
 from ganparts.adversarial import as_in_first
 from ganparts.training.options import EvaluationOptions
 
-__all__ = ["Score", "Scoring", "same_randomness"]
+__all__ = ["Score", "Scoring", "own_randomness"]
 
 
 class Score(Protocol):
@@ -55,7 +55,7 @@ class Scoring:
     def prepare(self) -> None:
         """Make what computes the scores: networks are loaded, and real images read."""
         if self._make is not None:
-            with same_randomness(self.device):
+            with own_randomness(self.device):
                 self._score = self._make()
 
     def due(self, step: int, *, last: bool) -> bool:
@@ -67,7 +67,7 @@ class Scoring:
         """A generator's scores; in all processes but the first they do not count."""
         assert self._score is not None
         before = self.clock()
-        with same_randomness(self.device), as_in_first(generator.buffers()):
+        with own_randomness(self.device), as_in_first(generator.buffers()):
             scores = self._score(generator)
         self.seconds += self.clock() - before
         return scores
@@ -89,6 +89,6 @@ class Scoring:
         return f"patience ({metric} has not improved in {stale} evaluations)"
 
 
-def same_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """What is done within draws random numbers of its own: scoring leaves training as it is."""
+def own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Random numbers drawn within do not change those that are drawn after it."""
     return torch.random.fork_rng([torch.cuda.current_device()] if device.type == "cuda" else [])
