@@ -3,8 +3,11 @@ import re
 import sys
 from pathlib import Path
 
+import matplotlib
+
 import ganparts
 
+matplotlib.use("Agg")
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "ganparts"
@@ -21,6 +24,7 @@ extensions = [
     "myst_parser",
     "catalogue",
     "mathml",
+    "sphinx_gallery.gen_gallery",
 ]
 html_theme = "furo"
 html_title = "ganparts"
@@ -42,7 +46,19 @@ myst_heading_anchors = 3
 copybutton_exclude = ".linenos, .gp"
 plot_formats = ["svg"]
 plot_html_show_formats = plot_html_show_source_link = False
-exclude_patterns = ["_build", "_ext", "plots"]  # notebooks are shown by howto/kaggle
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "auto_examples",
+    "within_subsection_order": "ExampleTitleSortKey",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1e6,
+    "remove_config_comments": True,
+    "abort_on_example_error": True,
+    "copyfile_regex": "",
+}
+exclude_patterns = ["_build", "_ext", "examples", "plots"]  # notebooks are shown by howto/kaggle
 
 if os.environ.get("DOCS_ONLINE"):  # links to the references of Python and PyTorch; their lists of names are fetched
     extensions.append("sphinx.ext.intersphinx")

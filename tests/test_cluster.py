@@ -313,6 +313,49 @@ def test_mistakes_of_the_command_are_one_line(
         translate_on_cluster(tiny(), [tmp_path], tmp_path / "out")
 
 
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Ray, of which nothing is started, and signals that are as before afterwards."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr("ganparts.cli.translate.load_generator", lambda *_, **__: tiny())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield ray
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_signal_ends_the_command_as_ctrl_c_does(
+    no_cluster: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def exit_with_traces(*_: object) -> None:
+        raise SystemExit(15)
+
+    monkeypatch.setattr(no_cluster, "init", lambda **_: signal.signal(signal.SIGTERM, exit_with_traces))
+    monkeypatch.setattr(cluster, "open_target", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    code, said = run(monkeypatch, capsys, "translate", "model", "photos", "-o", "out", "--ray")
+    assert (code, said.splitlines()[-1]) == (130, "Interrupted.")
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # under nohup
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_cluster_that_does_not_answer(
+    no_cluster: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at a:1")
+
+    monkeypatch.setattr(no_cluster, "init", refuse)
+    code, said = run(monkeypatch, capsys, "translate", "model", "photos", "-o", "out", "--ray", "a:1")
+    assert code == 1
+    assert said.splitlines()[-1].startswith("error: Failed to connect to Ray cluster at a:1: is it running, and does")
+
+
 # ----- on a cluster of two actors
 
 

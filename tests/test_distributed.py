@@ -238,7 +238,7 @@ def recipe(
 def rows(out: Path) -> list[dict[str, float]]:
     with (out / "losses.csv").open() as file:
         return [
-            {key: float(value) for key, value in row.items() if key not in ("images_per_second", "data_wait")}
+            {key: float(value) for key, value in row.items() if key not in ("pairs_per_second", "data_wait")}
             for row in csv.DictReader(file)
         ]
 

@@ -234,7 +234,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path: Path, evaluate_ever
     torch.testing.assert_close(states(parted), states(whole), rtol=0, atol=0)
     for name in ("losses.csv", "scores.csv") if evaluate_every else ("losses.csv",):
         told = [
-            [{n: v for n, v in row.items() if n not in ("images_per_second", "data_wait")} for row in rows(out / name)]
+            [{n: v for n, v in row.items() if n not in ("pairs_per_second", "data_wait")} for row in rows(out / name)]
             for out in (whole, parted)
         ]
         assert told[0] == told[1]

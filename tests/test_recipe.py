@@ -121,8 +121,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path, recipe: Reci
         assert len(archive.namelist()) == 3
     assert [row["step"] for row in rows(parted)] == list("123456")
     for row, expected in zip(rows(parted), rows(whole), strict=True):
-        assert {n: v for n, v in row.items() if n not in ("images_per_second", "data_wait")} == {
-            n: v for n, v in expected.items() if n not in ("images_per_second", "data_wait")
+        assert {n: v for n, v in row.items() if n not in ("pairs_per_second", "data_wait")} == {
+            n: v for n, v in expected.items() if n not in ("pairs_per_second", "data_wait")
         }
     states = [torch.load(folder / "checkpoint.pt", weights_only=True)["states"] for folder in (whole, parted)]
     torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)

@@ -21,9 +21,7 @@ from ganparts.training import write_report
 from ganparts.training.report.__main__ import main
 from ganparts.training.report.curves import charts, keep_extremes, smooth
 
-HEADER = (
-    "step,learning_rate,images_per_second,data_wait,gan_ab,gan_ba,cycle_a,cycle_b,disc_a,disc_b,grad_norm_a,kid,odd"
-)
+HEADER = "step,learning_rate,pairs_per_second,data_wait,gan_ab,gan_ba,cycle_a,cycle_b,disc_a,disc_b,grad_norm_a,kid,odd"
 WARNING = {"step": 60, "kind": "discriminator_won", "what": "disc_b is near 0", "since": 40, "advice": "Lower its rate"}
 
 
@@ -85,7 +83,7 @@ def test_the_page_says_what_the_folder_holds(run: Path):
     assert data["parts"] == [["generator_ab", "unet128(width=2)"], ["generator_ba", "unet128(width=2)"]]
     assert all_notes(data) == ""
     assert data["facts"] == [
-        ["11", "images per second (median)"],
+        ["11", "pairs per second (median)"],
         ["25.0%", "of the time waiting for data"],
         ["0 min", "left, about"],  # 80 steps of 4 images, 11 a second: 29 s
         ["kid 0.01235", "best generator, step 100"],
@@ -109,7 +107,7 @@ def test_the_time_left_counts_the_pairs_of_all_processes(tmp_path: Path):
     config = json.loads((folder / "config.json").read_text())
     config["settled"]["processes"] = 2
     (folder / "config.json").write_text(json.dumps(config))
-    assert ["48 min", "left, about"] in shown(folder, state="running")["facts"]  # 4,000 steps of 8 images, 11 a second
+    assert ["24 min", "left, about"] in shown(folder, state="running")["facts"]  # 4,000 steps of 4 pairs, 11 a second
 
 
 def test_columns_are_grouped_and_a_strange_one_has_its_own_chart(run: Path):
@@ -122,7 +120,7 @@ def test_columns_are_grouped_and_a_strange_one_has_its_own_chart(run: Path):
         ("Gradient norms", ["grad_norm_a"]),
         ("KID, lower is better", ["kid"]),
         ("Learning rate", ["learning_rate"]),
-        ("Images per second", ["images_per_second"]),
+        ("Pairs per second", ["pairs_per_second"]),
         ("Share of time spent waiting for data", ["data_wait"]),
     ]
     kid = drawn[5]
@@ -133,11 +131,11 @@ def test_columns_are_grouped_and_a_strange_one_has_its_own_chart(run: Path):
 
 
 def test_time_spent_waiting_is_a_share_of_the_time_not_of_the_rows(tmp_path: Path):
-    text = "step,images_per_second,data_wait\n1,1,0.5\n2,1,0.5\n12,100,0.1\n"  # 1, 1 and 0.1 units of time
+    text = "step,pairs_per_second,data_wait\n1,1,0.5\n2,1,0.5\n12,100,0.1\n"  # 1, 1 and 0.1 units of time
     (tmp_path / "losses.csv").write_text(text)
     facts = {label: value for value, label in shown(tmp_path)["facts"]}
     assert facts["of the time waiting for data"] == f"{(0.5 + 0.5 + 0.01) / 2.1:.1%}"
-    assert facts["images per second (median)"] == "1"
+    assert facts["pairs per second (median)"] == "1"
 
 
 @pytest.mark.parametrize(

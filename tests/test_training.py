@@ -391,11 +391,11 @@ def test_the_monitor_writes_the_logged_steps_and_shows_them(tmp_path: Path, term
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "10", "20", "25"]
     assert [float(row["gan_ab"]) for row in rows] == [0.5, 5.0, 10.0, 12.5]
-    assert list(rows[0]) == ["step", "learning_rate", "images_per_second", "data_wait", "gan_ab", "cycle_a"]
-    assert all(float(row["images_per_second"]) > 0 for row in rows)
+    assert list(rows[0]) == ["step", "learning_rate", "pairs_per_second", "data_wait", "gan_ab", "cycle_a"]
+    assert all(float(row["pairs_per_second"]) > 0 for row in rows)
     assert all(0 <= float(row["data_wait"]) <= 1 for row in rows)
     shown = console.export_text()
-    assert all(part in shown for part in ("25/25", "gan_ab 12.50", "images/s", "waiting for data"))
+    assert all(part in shown for part in ("25/25", "gan_ab 12.50", "pairs/s", "waiting for data"))
 
 
 def test_a_resumed_runs_rows_are_those_of_the_steps_it_does_not_do_again(tmp_path: Path):
@@ -468,7 +468,7 @@ def test_tensorboard_gets_the_same_curves(tmp_path: Path):
     events.Reload()
     scalars = {event.step: event.value for event in events.Scalars("gan_ab")}
     assert scalars == {1: 1, 2: 2, 3: 3, 4: 34, 5: 35, 6: 36}
-    assert "images_per_second" in events.Tags()["scalars"]
+    assert "pairs_per_second" in events.Tags()["scalars"]
 
 
 def test_without_tensorboard_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

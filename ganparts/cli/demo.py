@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import tempfile
 import threading
@@ -59,9 +58,6 @@ def demo(
     _check_address(host, port)
     chosen = pick_device(device)
     generators = {name: load_generator(model, device=chosen) for name, model in name_models(models).items()}
-    for name in ("SIGTERM", "SIGHUP"):  # end as Ctrl-C does, the folder deleted
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ganparts-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and paintings; no other file is served
         from ganparts.demo import build_page

@@ -23,7 +23,7 @@ ItemT = TypeVar("ItemT")
 
 
 class Monitor:
-    """Shows progress, losses, images a second, time left and the share of time spent waiting for data, and appends
+    """Shows progress, losses, pairs a second, time left and the share of time spent waiting for data, and appends
     losses to a CSV.
 
     Losses stay on the device between logged steps; only :meth:`log` fetches them, in one transfer. If the output is not
@@ -34,7 +34,7 @@ class Monitor:
             for nothing.
         steps: of the whole run; None if it is not known yet (see :meth:`set_length`).
         start: steps already done.
-        pairs: in a step; a pair is two images.
+        pairs: in a step; a pair is a photo and a painting.
         every: steps between two logged ones.
         console: where to show it.
         tensorboard: a folder for TensorBoard's files, or None.
@@ -118,13 +118,13 @@ class Monitor:
         values = dict(zip(losses, torch.stack([loss.float() for loss in losses.values()]).tolist(), strict=True))
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
-        images, waiting = 2 * self.pairs * (step - self._since_step) / seconds, self._waited / seconds
+        rate, waiting = self.pairs * (step - self._since_step) / seconds, self._waited / seconds
         self._since, self._since_step, self._waited = now, step, 0.0
-        row = {"step": step, "learning_rate": learning_rate, "images_per_second": round(images, 3)}
+        row = {"step": step, "learning_rate": learning_rate, "pairs_per_second": round(rate, 3)}
         row |= {"data_wait": round(waiting, 4)} | values
         if self.csv_path is not None:
             append_row(self.csv_path, row)
-        self._show(step, values, f"{images:.1f} images/s, {waiting:.1%} waiting for data")
+        self._show(step, values, f"{rate:.1f} pairs/s, {waiting:.1%} waiting for data")
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name, value, step)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -321,7 +323,13 @@ def _cluster(address: str | None) -> Iterator[None]:
     if ours:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # what Ray starts here has the priority of this process
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        except ConnectionError as error:
+            raise ConnectionError(f"{error}: is it running, and does this machine have its token?") from None
+        if at_sigterm is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, at_sigterm)  # Ray has put its own in place of the caller's
     try:
         context.enable_progress_bars = context.print_on_execution_start = False
         for logger, level in zip(loggers.values(), (logging.WARNING, logging.ERROR), strict=True):

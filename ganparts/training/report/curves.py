@@ -24,7 +24,7 @@ GROUPS = {
     "kid_ratio*": "KID relative to the photos', lower is better",
     "*kid*": "KID, lower is better",
     "learning_rate*": "Learning rate",
-    "images_per_second": "Images per second",
+    "pairs_per_second": "Pairs per second",
     "data_wait": "Share of time spent waiting for data",
 }
 """Column to title of its chart, in the page's order; the most special pattern that fits takes a column."""

@@ -108,18 +108,18 @@ def _facts(rows: Mapping[int, Mapping[str, float]], *, left: int, pairs: int | N
     """Values and what they are: speed, waiting, time left."""
     before, speeds, seconds, waited = 0, [], 0.0, 0.0
     for step, row in rows.items():
-        speed, wait = row.get("images_per_second", 0.0), row.get("data_wait", 0.0)
+        speed, wait = row.get("pairs_per_second", 0.0), row.get("data_wait", 0.0)
         if isfinite(speed) and speed > 0 and isfinite(wait):
             speeds.append(speed)
-            took = max(step - before, 1) / speed  # in units of a step's images
+            took = max(step - before, 1) / speed  # in units of a step's pairs
             seconds, waited = seconds + took, waited + took * wait
         before = step
     if not speeds:
         return
-    yield f"{median(speeds):.3g}", "images per second (median)"
+    yield f"{median(speeds):.3g}", "pairs per second (median)"
     yield f"{waited / seconds:.1%}", "of the time waiting for data"
     if left > 0 and pairs is not None:
-        minutes = left * 2 * pairs / median(speeds) / 60  # a pair is two images
+        minutes = left * pairs / median(speeds) / 60
         yield f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min", "left, about"
 
 
