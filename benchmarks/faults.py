@@ -49,7 +49,7 @@ class Config:
     processes: int = 1
     """Of a run, which train together; one of them is killed."""
     kills: int = 2
-    """Kills of a run at most."""
+    """Kills of a run at most; fewer if its steps are done before."""
     steps: int = 8
     """Steps of a run."""
     workers: int = 0
@@ -60,8 +60,8 @@ class Config:
     """Penalty on the discriminators, at every second step; None for none."""
     forget_random_states: bool = False
     """Resume without the checkpoint's random states, to see that they matter: all runs should then end otherwise."""
-    anywhere: float = 0.5
-    """Share of kills at any instant of a run; the others come between its second step and its last."""
+    anywhere: float = 0.2
+    """Share of kills at any instant, also before the first step; the others come after a step that is new."""
     seed: int = 0
     """Of the instants."""
     out: Path = Path("benchmarks/results/cpu_faults.json")
@@ -167,39 +167,48 @@ def trial(config: Config, number: int, folder: Path, seconds: float, expected: d
     draws = random.Random(f"{config.seed} {number}")
     out, log = folder / f"run{number}", folder / f"run{number}.log"
     killed: list[float] = []
+    trained: list[int] = []
     ended: list[float] = []
     arguments = options(config, out)
     begin = partial(start, log=log, processes=config.processes, forget=config.forget_random_states)
-    for _ in range(draws.randint(1, config.kills)):
+    kills = draws.randint(1, config.kills)
+    for left in range(kills, 0, -1):
+        done = rows(out)
+        if done >= config.steps:
+            break
         processes, victim = begin(arguments), draws.randrange(config.processes)
         began = time.monotonic()
         if draws.random() < config.anywhere:
             row, wait = 0, draws.uniform(0, seconds)
         else:
-            row, wait = draws.randint(2, max(2, config.steps - 2)), draws.uniform(0, 0.05)
+            row, wait = done + draws.randint(1, max(1, (config.steps - done) // left)), draws.uniform(0, 0.05)
         codes, waited = kill(processes, victim, lambda row=row: rows(out) >= row, wait)
         if codes[victim] == -signal.SIGKILL:
             killed.append(round(time.monotonic() - waited - began, 3))
+            trained.append(max(0, rows(out) - done))
             ended.append(round(waited, 3))
         if any(out.glob("checkpoint*.pt")):  # else it was killed before it began
             arguments = ["--resume", str(out)]
     codes = finish(begin(arguments))
-    result: dict[str, Any] = {"run": number, "killed_after_s": killed, "exit_codes": codes, "identical": False}
+    result: dict[str, Any] = {"run": number, "killed_after_s": killed, "killed_after_new_steps": trained}
+    result |= {"exit_codes": codes, "identical": False}
     if config.processes > 1:
         result["others_ended_after_s"] = ended
     if not any(codes):
-        step, states = step_and_states(out)
-        result["identical"] = step == config.steps and same(states, expected)
+        result["identical"] = same(last_checkpoint(out), expected)
     elif log.exists():
         result["said"] = log.read_text().splitlines()[-40:]
     shutil.rmtree(out, ignore_errors=True)
     return result
 
 
-def step_and_states(out: Path) -> tuple[int, dict[str, Any]]:
-    """What a run's last checkpoint holds."""
-    saved = torch.load(out / "checkpoint.pt", weights_only=True)
-    return saved["step"], saved["states"]
+def last_checkpoint(out: Path) -> dict[str, Any]:
+    """All that a run's last checkpoint holds but its configuration, which names the folder: the step, the states of all
+    networks, optimizers and buffers, and the random numbers' states, of each process.
+    """
+    return {
+        name: held for name, held in torch.load(out / "checkpoint.pt", weights_only=True).items() if name != "config"
+    }
 
 
 def same(states: Any, expected: Any) -> bool:
@@ -224,17 +233,21 @@ def main() -> int:
             print((folder / "whole.log").read_text())
             return 1
         seconds = time.monotonic() - before  # with what only the first run does: features of the real images
-        _, expected = step_and_states(folder / "whole")
+        expected = last_checkpoint(folder / "whole")
+        assert expected["step"] == config.steps
         for number in range(config.runs):
             results.append(trial(config, number, folder, seconds, expected))
     killed = sum(len(result["killed_after_s"]) for result in results)
+    trained = sum(steps > 0 for result in results for steps in result["killed_after_new_steps"])
     identical = sum(result["identical"] for result in results)
     console = Console()
     for result in results:
         if not result["identical"]:
             console.print(result)
-    console.print(f"{identical} of {len(results)} runs ended bit for bit as the uninterrupted one; {killed} kills")
-    settings = vars(config) | {"kills_done": killed, "seconds_of_a_run": round(seconds, 2), "identical": identical}
+    console.print(f"{identical} of {len(results)} runs ended bit for bit as the uninterrupted one")
+    console.print(f"{killed} kills, {trained} of them after a new step")
+    settings = vars(config) | {"kills_done": killed, "kills_after_a_new_step": trained}
+    settings |= {"seconds_of_a_run": round(seconds, 2), "identical": identical}
     write_json(config.out, settings=settings, results=results, device=torch.device("cpu"))
     return int(identical != len(results))
 

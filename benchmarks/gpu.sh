@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The GPU tests and every benchmark on one CUDA card, in under nine minutes: benchmarks/gpu.sh [FOLDER] [PYTHON]
+# With several cards, a minute more for what they do together.
 # The records go to FOLDER (benchmarks/results/gpu if none is given); a program that fails does not stop the others.
+# What a card cannot do is left out with a line in log.txt.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-benchmarks/results/gpu}
@@ -19,19 +21,25 @@ run() { # seconds at most, name, arguments
   fi
 }
 : >"$out/log.txt"
+# the card's own half precision, and how many cards there are
+read -r half cards < <("$python" -c 'import torch
+print("bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16", torch.cuda.device_count())') || exit 1
 # What compiles comes last in each program: it can take minutes, and what was measured before it is kept.
 run 30 doctor -m ganparts.cli doctor
 run 180 tests -m pytest -q -n 4 -m gpu tests/test_gpu.py
-run 140 "step, batch 1" -m benchmarks.train_step --rounds 9 --replay history --modes bf16_captured captured \
-  tf32_captured ours low lowest bf16_captured_streams textbook_bf16_compiled bf16_compiled_captured \
+run 140 "step, batch 1" -m benchmarks.train_step --rounds 9 --replay history --modes "${half}_captured" captured \
+  tf32_captured ours low lowest "${half}_captured_streams" textbook_bf16_compiled "${half}_compiled_captured" \
   --out "$out/train_step.json"
 run 70 "step, batch 16" -m benchmarks.train_step --batch-sizes 16 --rounds 5 \
-  --modes bf16_captured bf16_compiled_captured textbook_bf16_compiled --out "$out/train_step_16.json"
+  --modes "${half}_captured" "${half}_compiled_captured" textbook_bf16_compiled --out "$out/train_step_16.json"
 run 40 "step, as a P100" -m benchmarks.train_step --profile p100 --batch-sizes 1 16 --rounds 3 \
   --modes ours captured captured_low captured_lowest --out "$out/train_step_p100.json"
 run 25 memory -m benchmarks.memory --batch-sizes 1 4 16 --out "$out/memory.json"
-run 20 kernels -m benchmarks.kernels --modes textbook_tf32 captured bf16_captured --out "$out/kernels.json"
+run 20 kernels -m benchmarks.kernels --modes textbook textbook_tf32 captured "${half}_captured" --out "$out/kernels.json"
 run 15 "data loading" -m benchmarks.data_loading --out "$out/data_loading.json"
 run 10 "import time" -m benchmarks.import_time --rounds 3 --out "$out/import_time.json"
+if [ "$cards" -gt 1 ]; then
+  run 60 scaling -m benchmarks.scaling --size 256 --out "$out/scaling.json"
+fi
 run 10 report -m benchmarks.report "$out"
 exit $failed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from ganparts import GENERATORS, CycleGAN, LossWeights, Pair, build_cyclegan, ma
 from ganparts.blocks import recompute_blocks
 from ganparts.training import PolicyOptions, choose_policy
 
-__all__ = ["MODES", "Mode", "build", "chosen_modes", "make_step"]
+__all__ = ["MODES", "Mode", "build", "chosen_modes", "make_step", "possible_modes"]
 
 
 class Mode(NamedTuple):
@@ -44,11 +44,15 @@ MODES: dict[str, Mode] = {
     "captured_lowest": Mode(PolicyOptions("fp32", "channels_first", "1", "on", "off"), "lowest"),
     "tf32_captured": Mode(PolicyOptions("tf32", "channels_first", "1", "on", "off")),
     "tf32_last_captured": Mode(PolicyOptions("tf32", "channels_last", "1", "on", "off")),
-    "bf16_captured": Mode(PolicyOptions("bf16", "channels_last", "1", "on", "off")),
-    "bf16_captured_streams": Mode(PolicyOptions("bf16", "channels_last", "2", "on", "off")),
-    "bf16_compiled_captured": Mode(PolicyOptions("bf16", "channels_last", "1", "on", "on")),
     "auto": Mode(PolicyOptions()),
 }
+"""Ways of training by name; those in half precision follow."""
+for _half in ("bf16", "fp16"):  # the second is for cards without the first, such as a T4
+    MODES |= {
+        f"{_half}_captured": Mode(PolicyOptions(_half, "channels_last", "1", "on", "off")),
+        f"{_half}_captured_streams": Mode(PolicyOptions(_half, "channels_last", "2", "on", "off")),
+        f"{_half}_compiled_captured": Mode(PolicyOptions(_half, "channels_last", "1", "on", "on")),
+    }
 
 
 P100_MODES = ("ours", "low", "lowest", "captured", "captured_low", "captured_lowest")
@@ -56,6 +60,7 @@ CUDA_MODES = (
     *("textbook_bf16_compiled", "ours", "captured", "tf32_captured", "tf32_last_captured", "bf16_captured"),
     *("bf16_captured_streams", "bf16_compiled_captured", "low", "lowest"),
 )
+T4_MODES = ("ours", "captured", "fp16_captured", "fp16_captured_streams", "fp16_compiled_captured", "low", "lowest")
 
 
 def chosen_modes(device: torch.device, names: tuple[str, ...] = (), *, p100: bool = False) -> dict[str, Mode]:
@@ -67,25 +72,40 @@ def chosen_modes(device: torch.device, names: tuple[str, ...] = (), *, p100: boo
         p100: only what a P100 can do.
 
     Raises:
-        ValueError: an unknown name, or a named mode that the device cannot do.
+        ValueError: an unknown name, or the device can do none of the named modes.
     """
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     p100 = p100 or (6, 0) <= capability < (7, 0)
     tf32 = capability >= (8, 0) and not p100  # PyTorch's default for convolutions
     baseline = "textbook_tf32" if tf32 else "textbook"
-    default = P100_MODES if p100 else CUDA_MODES if device.type == "cuda" else ("ours", "low", "lowest")
-    chosen = {baseline: MODES[baseline]}
-    for name in names or default:
+    if device.type != "cuda":
+        default = ("ours", "low", "lowest")
+    else:
+        default = P100_MODES if p100 else CUDA_MODES if capability >= (8, 0) else T4_MODES
+    return {baseline: MODES[baseline]} | possible_modes(device, names or default)
+
+
+def possible_modes(device: torch.device, names: Sequence[str]) -> dict[str, Mode]:
+    """Those of the named modes that a device can do. A line says why others are left out.
+
+    Raises:
+        ValueError: an unknown name, or the device can do none of them.
+    """
+    possible: dict[str, Mode] = {}
+    reason = ""
+    for name in names:
         if name not in MODES:
             raise ValueError(f"there is no mode {name!r}; there are: {', '.join(MODES)}")
         try:
             choose_policy(device, MODES[name].options)
-        except ValueError:
-            if names:
-                raise
+        except ValueError as error:
+            reason = str(error)
+            print(f"{name} is left out: {reason.partition(':')[0]}")
         else:
-            chosen[name] = MODES[name]
-    return chosen
+            possible[name] = MODES[name]
+    if not possible:
+        raise ValueError(reason)
+    return possible
 
 
 def build(generator: str, *, width: int, identity_weight: float, replay: str) -> CycleGAN:

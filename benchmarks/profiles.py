@@ -39,10 +39,11 @@ def matrix_rate(device: torch.device, size: int = 8192) -> dict[str, float]:
     capability = torch.cuda.get_device_capability(device)
     for name, dtype, tf32 in (
         ("fp32", torch.float32, False),
+        ("fp16", torch.float16, False),
         ("tf32", torch.float32, True),
         ("bf16", torch.bfloat16, False),
     ):
-        if name != "fp32" and capability < (8, 0):
+        if name in ("tf32", "bf16") and capability < (8, 0):
             continue
         before = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32

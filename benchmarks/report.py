@@ -75,7 +75,7 @@ def _steps(record: Record) -> str:
         if "failed" in row:
             rows.append([row["generator"], row["size"], row["batch_size"], row["mode"], row["failed"]])
             continue
-        precision = next((name for name in ("bf16", "tf32") if name in row["mode"]), "fp32")
+        precision = next((name for name in ("bf16", "fp16", "tf32") if name in row["mode"]), "fp32")
         cells = [
             row["generator"],
             row["size"],

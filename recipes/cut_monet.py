@@ -58,7 +58,7 @@ def train(config: Config) -> None:
     painted = min(len(photos), most if config.paint is None else config.paint)
     jpeg = config.jpeg()
 
-    torch.manual_seed(config.seed)
+    training.seed_everything(config.seed)
     loop = training.Loop(
         ganparts.build_cut(preset),
         config,

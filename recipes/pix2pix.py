@@ -64,7 +64,7 @@ def train(config: Config) -> None:
     translated = min(len(pairs), most if config.translate is None else config.translate)
     jpeg = config.jpeg()
 
-    torch.manual_seed(config.seed)
+    training.seed_everything(config.seed)
     loop = training.Loop(
         ganparts.build_pix2pix(preset),
         config,

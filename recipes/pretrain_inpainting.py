@@ -50,7 +50,7 @@ def train(config: Config) -> None:
     console.print(f"Data: {len(domains.a)} photos, {len(domains.b)} paintings ({domains.origin}).")
     dataset = PairDataset(domains.a, domains.b, seed=config.seed, batch_size=preset.batch_size, **preset.framing())
 
-    torch.manual_seed(config.seed)
+    training.seed_everything(config.seed)
     loop = training.Loop(
         build_inpainting(preset),
         config,

@@ -173,6 +173,39 @@ def test_modes_are_those_that_the_device_can_do():
         modes.chosen_modes(cpu, ("captured",))
 
 
+@pytest.mark.parametrize(
+    ("capability", "first", "lacks"),
+    [
+        (
+            (6, 0),
+            "fp16_captured",
+            ("tf32_captured", "fp16_compiled_captured", "textbook_bf16_compiled", "textbook_tf32"),
+        ),
+        ((7, 5), "fp16_captured", ("tf32_captured", "textbook_bf16_compiled", "textbook_tf32")),
+        ((9, 0), "bf16_captured", ()),
+    ],
+)
+def test_the_gpu_script_measures_what_each_card_can_do(
+    capability: tuple[int, int],
+    first: str,
+    lacks: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr("ganparts.training.policy._compiler_lacks", lambda: None)
+    text = (ROOT / "benchmarks" / "gpu.sh").read_text().replace("\\\n", "").replace("${half}", first[:4])
+    given = [tuple(part.split("--")[0].replace('"', "").split()) for part in text.split("--modes ")[1:]]
+    assert len(given) == 4
+    cuda = torch.device("cuda")
+    chosen = [modes.possible_modes(cuda, names) for names in given]
+    assert first in chosen[0]
+    assert {*sum(given, ())} - {*sum(map(tuple, chosen), ())} == {*lacks}
+    told = capsys.readouterr().out
+    assert all(f"{name} is left out: --" in told for name in lacks)
+    assert all(name in modes.MODES for name in modes.chosen_modes(cuda))
+
+
 def test_a_report_needs_records(tmp_path: Path):
     (tmp_path / "other.json").write_text("{}")
     assert "has no records of benchmarks" in run("report", str(tmp_path), code=1)

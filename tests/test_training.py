@@ -44,6 +44,7 @@ from ganparts.training import (
     sample_photos,
     save_checkpoint,
     save_grid,
+    seed_everything,
 )
 from ganparts.training.monitor import append_row, drop_rows_beyond
 from ganparts.training.report.reading import read_losses
@@ -90,6 +91,15 @@ def test_numpys_and_pythons_random_states_go_on_too(tmp_path: Path):
     expected = [draw() for _ in range(3)]
     load_checkpoint(tmp_path / "c.pt", model=torch.nn.Linear(1, 1))
     assert [draw() for _ in range(3)] == expected
+
+
+def test_a_seed_is_that_of_all_random_numbers():
+    drawn = []
+    for seed in (-1, -1, 5):
+        seed_everything(seed)
+        drawn.append([random.random(), float(np.random.standard_normal()), float(torch.rand(()))])
+    assert drawn[0] == drawn[1]
+    assert all(one != other for one, other in zip(drawn[0], drawn[2], strict=True))
 
 
 def test_the_last_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path):

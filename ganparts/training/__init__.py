@@ -24,6 +24,7 @@ from ganparts.training.loop import Ended, Loop
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions, RunOptions, parse_options, setting
 from ganparts.training.policy import CompileError, Policy, PolicyOptions, choose_policy
+from ganparts.training.randomness import seed_everything
 from ganparts.training.report import write_report
 from ganparts.training.samples import fetch_later, paint_grid, sample_photos, save_grid
 from ganparts.training.stopping import StopSignals
@@ -67,6 +68,7 @@ __all__ = [
     "sample_photos",
     "save_checkpoint",
     "save_grid",
+    "seed_everything",
     "setting",
     "versions",
     "write_report",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import pickletools
-import random
 import re
-import sys
 import textwrap
 import warnings
 import zipfile
@@ -17,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ganparts.training.randomness import random_states, set_random_states
 
 __all__ = [
     "Checkpoint",
@@ -179,31 +179,6 @@ def own_state(model: nn.Module) -> dict[str, Any]:
     return {"random": random_states(), "buffers": buffers}
 
 
-def random_states() -> dict[str, Any]:
-    """The states of Python's, NumPy's and PyTorch's random numbers, as checkpoints hold them."""
-    states: dict[str, Any] = {
-        "python": random.getstate(),
-        "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],  # of the device in use
-    }
-    if numpy := sys.modules.get("numpy"):  # if nobody imported it, nobody drew from it
-        kind, keys, *rest = numpy.random.get_state()
-        states["numpy"] = (str(kind), keys.tolist(), *rest)
-    return states
-
-
-def set_random_states(randomness: dict[str, Any]) -> None:
-    """Put back what :func:`random_states` gave."""
-    random.setstate(_tuples(randomness["python"]))
-    torch.set_rng_state(randomness["torch"])
-    if "numpy" in randomness:
-        import numpy
-
-        numpy.random.set_state(randomness["numpy"])
-    if randomness["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(randomness["cuda"][0])
-
-
 def _flush_folder(folder: Path) -> None:
     if hasattr(os, "O_DIRECTORY"):  # so that the renaming outlives a power cut; Windows has no such thing
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -268,10 +243,6 @@ def load_checkpoint(path: Path | str, **stateful: Any) -> tuple[int, dict[str, A
         checkpoint.restore(**stateful)
         checkpoint.restore_random_states()
     return checkpoint.step, checkpoint.config
-
-
-def _tuples(state: Any) -> Any:
-    return tuple(map(_tuples, state)) if isinstance(state, list | tuple) else state
 
 
 def _check_archive(path: Path) -> None:

@@ -35,12 +35,12 @@ from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.distributed import from_first, highest, is_first, processes
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget, resumed_length
-from ganparts.training.checkpoint import random_states, set_random_states
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
 from ganparts.training.policy import PolicyOptions
+from ganparts.training.randomness import random_states, set_random_states
 from ganparts.training.scoring import Score, Scoring, own_randomness
 from ganparts.training.starting import start_discriminators_from, start_from
 from ganparts.training.stopping import StopSignals

@@ -10,6 +10,7 @@ import torch
 from ganparts.adversarial import copy_from_first, share_draws, synchronize_batch_norms
 from ganparts.distributed import processes, rank, share
 from ganparts.training.policy import Policy, PolicyOptions, choose_policy
+from ganparts.training.randomness import seed_everything
 
 __all__ = ["agree_on_policy", "join_others"]
 
@@ -46,4 +47,4 @@ def join_others(model: Any, *, sync_batch_norm: bool) -> None:
     share_draws(model)
     if sync_batch_norm:
         synchronize_batch_norms(model)
-    torch.manual_seed(torch.initial_seed() + rank())
+    seed_everything(torch.initial_seed() + rank())
