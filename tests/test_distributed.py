@@ -52,6 +52,7 @@ from ganparts.adversarial import (
 )
 from ganparts.data import PairDataset, load_pairs, open_images
 from ganparts.distributed import processes, rank
+from ganparts.inpainting import Holes, build_inpainting
 from ganparts.metrics import Evaluator
 from ganparts.pretrained import from_pretrained
 from ganparts.training import Loop, parse_options, run_recipe
@@ -78,6 +79,7 @@ ASSEMBLIES: dict[str, Callable[[], Any]] = {
         "fastcut", generator=RESNET, discriminator=PATCHES, layers=(0, 4), patches=8, projector_width=4, penalty=R1
     ),
     "pix2pix": lambda: build_pix2pix(generator=partial(RESNET, norm="batch"), discriminator=PATCHES, penalty=R1),
+    "inpainting": lambda: build_inpainting(generator=RESNET, holes=Holes(fraction=1.0), distortion=None),
 }
 
 
@@ -184,7 +186,10 @@ def test_each_process_loads_its_share_of_a_steps_pairs(tmp_path: Path):
         assert all(torch.equal(torch.cat([one[i], two[i]]), both[i]) for i in range(2))
 
 
-RECIPES = {name: importlib.import_module(f"recipes.{name}") for name in ("cyclegan_monet", "cut_monet", "pix2pix")}
+RECIPES = {
+    name: importlib.import_module(f"recipes.{name}")
+    for name in ("cyclegan_monet", "cut_monet", "pix2pix", "pretrain_inpainting")
+}
 TINY = ("--device", "cpu", "--precision", "fp32", "--width", "2", "--resize", "16", "--crop", "16", "--paint", "1")
 TINY += ("--log-every", "1")
 CYCLEGAN = (*TINY, "--generator", "resnet6(dropout=0.5)", "--discriminator", "patchgan(layers=1)")
@@ -310,6 +315,35 @@ def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, f
         assert abs(painted[name] - picture).mean() < 0.5
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("cut_monet", ("--preset", "cut", "--patches", "8", "--paint", "5")),
+        ("pix2pix", ("--generator", "resnet6(norm='batch')", "--sync-batch-norm", "--translate", "5")),
+        ("pretrain_inpainting", ()),
+    ],
+)
+def test_every_recipe_trains_in_two_processes(
+    name: str, options: tuple[str, ...], tmp_path: Path, folders: tuple[str, ...]
+):
+    if name == "pix2pix":
+        for part in ("train", "val"):
+            (tmp_path / "pairs" / part).mkdir(parents=True)
+            for number in range(5):
+                pixels = Random(f"{part}{number}").randbytes(40 * 20 * 3)
+                Image.frombytes("RGB", (40, 20), pixels).save(tmp_path / "pairs" / part / f"{number}.png")
+        folders = ("--data", str(tmp_path / "pairs"))
+    small = shlex.split("--device cpu --precision fp32 --resize 32 --crop 32 --width 2 --log-every 1 --steps 2")
+    small += ("--generator", "resnet6") if "--generator" not in options else ()
+    ends = recipe(tmp_path, *small, *options, *folders, "--out", tmp_path / "run", name=name)
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert len(rows(tmp_path / "run")) == 2
+    saved = checkpoint(tmp_path / "run")
+    assert (saved["step"], len(saved["ranks"])) == (2, 2)
+    if "5" in options:
+        assert len(pictures(tmp_path / "run" / "images.zip")) == 5
+
+
 def pictures(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
         return {name: np.asarray(Image.open(archive.open(name)), dtype=float) for name in archive.namelist()}
@@ -429,7 +463,7 @@ def test_a_run_that_may_start_again_needs_a_folder(monkeypatch: pytest.MonkeyPat
 def test_every_command_of_the_page_is_understood():
     page = (ROOT / "docs" / "distributed.md").read_text()
     commands = re.findall(
-        r"recipes/(\w+)\.py((?:.*\\\n)*.*)", "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+        r"recipes/(\w+)\.py((?:.*\\\n)*.*)", "\n".join(re.findall(r"```(?:sh|text)\n(.*?)```", page, re.DOTALL))
     )
     assert {name for name, _ in commands} == set(RECIPES)
     for name, rest in commands:
