@@ -1,13 +1,14 @@
-"""Where a step's time goes on a CUDA device: convolution, norm and padding, optimizer, copies, gaps.
+"""Where a step's time goes: convolution, norm and padding, optimizer, copies, and gaps, or what is not an operation.
 
 Run it from the repository: ``python -m benchmarks.kernels --help``.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import torch
@@ -24,31 +25,39 @@ from ganparts.training import pick_device
 
 CLASSES = {  # the first class one of whose words is in a kernel's name
     "fused by the compiler": ("triton_",),
-    "copies": ("memcpy", "memset", "copy_kernel"),
+    "copies": ("memcpy", "memset", "copy_kernel", "aten::copy_", "aten::clone", "aten::contiguous", "reorder"),
     "convolution": ("conv", "gemm", "cutlass", "wgrad", "dgrad", "fprop", "winograd", "xmma", "cudnn", "implicit"),
     "optimizer": ("adam", "multi_tensor", "lerp"),
-    "norm and padding": ("norm", "moments", "reduce", "welford", "pad", "elementwise", "var_mean", "cat", "index"),
+    "norm and padding": (
+        *("norm", "moments", "reduce", "welford", "pad", "elementwise", "var_mean", "cat", "index"),
+        *(
+            f"aten::{word}"
+            for word in ("relu", "leaky", "threshold", "tanh", "add", "sub", "mul", "div", "mean", "sum")
+        ),
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Config:
-    """Milliseconds of a step by class of kernel."""
+    """Milliseconds of a step by class of kernel, or on a CPU of operation."""
 
-    modes: tuple[str, ...] = ("textbook_tf32", "captured", "bf16_compiled_captured")
-    """Of benchmarks/modes.py."""
+    modes: tuple[str, ...] = ("textbook", "textbook_tf32", "ours", "captured", "bf16_compiled_captured", "auto")
+    """Of benchmarks/modes.py; what the device cannot do is left out."""
     generator: str = "resnet9"
     """Registered generator."""
     size: int = 256
     """Height and width of the images, in pixels."""
     batch_size: int = 1
     """Pairs a step."""
+    width: int = 64
+    """Channels after the first convolution of each network."""
     steps: int = 10
     """Steps to look at."""
     profile: Literal["none", "p100"] = "none"
     """p100: IEEE fp32 and 16 GB."""
     device: str = "auto"
-    """A CUDA device."""
+    """auto, cpu, cuda ..."""
     out: Path = Path("benchmarks/results/kernels.json")
     """Where the record goes."""
 
@@ -75,39 +84,56 @@ def by_class(intervals: list[tuple[str, float, float]], steps: int) -> dict[str,
     return {kind: round(total / steps / 1e3, 3) for kind, total in totals.items()}
 
 
-def main() -> int:
+def by_operation(step: Callable[[], object], steps: int) -> tuple[dict[str, float], float]:
+    """Milliseconds a step of each class of operation on a CPU, gaps included, and how many operations a step has."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        start = perf_counter()
+        for _ in range(steps):
+            step()
+        whole = 1e3 * (perf_counter() - start) / steps
+    totals: dict[str, float] = dict.fromkeys((*CLASSES, "other", "gaps"), 0.0)
+    operations = [event for event in profiler.key_averages() if event.key.startswith("aten::")]
+    for event in operations:
+        totals[class_of(event.key)] += event.self_cpu_time_total / steps / 1e3
+    totals["gaps"] = whole - sum(totals.values())
+    return {kind: round(total, 3) for kind, total in totals.items()}, sum(event.count for event in operations) / steps
+
+
+def by_kernel(step: Callable[[], object], steps: int, device: torch.device) -> tuple[dict[str, float], float]:
+    """Milliseconds a step of each class of kernel on a GPU, gaps included, and how many kernels a step has."""
+    torch.cuda.synchronize(device)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize(device)
+    intervals = [
+        (event.name, float(event.time_range.start), float(event.time_range.end))
+        for event in profiler.events() or ()
+        if str(event.device_type) == "DeviceType.CUDA"
+    ]
+    return by_class(intervals, steps), len(intervals) / steps
+
+
+def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     device = pick_device(config.device)
-    if device.type != "cuda":
-        print("error: kernels are timed on a CUDA device only, and there is none")
-        return 1
     notes = apply_profile(config.profile, device)
     results: list[dict[str, Any]] = []
     table = Table("mode", *CLASSES, "other", "gaps")
     for name, mode in possible_modes(device, config.modes).items():
         torch.manual_seed(0)
         pair = Pair(*(torch.rand(2, config.batch_size, 3, config.size, config.size, device=device) * 2 - 1))
-        model = build(config.generator, width=64, identity_weight=5.0, replay="history").to(device)
+        model = build(config.generator, width=config.width, identity_weight=5.0, replay="history").to(device)
         step = make_step(mode, model, pair)
-        for _ in range(5):
+        for _ in range(5 if device.type == "cuda" else 1):
             step()
-        torch.cuda.synchronize(device)
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-            for _ in range(config.steps):
-                step()
-            torch.cuda.synchronize(device)
-        intervals = [
-            (event.name, float(event.time_range.start), float(event.time_range.end))
-            for event in profiler.events() or ()
-            if str(event.device_type) == "DeviceType.CUDA"
-        ]
-        row = by_class(intervals, config.steps)
-        results.append({"mode": name, "kernels_per_step": round(len(intervals) / config.steps), **row})
+        looked = by_kernel(step, config.steps, device) if device.type == "cuda" else by_operation(step, config.steps)
+        row, count = looked
+        results.append({"mode": name, "kernels_per_step": round(count), **row})
         table.add_row(name, *(f"{value:.2f}" for value in row.values()))
         write_json(config.out, settings=vars(config) | notes, results=results, device=device)
     Console(width=120).print(table)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -159,8 +159,25 @@ def test_kernels_are_sorted_into_classes_and_gaps():
         "other": 0.001,
         "gaps": 0.07,
     }
-    if not torch.cuda.is_available():
-        assert "there is none" in run("kernels", "--device", "cpu", code=1)
+
+
+def test_operations_of_a_cpu_are_sorted_into_classes(tmp_path: Path):
+    out = tmp_path / "kernels.json"
+    run("kernels", *SMALL, "--size", "32", "--steps", "1", "--modes", "ours", "captured", "--out", str(out))
+    (row,) = json.loads(out.read_text())["results"]  # a CPU captures nothing
+    assert row["mode"] == "ours"
+    assert row["kernels_per_step"] > 1000
+    assert all(row[kind] > 0 for kind in ("convolution", "norm and padding", "optimizer", "gaps"))
+    assert row["other"] < row["convolution"]
+
+
+def test_settings_of_a_cpu_are_compared(tmp_path: Path):
+    out = tmp_path / "settings.json"
+    options = ("--generator", "resnet6", "--width", "2", "--size", "32", "--rounds", "1", "--warmup", "0")
+    run("cpu_settings", *options, "--names", "denormals flushed", "--out", str(out))
+    first, other = json.loads(out.read_text())["results"]
+    assert (first["setting"], first["gain"], other["setting"]) == ("as it comes", 1.0, "denormals flushed")
+    assert other["median_ms"] > 0
 
 
 def test_modes_are_those_that_the_device_can_do():
@@ -217,7 +234,7 @@ def test_they_run_as_modules_from_the_repository():
     assert "FOLDER" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS, "fuzz", "faults", "inference", "quality"])
+@pytest.mark.parametrize("name", [*PROGRAMS, "cpu_settings", "fuzz", "faults", "inference", "quality"])
 def test_help(name: str):
     said = run(name, "--help")
     assert "--out" in said or "FOLDER" in said
