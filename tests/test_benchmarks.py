@@ -234,7 +234,7 @@ def test_they_run_as_modules_from_the_repository():
     assert "FOLDER" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("name", [*PROGRAMS, "cpu_settings", "fuzz", "faults", "inference", "quality"])
+@pytest.mark.parametrize("name", [*PROGRAMS, "cpu_settings", "listing", "fuzz", "faults", "inference", "quality"])
 def test_help(name: str):
     said = run(name, "--help")
     assert "--out" in said or "FOLDER" in said
