@@ -1,4 +1,4 @@
-"""A page to try generators on: drop a photo, see its painting beside it, choose its strength, take it home.
+"""A page to try generators on: drop a photo, see its painting beside it, choose its strength, download it.
 
 Made with gradio (``pip install 'ganparts[demo]'``). ``ganparts demo`` serves it on this machine; :func:`build_page`
 makes it for a server, or a Hugging Face Space, of your own.

@@ -5,7 +5,7 @@ In a program that torchrun did not start there is one process: every function th
 What processes tell each other goes over a group of its own on the CPU (gloo), so it neither waits for a GPU nor for the
 messages between GPUs. That group has no short timeout: one process may be busy for an hour while the others
 wait. A process that ends closes its connections, which the others notice at their next message. A machine that vanishes
-closes nothing, so processes on several machines also count aloud (:func:`watch`).
+closes nothing, so processes on several machines also send signs of life (:func:`watch`).
 """
 
 from __future__ import annotations

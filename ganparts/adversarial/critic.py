@@ -1,7 +1,7 @@
 """A discriminator and everything that trains it.
 
-A :class:`Critic` puts a gradient at the generated images: what the generator should change in them to look real. The
-step then sends that gradient into the generator together with its other losses. So a discriminator's graph is
+A :class:`Critic` computes the gradient of the adversarial loss at the generated images: how they should change to look
+real. The step then sends that gradient into the generator together with its other losses. So a discriminator's graph is
 short-lived, and the generator's graph is walked once.
 """
 
@@ -239,7 +239,7 @@ class Critics(nn.ModuleList):
 
     Args:
         critics: one or more.
-        domain: its letter, to which the names of parts end; empty where a method has one domain to judge.
+        domain: its letter, with which the names of parts end; empty where a method has one domain to judge.
     """
 
     def __init__(self, critics: Iterable[Critic], domain: str = ""):

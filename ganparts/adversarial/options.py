@@ -1,4 +1,4 @@
-"""A user's choices over a preset, as a command line has them."""
+"""Command-line options that override a preset."""
 
 from __future__ import annotations
 

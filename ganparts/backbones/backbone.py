@@ -92,7 +92,7 @@ class Backbone(nn.Module):
         return _in_type_of(images, self._at(images).pooled(_accepted(images)))
 
     def train(self, mode: bool = True) -> Backbone:
-        """Nothing: it stays in ``eval()`` mode."""
+        """Has no effect: it stays in ``eval()`` mode."""
         return self
 
     def extra_repr(self) -> str:

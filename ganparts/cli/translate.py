@@ -50,7 +50,7 @@ def translate(
     What is in OUT already is skipped; inputs that cannot be read are listed at the end, and the exit code is 1.
 
     Args:
-        model: A run folder; a pretrained folder; an .onnx file; a name on the Hugging Face Hub.
+        model: A painter's name; a run folder; a pretrained folder; an .onnx file; a name on the Hugging Face Hub.
         inputs: Files, folders, patterns (quoted), archives (.zip, .tar); with --ray also addresses (s3://...).
         out: A folder, or an archive if it ends in .zip or .tar.
         device: Device to compute on: auto, cpu, cuda, cuda:1 ...

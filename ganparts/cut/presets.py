@@ -132,7 +132,7 @@ def monet_one_sided() -> CUTPreset:
 
 
 def trained_painter(name: str) -> nn.Module:
-    """A painter, to be trained on."""
+    """A painter that ships, as the starting point."""
     return from_pretrained(name).train()
 
 

@@ -1,4 +1,4 @@
-"""A user's choices over a preset of CycleGAN, as a command line has them, and what they settle on."""
+"""Command-line options that override a preset of CycleGAN, and the settings that follow from them."""
 
 from __future__ import annotations
 

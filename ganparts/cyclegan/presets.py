@@ -29,7 +29,7 @@ __all__ = ["LossWeights", "Preset"]
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors on the losses beside the adversarial one, whose weight belongs to itself.
+    """Factors on the losses other than the adversarial one, which has a weight of its own.
 
     Each is one number, or a pair for (domain a, domain b). A loss with weight 0 is not computed, except the cycle loss.
 

@@ -268,7 +268,7 @@ def batch_head(
 ) -> BatchHeadDiscriminator:
     """UVCGAN2's discriminator: 5,125,569 parameters; with the ``batch_norm`` head 5,121,985.
 
-    It compares the images of a batch, so a generator that always paints alike is found out. Made for the penalty
+    It compares the images of a batch, so it notices a generator that always paints alike. Made for the penalty
     ``zero_centered``.
     """
     return BatchHeadDiscriminator(

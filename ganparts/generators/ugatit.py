@@ -236,7 +236,7 @@ def ugatit(
     """U-GAT-IT's generator, for multiples of 4: 10,589,888 parameters.
 
     For changes of shape as well as of texture, such as a selfie to an anime face: attention from a classifier of the
-    two domains says where they differ, and norms say how much. Heavy for what a change of style needs.
+    two domains says where they differ, and norms say how much. Larger than style transfer needs.
 
     Without ``light`` it is for images of ``img_size`` alone: 278,959,808 parameters at 256.
     """

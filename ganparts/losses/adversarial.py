@@ -166,7 +166,7 @@ class MultiObjective:
 def lsgan(*, weight: float = 1.0) -> LSGAN:
     """Least squares, the paper's CycleGAN.
 
-    Its gradient grows with the distance from the label, which makes it even-tempered; the usual choice with
+    Its gradient grows with the distance from the label, which makes it stable; the usual choice with
     ``patchgan``.
     """
     return LSGAN(weight)
@@ -194,7 +194,7 @@ def hinge(*, weight: float = 1.0) -> Hinge:
 def logistic(*, weight: float = 1.0) -> Logistic:
     """Non-saturating logistic, StyleGAN's.
 
-    ``bce`` with labels 1 and 0, written without them. Usual with ``stylegan2`` and the penalty ``r1``.
+    ``bce`` with labels 1 and 0, without options for them. Usual with ``stylegan2`` and the penalty ``r1``.
     """
     return Logistic(weight)
 

@@ -194,7 +194,7 @@ def r1(*, weight: float = 10.0, reduction: Reduction = "sum") -> GradientNorm:
 def r2(*, weight: float = 10.0, reduction: Reduction = "sum") -> GradientNorm:
     """R2: weight / 2 * squared gradient at fake images. The default weight is meant for a single logit.
 
-    Rarely alone.
+    Rarely used alone.
     """
     return GradientNorm(weight, "fake", reduction)
 
@@ -203,7 +203,7 @@ def r2(*, weight: float = 10.0, reduction: Reduction = "sum") -> GradientNorm:
 def r1_r2(*, weight: float = 10.0, reduction: Reduction = "sum") -> GradientNorm:
     """R1 and R2 together; with the loss ``rsgan`` this is R3GAN.
 
-    Both sides of a relativistic loss are held.
+    For relativistic losses: both real and generated images are regularised.
     """
     return GradientNorm(weight, "both", reduction)
 

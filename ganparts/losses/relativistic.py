@@ -114,7 +114,7 @@ def rasgan(*, weight: float = 1.0) -> RelativisticAverage:
 def ralsgan(*, weight: float = 1.0) -> RelativisticAverage:
     """Relativistic average, least squares.
 
-    ``rasgan`` with the even temper of ``lsgan``.
+    ``rasgan`` with the least squares of ``lsgan``.
     """
     return RelativisticAverage("lsgan", weight)
 

@@ -112,7 +112,7 @@ class Scores:
     squash: bool = False
 
     def check_comparable(self, other: Scores, *, across_extractors: bool = False) -> None:
-        """Pass if the other scores were taken under the same conditions.
+        """Raise an error unless the other scores were taken under the same conditions.
 
         Args:
             other: scores of another set of generated images.

@@ -67,7 +67,8 @@ class RunFolder:
         parts: what is trained, by name.
         stateful: what a checkpoint holds, by name: the ``model``, the optimizers.
 
-    Entered, it is open for writing; ``state`` says how the run ended: set it to ``"finished"`` when it did.
+    Use it as a context manager, in which it is open for writing. ``state`` says how the run ended: set it to
+    ``"finished"`` when it did.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class Monitor:
         self.progress.update(self.task, total=steps)
 
     def timed(self, batches: Iterable[ItemT]) -> Iterator[ItemT]:
-        """Pass batches on, and count the time that passes until each is there."""
+        """Yield batches, and time the wait for each."""
         iterator = iter(batches)
         while True:
             before = time.perf_counter()

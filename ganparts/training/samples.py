@@ -52,7 +52,7 @@ def save_grid(path: Path, grid: Tensor) -> None:
 
 
 def fetch_later(values: Tensor) -> Callable[[], Tensor]:
-    """Begin to copy a tensor to the host without waiting; call what is returned, in any thread, to have it."""
+    """Start an asynchronous copy of a tensor to the host. The function that is returned waits for it, in any thread."""
     if not values.is_cuda:
         return lambda: values
     host = torch.empty_like(values, device="cpu", pin_memory=True)

@@ -97,7 +97,7 @@ def pixels_at_once(device: torch.device) -> int:
 
 
 def check_tile(tile: int | None) -> None:
-    """Refuse the side of a tile that is none.
+    """Raise ValueError if the side of a tile is negative.
 
     Raises:
         ValueError: it is negative.
