@@ -24,6 +24,7 @@ extensions = [
     "myst_parser",
     "catalogue",
     "mathml",
+    "reference",
     "sphinx_gallery.gen_gallery",
 ]
 html_theme = "furo"

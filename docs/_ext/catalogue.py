@@ -4,7 +4,6 @@ A line of a page that is one of these becomes Markdown:
 
 - ``<!-- catalogue: generator -->``: the parts of a kind, one section each;
 - ``<!-- fits -->``: which parts go together;
-- ``<!-- reference: ganparts.losses -->``: a module's names, in a table and then one by one;
 - ``<!-- notebook: notebooks/kaggle.ipynb -->``: a notebook's cells.
 """
 
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import inspect
 import json
 import re
@@ -263,62 +261,6 @@ def _takes(loss: Any, logits: torch.Tensor) -> bool:
     return True
 
 
-# --- the reference ---------------------------------------------------------------------------------------------------
-
-
-def reference(name: str) -> str:
-    """A module: its text, a table of its names with a line on each, then each in full."""
-    module = importlib.import_module(name)
-    left_out = _ELSEWHERE.get(name, ())
-    names = [each for each in module.__all__ if each not in left_out and not inspect.ismodule(getattr(module, each))]
-    lines = [f".. automodule:: {name}", "", ".. autosummary::", "   :nosignatures:", ""]
-    tables = [each for each in names if isinstance(getattr(module, each), Registry)]
-    lines += [f"   {each}" for each in names if each not in tables]
-    for each in tables:
-        kind = getattr(module, each).kind
-        lines += [
-            "",
-            f".. py:data:: {each}",
-            f"   :module: {name}",
-            "   :type: Registry",
-            "",
-            f"   Parts of the kind *{kind}*; the :doc:`catalogue </catalogue/index>` lists them.",
-        ]
-    for each in [each for each in names if each not in tables]:
-        value = getattr(module, each)
-        lines += ["", f".. {_directive(value)}:: {name}.{each}"]
-        if inspect.isclass(value):
-            lines += ["   :members:", "   :show-inheritance:"]
-            if hidden := _hidden(value):
-                lines.append(f"   :exclude-members: {', '.join(hidden)}")
-    return "```{eval-rst}\n" + "\n".join(lines) + "\n```"
-
-
-# what a module passes on, and another page documents
-_ELSEWHERE = {
-    "ganparts.metrics": ("UnavailableError",),
-    "ganparts.interchange": (
-        "ModelCard",
-        "describe_network",
-        "from_pretrained",
-        "push_to_hub",
-        "save_pretrained",
-    ),
-}
-
-
-def _directive(value: Any) -> str:
-    if inspect.isclass(value):
-        return "autoexception" if issubclass(value, BaseException) else "autoclass"
-    return "autofunction" if inspect.isroutine(value) else "autodata"
-
-
-def _hidden(value: type) -> list[str]:
-    """Fields of a named tuple that have no text of their own."""
-    fields = getattr(value, "_fields", ()) if issubclass(value, tuple) else ()
-    return [each for each in fields if (getattr(value, each).__doc__ or "").startswith("Alias for field")]
-
-
 # --- notebooks -------------------------------------------------------------------------------------------------------
 
 
@@ -382,7 +324,7 @@ def _spelled(annotation: Any) -> str:
 # --- Sphinx ----------------------------------------------------------------------------------------------------------
 
 _FACTS: list[Facts] = []
-_MARK = re.compile(r"^<!-- (catalogue|fits|reference|notebook)(?:: (.+?))? -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- (catalogue|fits|notebook)(?:: (.+?))? -->$", re.MULTILINE)
 
 
 def _expand(app: Any, page: str, source: list[str]) -> None:
@@ -390,8 +332,6 @@ def _expand(app: Any, page: str, source: list[str]) -> None:
         what, argument = found[1], found[2]
         if what == "notebook":
             return notebook(Path(app.srcdir) / argument)
-        if what == "reference":
-            return reference(argument)
         return fits(_FACTS[0]) if what == "fits" else catalogue(argument, _FACTS[0])
 
     source[0] = _MARK.sub(write, source[0])
