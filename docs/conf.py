@@ -26,6 +26,7 @@ extensions = [
     "mathml",
     "reference",
     "sphinx_gallery.gen_gallery",
+    "webpage",
 ]
 html_theme = "furo"
 html_title = "ganparts"

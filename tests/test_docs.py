@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import re
@@ -10,12 +11,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
+import tyro
 
 from ganparts import (
     ADVERSARIAL_LOSSES,
@@ -92,6 +95,33 @@ def test_the_catalogue_lists_every_registered_name(table: Registry[Any]):
     assert sorted(re.findall(r"`(\w+)`", row)) == table.names()
 
 
+def test_the_part_of_the_page_trains_keeps_its_contracts_and_loads(tmp_path: Path):
+    page = (ROOT / "docs" / "adding_a_part.md").read_text()
+    part = blocks(ROOT / "docs" / "adding_a_part.md")[0].partition("model = ")[0]
+    (tmp_path / "my_parts.py").write_text(part)
+    (command,) = re.findall(r"^PYTHONPATH=\. python (recipes/.*)$", page, re.MULTILINE)
+    small = "--device cpu --steps 1 --resize 32 --crop 32 --discriminator pixel --memory fast --paint 0 --out run"
+    (tmp_path / "use.py").write_text(
+        "import my_parts, torch\n"
+        "from ganparts import from_pretrained\n"
+        "from ganparts.testing import check_generator\n"
+        "check_generator('tint')\n"
+        "generator = from_pretrained('run')\n"
+        "assert type(generator) is my_parts.Tint\n"
+        "assert not torch.equal(generator.color, my_parts.Tint(0.2).color)  # it has learned\n"
+    )
+    recipe, *given = shlex.split(command)
+    for words in ([str(ROOT / recipe), *given, *shlex.split(small)], ["use.py"]):
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_readme_counts_the_parts():
     readme = " ".join((ROOT / "README.md").read_text().split())
     for table in (GENERATORS, DISCRIMINATORS, ADVERSARIAL_LOSSES, PENALTIES):
@@ -123,6 +153,42 @@ def test_every_recipe_command_in_the_documentation_is_understood():
         options: Any = parse_options(recipe_options(recipe), description="", arguments=arguments)
         if not options.imports:  # parts that the page defines
             options.settle()
+
+
+def test_every_command_in_the_documentation_is_understood():
+    functions: dict[str, Callable[..., int]] = {
+        name: getattr(importlib.import_module(f"ganparts.cli.{module}"), function)
+        for name, module, function in (
+            *((name, name, name) for name in ("demo", "doctor", "evaluate", "export", "submission", "translate")),
+            *(
+                ("import", "import_published", "import_published"),
+                ("list", "parts", "list_parts"),
+                ("show", "parts", "show"),
+            ),
+        )
+    }
+    pages = "\n".join(page.read_text() for page in PAGES)
+    fences = "\n".join(re.findall(r"```(?:sh|text)\n(.*?)```", pages, re.DOTALL))
+    lines = re.findall(r"^\W?(?:\.venv/bin/)?ganparts ([a-z].*)$", fences, re.MULTILINE)
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert {command for command, *_ in commands} == {*functions}
+    for command, *arguments in commands:
+        taken: dict[str, Any] = {}
+        tyro.cli(recording(functions[command], taken), args=arguments)
+        assert taken, command
+
+
+def recording(command: Callable[..., int], taken: dict[str, Any]) -> Callable[..., None]:
+    """A function with the options of a command that only writes them down."""
+
+    def record(*_: object, **options: object) -> None:
+        taken.update(options or {"none": None})
+
+    hints = get_type_hints(command, include_extras=True)
+    options = [each.replace(annotation=hints[name]) for name, each in inspect.signature(command).parameters.items()]
+    record.__signature__ = inspect.Signature(options)  # pyright: ignore[reportFunctionMemberAccess]
+    record.__annotations__ = hints
+    return record
 
 
 @pytest.mark.parametrize("page", ["training", "howto/own_images", "howto/report", "howto/resume"])

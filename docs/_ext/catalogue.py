@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from examples import example
 from structure import Stage, Structure, drawing, in_words, structure_of
 
 import ganparts
@@ -36,6 +37,7 @@ from ganparts.registry import (
 )
 
 PICTURES = Path(__file__).parent.parent / "gallery"
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "cpu_inference.json"
 KINDS: dict[str, Registry[Any]] = {table.kind: table for table in (*TABLES, FEATURE_EXTRACTORS)}
 
 
@@ -111,8 +113,9 @@ def _part(table: Registry[Any], name: str, facts: Facts) -> str:
         known = facts.of(table, name)
         structure = Structure(*known["structure"])
         structure = structure._replace(stages=[Stage(*stage) for stage in structure.stages])
-        pieces += [_costs(known), _raw(drawing(structure, f"{name}: {in_words(structure)}"))]
+        pieces += [_costs(known, _speed(table, name)), _raw(drawing(structure, f"{name}: {in_words(structure)}"))]
     pieces.append(_picture(table, name))
+    pieces.append(example(table, name, facts.of(table, name) if table in NETWORKS else None))
     pieces.append(_preset(table.create(name)) if table is PRESETS else _options(table, name))
     pieces.append(_sources(table, name))
     return "\n\n".join(piece for piece in pieces if piece)
@@ -132,7 +135,21 @@ def _picture(table: Registry[Any], name: str) -> str:
     return f"![{seen}](../gallery/{file})\n\n*{told}*"
 
 
-def _costs(known: dict[str, Any]) -> str:
+def _speed(table: Registry[Any], name: str) -> list[str]:
+    """A row with the measured time of a generator, where there is one."""
+    record = json.loads(MEASURED.read_text())
+    rows = {row["model"]: row for row in record["results"]}
+    if table is not GENERATORS or name not in rows:
+        return []
+    times = ", ".join(f"{rows[name][kind]['median_ms']:.0f} ms in {kind}" for kind in ("fp32", "bf16"))
+    side, cores = record["settings"]["size"], record["machine"]["cores"]
+    return [
+        f"One picture of {side}x{side} on a CPU",
+        f"{times} ({cores} cores; [how](../benchmarks.md#translating-in-bf16))",
+    ]
+
+
+def _costs(known: dict[str, Any], speed: list[str]) -> str:
     side = known["side"]
     rows = [
         ["Parameters", f"{known['parameters']:,}"],
@@ -147,6 +164,7 @@ def _costs(known: dict[str, Any]) -> str:
     else:
         rows.append([f"Logits at {side}x{side}", _logits(known)])
     rows.append(["Images of a batch are independent", _yes(known["independent"])])
+    rows += [speed] if speed else []
     return _table(["", ""], rows)
 
 
