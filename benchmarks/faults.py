@@ -225,6 +225,7 @@ def same(states: Any, expected: Any) -> bool:
 def main() -> int:
     config = tyro.cli(Config, description=__doc__)
     results: list[dict[str, Any]] = []
+    said = ""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["GANPARTS_CACHE"] = str(folder / "cache")
@@ -237,19 +238,27 @@ def main() -> int:
         assert expected["step"] == config.steps
         for number in range(config.runs):
             results.append(trial(config, number, folder, seconds, expected))
-    killed = sum(len(result["killed_after_s"]) for result in results)
-    trained = sum(steps > 0 for result in results for steps in result["killed_after_new_steps"])
-    identical = sum(result["identical"] for result in results)
+            said = record(config, results, seconds)  # after each, so that what was done is kept if this is stopped
     console = Console()
     for result in results:
         if not result["identical"]:
             console.print(result)
-    console.print(f"{identical} of {len(results)} runs ended bit for bit as the uninterrupted one")
-    console.print(f"{killed} kills, {trained} of them after a new step")
-    settings = vars(config) | {"kills_done": killed, "kills_after_a_new_step": trained}
+    console.print(said)
+    return int(not all(result["identical"] for result in results))
+
+
+def record(config: Config, results: list[dict[str, Any]], seconds: float) -> str:
+    """Write the record, and sum it up."""
+    identical = sum(result["identical"] for result in results)
+    killed = sum(len(result["killed_after_s"]) for result in results)
+    trained = sum(steps > 0 for result in results for steps in result["killed_after_new_steps"])
+    settings = vars(config) | {"runs_done": len(results), "kills_done": killed, "kills_after_a_new_step": trained}
     settings |= {"seconds_of_a_run": round(seconds, 2), "identical": identical}
     write_json(config.out, settings=settings, results=results, device=torch.device("cpu"))
-    return int(identical != len(results))
+    return (
+        f"{identical} of {len(results)} runs ended bit for bit as the uninterrupted one; "
+        f"{killed} kills, {trained} of them after a new step"
+    )
 
 
 if __name__ == "__main__":
