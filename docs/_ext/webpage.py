@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def _export(app: Any, error: Exception | None) -> None:
         hashed.update(value.numpy().tobytes())
     stamp = folder / "painter.txt"
     if not (stamp.exists() and stamp.read_text() == hashed.hexdigest()):
+        logging.getLogger("onnx_ir").setLevel(logging.WARNING)
         export_web(generator, folder, name=PAINTER, title="Your photo, painted like a Monet")
         stamp.write_text(hashed.hexdigest())
 
