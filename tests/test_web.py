@@ -180,11 +180,15 @@ def test_the_painting_is_pytorchs(networked: Path, model: Path, visit: Any, widt
     assert not page.locator("#sizes").is_visible()
 
 
-@pytest.mark.parametrize(("name", "options"), [("unet128", {}), ("resnet6", {"upsample": "transposed"})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("unet128", {}), ("resnet6", {"upsample": "transposed"}), ("monet", {})],  # the last one ships
+)
 def test_other_generators_and_a_runtime_in_the_folder(
     tmp_path: Path, package: Path, visit: Any, name: str, options: dict[str, Any]
 ):
-    network, photo = generator(name, **options), picture(90, 40)  # too small for a U-Net: its border is repeated
+    network = from_pretrained(name) if name == "monet" else generator(name, **options)
+    photo = picture(90, 40)  # too small for a U-Net: its border is repeated
     export_web(network, tmp_path / "page", title='<i>"Paint"</i>', runtime=package)
     page = visit(tmp_path / "page", offline=True)
     page.set_input_files("#file", as_png(photo))
