@@ -25,7 +25,8 @@ def _export(app: Any, error: Exception | None) -> None:
         hashed.update(value.numpy().tobytes())
     stamp = folder / "painter.txt"
     if not (stamp.exists() and stamp.read_text() == hashed.hexdigest()):
-        logging.getLogger("onnx_ir").setLevel(logging.WARNING)
+        for name in ("onnx_ir", "onnxscript"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         export_web(generator, folder, name=PAINTER, title="Your photo, painted like a Monet")
         stamp.write_text(hashed.hexdigest())
 
