@@ -25,8 +25,22 @@ from ganparts.training import pick_device
 
 CLASSES = {  # the first class one of whose words is in a kernel's name
     "fused by the compiler": ("triton_",),
-    "copies": ("memcpy", "memset", "copy_kernel", "aten::copy_", "aten::clone", "aten::contiguous", "reorder"),
-    "convolution": ("conv", "gemm", "cutlass", "wgrad", "dgrad", "fprop", "winograd", "xmma", "cudnn", "implicit"),
+    "copies": ("memcpy", "memset", "copy_kernel", "aten::copy_", "aten::clone", "aten::contiguous", "mkldnn_reorder"),
+    "convolution": (
+        "conv",
+        "aten::addmm",
+        "aten::mm",
+        "aten::bmm",
+        "gemm",
+        "cutlass",
+        "wgrad",
+        "dgrad",
+        "fprop",
+        "winograd",
+        "xmma",
+        "cudnn",
+        "implicit",
+    ),
     "optimizer": ("adam", "multi_tensor", "lerp"),
     "norm and padding": (
         *("norm", "moments", "reduce", "welford", "pad", "elementwise", "var_mean", "cat", "index"),

@@ -85,7 +85,7 @@ def test_the_page_says_what_the_folder_holds(run: Path):
     assert data["facts"] == [
         ["11", "pairs per second (median)"],
         ["25.0%", "of the time waiting for data"],
-        ["0 min", "left, about"],  # 80 steps of 4 images, 11 a second: 29 s
+        ["0 min", "left, about"],  # 80 steps of 2 pairs, 11 a second: 15 s
         ["kid 0.01235", "best generator, step 100"],
     ]
     assert [warning["count"] for warning in data["warnings"]] == [2]

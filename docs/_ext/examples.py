@@ -79,7 +79,9 @@ def example(table: Registry[Any], name: str, known: dict[str, Any] | None = None
         return ""
     objectives = len(getattr(table.create(name), "losses", [None])) if table is ADVERSARIAL_LOSSES else 1
     code = _CODE[kind].format(table=kind, name=name, objectives=objectives)
-    return _block(_run([line.strip() for line in code.strip().splitlines()]))
+    lines = _run([line.strip() for line in code.strip().splitlines()])
+    tables = [kind, *(["DISCRIMINATORS"] if table is PENALTIES else [])]
+    return _block(["import torch", f"from ganparts import {', '.join(sorted(tables))}", "", *lines])
 
 
 def _needs_options(table: Registry[Any], name: str) -> bool:
@@ -87,7 +89,8 @@ def _needs_options(table: Registry[Any], name: str) -> bool:
 
 
 def _network(kind: str | None, name: str, side: int, logits: list[list[int]] | None) -> str:
-    made = [f'network = {kind}.create("{name}")', f"images = torch.rand(1, 3, {side}, {side}) * 2 - 1"]
+    made = ["import torch", f"from ganparts import {kind}", ""]
+    made += [f'network = {kind}.create("{name}")', f"images = torch.rand(1, 3, {side}, {side}) * 2 - 1"]
     if logits is None or len(logits) == 1:
         return _block([*made, "network(images).shape", f"# {torch.Size(logits[0] if logits else (1, 3, side, side))}"])
     return _block([*made, "[list(logits.shape) for logits in network(images)]", f"# {logits}"])

@@ -46,7 +46,7 @@ class Reference:
             for module, name, value in self._listed()
             if self.homes[_key(module, name, value)] == f"{module}.{name}"
         }
-        for stale in {path.name for path in folder.iterdir()} - texts.keys():
+        for stale in {path.name for path in folder.glob("*.rst")} - texts.keys():
             (folder / stale).unlink()
         for file, text in texts.items():
             if not (folder / file).exists() or (folder / file).read_text() != text:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from ganparts.cli import demo, doctor, evaluate, export, import_published, parts, submission, translate
 from ganparts.cli.app import app, console
@@ -32,15 +34,16 @@ def main() -> None:
     """Run the command line; one line for a mistake, and exit code 1."""
     arguments = sys.argv[1:]
     debug = arguments[:1] == ["--debug"]
-    _end_as_ctrl_c_does("SIGTERM", "SIGHUP")
     try:
-        code = app.cli(
-            prog="ganparts",
-            description="Parts of GANs for translating images.",
-            args=arguments[1:] if debug else arguments,
-        )
+        with _ending_as_ctrl_c_does("SIGTERM", "SIGHUP"):
+            code = app.cli(
+                prog="ganparts",
+                description="Parts of GANs for translating images.",
+                args=arguments[1:] if debug else arguments,
+            )
     except KeyboardInterrupt:
-        console.print("Interrupted.")
+        with suppress(OSError):  # after SIGHUP there may be no terminal
+            console.print("Interrupted.")
         code = 130
     except (KeyError, ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if debug:
@@ -50,9 +53,22 @@ def main() -> None:
     sys.exit(code)
 
 
-def _end_as_ctrl_c_does(*names: str) -> None:
+@contextmanager
+def _ending_as_ctrl_c_does(*names: str) -> Iterator[None]:
     """Let signals end a command in order, too, unless they are ignored, as nohup has it."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    in_main = threading.current_thread() is threading.main_thread()
+    changed = [number for number in numbers if in_main and signal.getsignal(number) is signal.SIG_DFL]
+
+    def interrupt(*_: object) -> None:
+        for number in changed:  # a second one does not disturb the end
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in changed:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)

@@ -328,8 +328,10 @@ def _cluster(address: str | None) -> Iterator[None]:
             ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
         except ConnectionError as error:
             raise ConnectionError(f"{error}: is it running, and does this machine have its token?") from None
-        if at_sigterm is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, at_sigterm)  # Ray has put its own in place of the caller's
+        finally:
+            in_main = threading.current_thread() is threading.main_thread()
+            if in_main and at_sigterm not in (None, signal.SIG_DFL):
+                signal.signal(signal.SIGTERM, at_sigterm)  # Ray has put its own in place of the caller's
     try:
         context.enable_progress_bars = context.print_on_execution_start = False
         for logger, level in zip(loggers.values(), (logging.WARNING, logging.ERROR), strict=True):

@@ -108,7 +108,8 @@ def _facts(rows: Mapping[int, Mapping[str, float]], *, left: int, pairs: int | N
     """Values and what they are: speed, waiting, time left."""
     before, speeds, seconds, waited = 0, [], 0.0, 0.0
     for step, row in rows.items():
-        speed, wait = row.get("pairs_per_second", 0.0), row.get("data_wait", 0.0)
+        speed = row.get("pairs_per_second", row.get("images_per_second", 0.0) / 2)  # the second of version 0.1
+        wait = row.get("data_wait", 0.0)
         if isfinite(speed) and speed > 0 and isfinite(wait):
             speeds.append(speed)
             took = max(step - before, 1) / speed  # in units of a step's pairs
