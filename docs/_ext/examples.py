@@ -5,35 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ganparts.registry import (
-    ADVERSARIAL_LOSSES,
-    AUGMENTATIONS,
-    BACKBONES,
-    CONSISTENCY_LOSSES,
-    DISCRIMINATORS,
-    GENERATORS,
-    PENALTIES,
-    REPLAY_BUFFERS,
-    Registry,
-)
+import ganparts
+from ganparts import ADVERSARIAL_LOSSES, DISCRIMINATORS, PENALTIES
+from ganparts.registry import Registry
 
 __all__ = ["example"]
 
-_NAMES = {
-    id(table): name
-    for name, table in {
-        "ADVERSARIAL_LOSSES": ADVERSARIAL_LOSSES,
-        "AUGMENTATIONS": AUGMENTATIONS,
-        "BACKBONES": BACKBONES,
-        "CONSISTENCY_LOSSES": CONSISTENCY_LOSSES,
-        "DISCRIMINATORS": DISCRIMINATORS,
-        "GENERATORS": GENERATORS,
-        "PENALTIES": PENALTIES,
-        "REPLAY_BUFFERS": REPLAY_BUFFERS,
-    }.items()
-}
+_TABLES = {name: table for name, table in vars(ganparts).items() if isinstance(table, Registry)}
 _FETCHED = ("alexnet", "lpips", "vgg16")
 """Parts whose weights would be downloaded."""
 _CODE = {
@@ -71,7 +51,7 @@ def example(table: Registry[Any], name: str, known: dict[str, Any] | None = None
         name: of the part.
         known: a network's measured facts, which stand in for running it again.
     """
-    kind = _NAMES.get(id(table))
+    kind = next((each for each, known_table in _TABLES.items() if known_table is table), None)
     if known is not None:
         shapes = [[1, *shape] for shape in known["structure"][2]] if table is DISCRIMINATORS else None
         return _network(kind, name, known["side"], shapes)
@@ -98,7 +78,7 @@ def _network(kind: str | None, name: str, side: int, logits: list[list[int]] | N
 
 def _run(lines: list[str]) -> list[str]:
     """The lines; one that is an expression is followed by its value."""
-    names: dict[str, Any] = {"torch": torch, "nn": nn} | {name: globals()[name] for name in _NAMES.values()}
+    names: dict[str, Any] = {"torch": torch} | _TABLES
     torch.manual_seed(0)
     shown = []
     for line in lines:

@@ -1,7 +1,7 @@
 """A page for each public name, under the name by which users import it, and a table of each module's names.
 
 The pages are written to ``docs/api`` when the build begins; nothing of it is kept in the repository. A name that
-several modules pass on has one page, that of the first module in ``MODULES`` that lists it, and links by any of its
+several modules pass on has one page, that of the module that the reference lists first, and links by any of its
 names lead there.
 """
 
