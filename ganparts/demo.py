@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ganparts.data import decode_image
-from ganparts.interchange import OnnxGenerator
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate
 
@@ -186,7 +185,7 @@ class _Painter:
 
     def _paint(self, path: str, name: str) -> Tensor:
         model = self.models[name]
-        tile = 0 if isinstance(model, OnnxGenerator) else None  # those run in one piece
+        tile = None if getattr(model, "tileable", True) else 0
         return translate(model, self._photo(path)[0], tile=tile, precision=self.precision)
 
 

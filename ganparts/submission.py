@@ -6,7 +6,6 @@ import hashlib
 import io
 import warnings
 import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from ganparts.data import Images
 from ganparts.data.images import ignore_pillow_warnings, resize_square
+from ganparts.data.members import MEMBER_ERRORS, read_member
 from ganparts.distributed import is_first, processes
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate_to_zip
@@ -83,7 +83,7 @@ def write_submission(
 
 
 def mirrored(photos: Iterable[tuple[str, Tensor]], count: int) -> Iterator[tuple[str, Tensor]]:
-    """The photos, and as many mirrored ones, ``name_mirrored``, as are missing to make ``count``."""
+    """The photos, and mirrored ones, ``name_mirrored``, until there are ``count`` or all are mirrored, too."""
     names: list[str] = []
     first: list[Tensor] = []
     for name, photo in photos:
@@ -121,7 +121,7 @@ def check_submission(path: Path | str) -> int:
     images = sum(not member.is_dir() for member in members)
     wrong = [f"{kind}: {_listed(names)}" for kind, names in problems.items()]
     if not _LEAST <= images <= _MOST:
-        missing = f", {_LEAST - images:,} too few (ganparts submission --mirror paints photos mirrored, too)"
+        missing = f", {_LEAST - images:,} too few (ganparts submission --mirror at most doubles them)"
         count = f"{images:,} images, where {_LEAST:,} to {_MOST:,} are taken"
         wrong.insert(0, count + (missing if images < _LEAST else ""))
     if wrong:
@@ -148,8 +148,8 @@ def _inspect(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> tuple[
         if not name.lower().endswith((".jpg", ".jpeg")):
             problems["not called .jpg"].append(name)
         try:
-            encoded = archive.read(member)
-        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+            encoded = read_member(archive, member)
+        except MEMBER_ERRORS as error:
             problems["cannot be read out of the archive"].append(f"{name} ({error})")
             continue
         digest = hashlib.sha256(encoded).digest()

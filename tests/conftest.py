@@ -93,6 +93,21 @@ class Recipe:
             finally:
                 self.monkeypatch = monkeypatch
 
+    def killed_in(self, method: str, call: int, *arguments: object) -> None:
+        """A run that is killed in a call of a method of the loop, counted from 0."""
+        calls = iter(range(call + 1))
+        original = getattr(Loop, method)
+
+        def called(loop: Loop, *given: Any, **options: Any) -> Any:
+            if next(calls) == call:
+                _kill()
+            return original(loop, *given, **options)
+
+        with pytest.MonkeyPatch.context() as here:
+            here.setattr(Loop, method, called)
+            with pytest.raises(_Killed):
+                self(*arguments)
+
 
 class _Killed(BaseException):
     """Nobody catches it, so that nothing more is saved."""

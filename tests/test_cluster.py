@@ -469,7 +469,9 @@ def test_an_object_store(tmp_path: Path, two_actors: None, store: tuple[Abstract
     files.put_file(str(make_archive(tmp_path / "shard.tar", names)), f"{bucket}/photos/shard.tar")
     files.pipe_file(f"{bucket}/photos/bad.png", b"no picture")
     expected = translated(tmp_path / "plain", names)
-    report = translate_on_cluster(tiny(), [f"{bucket}/photos"], f"{bucket}/out", actors=1, cores=1)
+    deadly = Deadly(tiny(), tmp_path / "killed").eval()
+    report = translate_on_cluster(deadly, [f"{bucket}/photos"], f"{bucket}/out", actors=1, cores=1)
+    assert (tmp_path / "killed").exists()
     assert (report.written, report.skipped) == (4, 0)
     assert report.problems == [f"cannot read the image {bucket}/photos/bad.png: it is not an image that Pillow knows"]
     files.invalidate_cache()

@@ -97,6 +97,41 @@ def test_a_killed_run_that_evaluates_ends_as_an_uninterrupted_one(
     torch.testing.assert_close(states(tmp_path / "plain"), states(whole), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("killed_in", "call"), [("_evaluate", 0), ("_evaluate", 1), ("_evaluate", 2), ("_export", 1)])
+def test_a_run_killed_after_a_checkpoint_makes_up_for_what_it_missed(
+    tmp_path: Path, recipe: Recipe, extractor: str, killed_in: str, call: int
+):
+    options = (*QUICK, *RANDOM, "--steps", 7, "--evaluate-every", 3, "--evaluate-photos", 3, "--extractor", extractor)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    recipe(*options, "--out", whole)
+    recipe.killed_in(killed_in, call, *options, "--out", parted)
+    recipe("--resume", parted)
+    assert rows(parted / "scores.csv") == rows(whole / "scores.csv")
+    torch.testing.assert_close(states(parted), states(whole), rtol=0, atol=0)
+    painted = [from_pretrained(out / "generator").state_dict() for out in (whole, parted)]
+    torch.testing.assert_close(painted[0], painted[1], rtol=0, atol=0)
+
+
+def test_patience_that_ended_in_the_evaluation_that_was_killed_ends_the_run(
+    tmp_path: Path, recipe: Recipe, extractor: str
+):
+    evaluation = ("--evaluate-every", 2, "--evaluate-photos", 3, "--patience", 1, "--extractor", extractor)
+    options = (*QUICK, *evaluation, "--steps", 20, "--learning-rate", 1e-9)  # no evaluation is better than the first
+    recipe.killed_in("_evaluate", 1, *options, "--out", tmp_path / "run")
+    assert "Stopped by patience (kid has not improved in 1 evaluations) after step 4 of 20" in recipe(
+        "--resume", tmp_path / "run"
+    )
+
+
+def test_a_run_killed_before_its_first_export_has_a_generator_once_it_is_resumed(tmp_path: Path, recipe: Recipe):
+    recipe.killed_in("_export", 0, *QUICK, "--steps", 2, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "generator").exists()
+    assert "1 paintings" in recipe("--resume", tmp_path / "run")
+    newest = checkpoint(tmp_path / "run")["states"]["model"]
+    saved = from_pretrained(tmp_path / "run" / "generator").state_dict()
+    torch.testing.assert_close(saved, {name: newest[f"generator_ab.{name}"] for name in saved}, rtol=0, atol=0)
+
+
 def test_the_best_generator_is_exported_and_paints(tmp_path: Path, recipe: Recipe, extractor: str, monkeypatch):
     from dataclasses import replace
 

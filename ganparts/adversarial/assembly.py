@@ -103,7 +103,8 @@ def train_step(
         optimizers: from :func:`~ganparts.make_optimizers`.
         step: the number of this step, from 0, which decides whether a lazy penalty is due. None: penalties apply in
             every step, with their plain weight.
-        low_memory: use less memory, for more time. The numbers stay the same, except with batch norm or dropout.
+        low_memory: use less memory, for more time. The numbers stay the same, except with batch norm or dropout; CUT
+            draws its positions and augmentations in another order.
             (:func:`ganparts.blocks.recompute_blocks` saves more.)
         side_stream: a CUDA stream for training the discriminators at the same time as the generators, where a replay
             buffer makes them independent; None to train them one after the other.

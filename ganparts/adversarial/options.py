@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
@@ -34,6 +35,9 @@ __all__ = [
     "named_preset",
     "number",
 ]
+
+
+_PLACES = ("generator", "discriminator")
 
 
 def number(*, least: float | None = None, above: float | None = None) -> Any:
@@ -163,7 +167,8 @@ class GeneratorOptions:
             notes.append("batch size 1")
         preset = replace(preset, batch_size=1)
         if self.crop is None and self.resize is None:
-            crop = _small_crop(self.generator or getattr(preset, "generator", None))
+            chosen_parts = (getattr(self, name, None) or getattr(preset, name, None) for name in _PLACES)
+            crop = _small_crop(*chosen_parts)
             if crop < preset.crop:
                 notes.append(f"{crop} pixels")
                 resize = None if preset.resize is None else round(crop * preset.resize / preset.crop)
@@ -214,14 +219,23 @@ def _first(choice: Any) -> Any:
     return choice[0] if isinstance(choice, list) else choice
 
 
-def _small_crop(generator: Any) -> int:
-    """128 pixels, or the least that a generator takes."""
-    first = parse_choice(generator, GENERATORS) if isinstance(generator, str) else generator
-    first = first[0] if isinstance(first, tuple) else first
-    if isinstance(first, nn.Module):
-        network = first
-    else:
-        with torch.device("meta"):
-            network = GENERATORS.create(first) if isinstance(first, str) else first()
-    multiple, least = size_limits(network)
-    return -(-max(128, least) // multiple) * multiple
+def _small_crop(generator: Any, discriminator: Any) -> int:
+    """128 pixels, or the least that all generators and discriminators take."""
+    networks = [*_networks(generator, GENERATORS), *_networks(discriminator, DISCRIMINATORS)]
+    only = [size for network in networks if isinstance(size := getattr(network, "size", None), int)]
+    multiples, leasts = zip(*map(size_limits, networks), strict=True)
+    multiple = math.lcm(*multiples)
+    return max(only, default=-(-max(128, *leasts) // multiple) * multiple)
+
+
+def _networks(choice: Any, table: Registry[Any]) -> list[nn.Module]:
+    """The networks of a choice, which may be a pair (one for each domain) and have lists, without their weights."""
+    parts = parse_choice(choice, table) if isinstance(choice, str) else choice
+    if parts is None:
+        return []
+    if isinstance(parts, tuple | list):
+        return [network for part in parts for network in _networks(part, table)]
+    if isinstance(parts, nn.Module):
+        return [parts]
+    with torch.device("meta"):
+        return [table.create(parts) if isinstance(parts, str) else parts()]

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 
 from ganparts.cli import demo, doctor, evaluate, export, import_published, parts, submission, translate
 from ganparts.cli.app import app, console
@@ -34,6 +35,9 @@ def main() -> None:
     """Run the command line; one line for a mistake, and exit code 1."""
     arguments = sys.argv[1:]
     debug = arguments[:1] == ["--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         with _ending_as_ctrl_c_does("SIGTERM", "SIGHUP"):
             code = app.cli(

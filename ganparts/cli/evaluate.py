@@ -53,6 +53,8 @@ def evaluate(
     from ganparts.training import pick_device
 
     import_parts(imports)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # now, not after an hour of scoring
     chosen = pick_device(device)
     is_model = fake.endswith(".onnx") or is_pretrained(fake)
     generator = load_generator(fake, device=chosen) if is_model else Path(fake)

@@ -24,7 +24,7 @@ def import_published(
     It reads the networks of CycleGAN, pix2pix, CUT, U-GAT-IT, UVCGAN2, GANILLA and AttentionGAN, and the
     discriminator of pix2pixHD. You need not say which: the command finds out from the weights, with depth, width,
     channels and norm. No code in the file is run.
-    Example: ganparts import latest_net_G_A.pth monet
+    Example: ganparts import latest_net_G_A.pth imported
 
     Args:
         file: Checkpoint file, as torch.save writes it.

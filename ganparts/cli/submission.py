@@ -25,6 +25,7 @@ def submission(
     jpeg_quality: Annotated[int, tyro.conf.arg(aliases=["--quality"])] = 95,
     subsampling: Subsampling = "4:2:0",
     squash: bool = False,
+    skip_unreadable: bool = False,
     precision: InferencePrecision = "auto",
     device: str = "auto",
     imports: Imports = (),
@@ -43,6 +44,7 @@ def submission(
         subsampling: How JPEGs store colours: 4:2:0 at half the height and width, as the competition's own images;
             4:2:2 at half the width; 4:4:4 in full.
         squash: Distort photos that are not square, instead of painting their middle square.
+        skip_unreadable: Warn of photos that cannot be read, and go on without them.
         precision: Of the network: fp32; bf16; auto: bf16 on CPUs that compute in it natively, if the network suits it.
         device: Device to compute on: auto, cpu, cuda ...
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
@@ -58,6 +60,7 @@ def submission(
         console.print(f"{model} is valid: {check_submission(model):,} images")
         return 0
     generator, images = load_generator(model, device=pick_device(device)), open_images(photos)
+    images.skip_unreadable = skip_unreadable
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tracked = progress.track(images.readable(), total=len(images), description="painting")
         count = write_submission(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -114,7 +115,7 @@ def _here(bar: Progress, generator: nn.Module, inputs: Sequence[str], out: str, 
         def show(report: Report) -> None:
             bar.update(task, completed=report.written + report.skipped + report.failed)
 
-        with _counting(inputs, lambda total: bar.update(task, total=total)):
+        with _counting(inputs, out, lambda total: bar.update(task, total=total)):
             report = translate_files(generator, inputs, out, progress=show, **options)
         done = report.written + report.skipped + report.failed
         bar.update(task, total=done, completed=done)
@@ -132,14 +133,14 @@ def _on_cluster(bar: Progress, generator: nn.Module, inputs: Sequence[str], out:
 
 
 @contextmanager
-def _counting(inputs: Sequence[str], tell: Callable[[int], object]) -> Iterator[None]:
+def _counting(inputs: Sequence[str], out: str, tell: Callable[[int], object]) -> Iterator[None]:
     """Count the photos in a thread, since a million take a while to list, and nobody should wait for that."""
     ended = threading.Event()
 
     def count() -> None:
         found = 0
         try:
-            for _ in find_photos(inputs):
+            for _ in find_photos(inputs, Path(out)):
                 found += 1
                 if ended.is_set():
                     return

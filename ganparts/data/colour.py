@@ -25,7 +25,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
         return image
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
-        if "sRGB" in ImageCms.getProfileDescription(profile):
+        described = ImageCms.getProfileDescription(profile)
+        if "sRGB" in described and "linear" not in described.lower() and "g10" not in described:
             return image
         alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
         opaque = image if image.mode in ("RGB", "L", "CMYK", "LAB") else image.convert(_opaque_mode(image))

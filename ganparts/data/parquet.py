@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ganparts.backbones.weights import UnavailableError
 from ganparts.data.files import File
-from ganparts.data.images import DataError
+from ganparts.data.images import DataError, ImageEntry, UnreadableImageError
 from ganparts.data.shards import Encoded
 
 if TYPE_CHECKING:
@@ -98,14 +98,22 @@ class ArrowShard:
             return _encoded(batch.column(self.column), self.path)
 
 
+def _bytes_of_file(path: Path) -> bytes | None:
+    """What a row's file holds; None if that cannot be read, as for a row without bytes."""
+    try:
+        return ImageEntry(path.stem, path).read()
+    except UnreadableImageError:
+        return None
+
+
 def _encoded(column: Any, path: str) -> list[Encoded]:
     """The images of an Arrow column."""
     images = []
     for value in column.to_pylist():
         value = value if isinstance(value, dict) else {"bytes": value}
         data, where = value.get("bytes"), value.get("path") or ""
-        if data is None and where:  # of a data set that was saved without its images' bytes
-            data = (Path(path).parent / where).read_bytes()
+        if data is None and where and "://" not in path:  # of a data set that was saved without its images' bytes
+            data = _bytes_of_file(Path(path).parent / where)
         images.append(Encoded(_stem(where), data))
     return images
 

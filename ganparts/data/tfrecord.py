@@ -57,12 +57,12 @@ def read_records(path: Path, *, skip_damaged: bool = False) -> Iterator[tuple[in
         while position < size:
             header = file.read(12)
             problem, fatal, data = None, True, b""
-            if position == 0 and header.startswith(b"\x1f\x8b"):
-                problem = "it is compressed with gzip: decompress it first"
-            elif len(header) < 12:
+            if len(header) < 12:
                 problem = "the file ends inside the record's header"
             elif masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
                 problem = "the checksum of its length is wrong, or this is not a TFRecord file"
+                if position == 0 and header.startswith(b"\x1f\x8b"):
+                    problem = "it is compressed with gzip: decompress it first"
             else:
                 (length,) = struct.unpack("<Q", header[:8])
                 if position + 16 + length > size:

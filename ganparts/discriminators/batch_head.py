@@ -56,13 +56,17 @@ class FeatureQueue(nn.Module):
     def push(self, features: Tensor) -> None:
         """Put the features of a batch [B, C, H, W], or the last ones that fit, in place of the oldest.
 
+        Features that are not finite are not stored: what was there stays, zeros at first.
+
         Raises:
             ValueError: they have another shape than those stored.
         """
         entries = self._allocated(features)
         features = features[-self.size :].to(entries.dtype)
         steps = torch.arange(len(features), device=entries.device)
-        entries.index_copy_(0, (self.pushed + steps) % self.size, features)
+        places = (self.pushed + steps) % self.size
+        sound = features.isfinite().flatten(1).all(1)[:, None, None, None]
+        entries.index_copy_(0, places, torch.where(sound, features, entries.index_select(0, places)))
         self.pushed.add_(len(features))
 
     def matching(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -128,7 +128,7 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
         side=side,
         tflop=counter.get_total_flops() / 1e12,
         kept=kept.bytes,
-        sizes=_told_sizes(multiple, least),
+        sizes=_told_sizes(network, multiple, least),
         tileable=getattr(network, "tileable", True) if makes else None,
         exportable=getattr(network, "exportable", True) if makes else None,
         layers=layers,
@@ -183,7 +183,9 @@ class _Kept:
         return tensor
 
 
-def _told_sizes(multiple: int, least: int) -> str:
+def _told_sizes(network: nn.Module, multiple: int, least: int) -> str:
+    if isinstance(size := getattr(network, "size", None), int):
+        return f"{size}x{size} only (option size)"
     if multiple == 1:
         return f"from {least} on" if least > 1 else "any"
     return f"multiples of {multiple}" + (f" from {least} on" if least > multiple else "")

@@ -27,6 +27,7 @@ class OnnxGenerator(nn.Module):
         size_multiple: height and width must be multiples of it.
         min_size: they must be at least this.
         in_channels: C must be this.
+        tileable: False: a photo goes through it whole.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -34,6 +35,8 @@ class OnnxGenerator(nn.Module):
         ValueError: it is not an ONNX file, or none that turns images into images; in ``forward``, a wrong size, or
             onnxruntime fails.
     """
+
+    tileable = False
 
     def __init__(self, path: Path | str):
         super().__init__()

@@ -19,6 +19,7 @@ from ganparts.pretrained.painters import cache_folder
 __all__ = ["Features", "cached", "digest_of_images", "digest_of_module"]
 
 _SIMPLE = (bool, int, float, str, type(None))
+_LIBRARIES = ("torch", "torchvision", "timm", "ganparts")  # whose code changes with their versions only
 
 
 class Features(NamedTuple):
@@ -46,15 +47,26 @@ def digest_of_images(entries: Iterable[Entry]) -> str:
 
 
 def digest_of_module(module: nn.Module) -> str:
-    """SHA-256 of everything that a module's features depend on: structure, simple attributes and weights."""
+    """SHA-256 of everything that a module's features depend on: structure, code, simple attributes and weights."""
     digest = hashlib.sha256()
     for name, part in module.named_modules():
+        kind = type(part)
         settings = {key: value for key, value in vars(part).items() if key != "training" and _is_simple(value)}
-        digest.update(repr((name, type(part).__module__, type(part).__qualname__, sorted(settings.items()))).encode())
+        digest.update(repr((name, kind.__module__, kind.__qualname__, sorted(settings.items()))).encode())
+        if kind.__module__.partition(".")[0] not in _LIBRARIES:
+            digest.update(repr(_of_own_code(part)).encode())
     for name, value in module.state_dict().items():
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _of_own_code(part: nn.Module) -> list[object]:
+    """What may change in a module that somebody is writing: its methods, and lists and dictionaries of settings."""
+    codes = [code for method in vars(type(part)).values() if (code := getattr(method, "__code__", None))]
+    methods = [(code.co_code, code.co_names, [each for each in code.co_consts if _is_simple(each)]) for code in codes]
+    own = {key: value for key, value in vars(part).items() if key not in vars(nn.Module())}
+    return [methods, sorted((key, repr(value)) for key, value in own.items() if type(value) in (list, dict))]
 
 
 def _is_simple(value: object) -> bool:

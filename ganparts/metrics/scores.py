@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ganparts.metrics.resampling import Interval
 
@@ -43,6 +43,7 @@ _MEASURES = {
     "content_ssim": ("content: SSIM", "higher"),
 }
 _INTERVALS = ("kid", "kid_ratio")
+_NOT_IN_JSON = ("inf", "-inf", "nan")  # numbers that files hold as words
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,8 @@ class Scores:
 
     def write_json(self, path: Path | str) -> None:
         """Write the scores to a file that :meth:`read_json` reads."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        infinite = {name: str(value) for name, value in asdict(self).items() if str(value) in _NOT_IN_JSON}
+        Path(path).write_text(json.dumps(asdict(self) | infinite, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def read_json(cls, path: Path | str) -> Scores:
@@ -229,6 +231,8 @@ class Scores:
         """
         names = [field.name for field in fields(cls)]
         try:
-            return cls(**json.loads(Path(path).read_text()))
-        except (ValueError, TypeError) as error:
+            given: dict[str, Any] = json.loads(Path(path).read_text())
+            infinite: dict[str, Any] = {name: float(value) for name, value in given.items() if value in _NOT_IN_JSON}
+            return cls(**given | infinite)
+        except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} does not hold scores ({', '.join(names)}): {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, decode_image, open_images, to_rgb
 from ganparts.data.images import IMAGE_SUFFIXES
+from ganparts.data.members import MEMBER_ERRORS, read_member
 
 __all__ = ["Entry", "Source", "open_source", "photo_of_each"]
 
@@ -49,7 +50,7 @@ class _Archive:
     def read(self, member: str) -> bytes:
         if self._file is None or self._opened_by != os.getpid():
             self._opened_by, self._file = os.getpid(), zipfile.ZipFile(self.path)
-        return self._file.read(member)
+        return read_member(self._file, member)
 
     def __reduce__(self):
         return _Archive, (self.path,)
@@ -67,7 +68,7 @@ class _Member:
     def read(self) -> bytes:
         try:
             return self.archive.read(self.member)
-        except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        except MEMBER_ERRORS as error:
             raise self._unreadable(error) from None
 
     def load(self) -> Tensor:
@@ -99,7 +100,7 @@ class _Picture:
     name: str | None = None
 
     def read(self) -> bytes:
-        return f"{self.image.mode} {self.image.size}".encode() + self.image.tobytes()
+        return f"{self.image.size}".encode() + to_rgb(self.image).tobytes()
 
     def load(self) -> Tensor:
         from torchvision.transforms.v2.functional import pil_to_tensor
@@ -178,7 +179,7 @@ def photo_of_each(photos: list[Entry], paintings: list[Entry]) -> list[Entry]:
     """The photo of each painting: by name where all have names, else by place.
 
     Raises:
-        DataError: a painting has no photo, or without names the numbers differ.
+        DataError: a painting has no photo, or several of its name; or without names the numbers differ.
     """
     names = {photo.name: photo for photo in photos}
     if None in names or any(painting.name is None for painting in paintings):
@@ -193,5 +194,11 @@ def photo_of_each(photos: list[Entry], paintings: list[Entry]) -> list[Entry]:
         raise DataError(
             f"{len(lone)} of {len(paintings)} paintings have no photo of their name, as {', '.join(lone[:3])}; the "
             f"photos are called {', '.join(sorted(map(str, names))[:3])} and so on"
+        )
+    wanted, counted = {painting.name for painting in paintings}, Counter(photo.name for photo in photos)
+    if several := [str(name) for name, count in counted.items() if count > 1 and name in wanted]:
+        raise DataError(
+            f"{len(several)} paintings have several photos of their name, as {', '.join(several[:3])}: a photo's name, "
+            "without folder and suffix, must be its alone"
         )
     return [names[painting.name] for painting in paintings]

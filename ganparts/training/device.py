@@ -45,6 +45,8 @@ def pick_device(name: str = "auto") -> torch.device:
         )
     if device.type == "cuda" and processes() > 1:
         device = _of_this_process(device)
+    if device.type == "cuda" and device.index is not None and device.index >= (count := torch.cuda.device_count()):
+        raise DeviceError(f"there is no {name}: this machine has {count} CUDA device(s), counted from cuda:0")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # streams and graphs are made on the current one
     try:

@@ -154,7 +154,7 @@ class RunFolder:
             for name, value in self.config[kind].items():
                 before = saved[kind].get(name)
                 # the loop looks at the length
-                if before == value or name in ("steps", "pairs", "origin", "processes"):
+                if before == value or name in ("steps", "pairs", "origin", "processes", "memory"):
                     continue
                 if name == "data":
                     warnings.warn(
@@ -195,8 +195,9 @@ class RunFolder:
         Raises:
             OSError: it cannot be written; the one before it is whole.
         """
-        model = self.stateful["model"]
-        tensors = [value for value in chain(model.parameters(), model.buffers()) if value.is_floating_point()]
+        networks = [each for each in self.stateful.values() if isinstance(each, nn.Module)]  # and their averages
+        everything = chain.from_iterable(chain(each.parameters(), each.buffers()) for each in networks)
+        tensors = [value for value in everything if value.is_floating_point()]
         if highest(not bool(torch.isfinite(torch.nn.utils.get_total_norm(tensors)))):
             return False
         self._write_checkpoint(step)
@@ -242,6 +243,13 @@ class RunFolder:
     def scored(self) -> bool:
         """Whether there are scores."""
         return self.scores.exists() and self.scores.stat().st_size > 0
+
+    def has_scores(self, step: int) -> bool:
+        """Whether those of a step were written."""
+        if not self.scored:
+            return False
+        with self.scores.open() as file:
+            return any(row["step"] == str(step) for row in csv.DictReader(file))
 
     def save_scores(self, step: int, scores: Mapping[str, float], *, metric: str) -> int:
         """Write the scores of a step.

@@ -9,6 +9,7 @@ what only one can know, the first one decides for all.
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from ganparts.adversarial import (
     make_optimizers,
     plan_memory,
 )
+from ganparts.adversarial.memory import MEMORY_LEVELS
 from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.distributed import from_first, highest, is_first, processes
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
@@ -50,6 +52,7 @@ from ganparts.training.watch import Watch
 __all__ = ["Batches", "Ended", "Loop"]
 
 LOOK_EVERY = 100  # steps between two looks at pictures for what may go wrong
+_VERY_LONG = 10**9  # steps
 
 
 class Batches(Protocol):
@@ -154,7 +157,13 @@ class Loop:
         self.folder = RunFolder(
             path,
             options=vars(options),
-            settled={**settings.numbers(), **settled, "device": device.type, "precision": self.policy.precision},
+            settled={
+                **settings.numbers(),
+                **settled,
+                "device": device.type,
+                "precision": self.policy.precision,
+                "memory": self.level,
+            },
             parts=self.model.parts(),
             **self._trained,
             watch=self.watch,
@@ -163,23 +172,44 @@ class Loop:
 
     def _plan(self, model: Any, example: Callable[[int], Any]) -> tuple[str, Any]:
         wished = self.options.memory
+        plan = partial(
+            plan_memory,
+            model,
+            example,
+            batch_size=self.settings.batch_size,
+            available=self.free_memory,
+            device_type=self.device.type,
+            averaged=self.settings.ema_decay is not None,
+            context=self.policy.autocast,
+            layout=self.policy.memory_layout,
+        )
         try:
-            plan = plan_memory(
-                model,
-                example,
-                batch_size=self.settings.batch_size,
-                available=self.free_memory,
-                level=wished,
-                device_type=self.device.type,
-                averaged=self.settings.ema_decay is not None,
-                context=self.policy.autocast,
-                layout=self.policy.memory_layout,
-            )
-            return plan.level, plan.need
+            before = from_first(self._level_before) if wished == "auto" and self.options.resume is not None else None
+            if before is not None:
+                try:
+                    planned = plan(level=before)
+                except ValueError:
+                    planned = plan(level="auto")
+                    warnings.warn(
+                        f"the run trained with --memory {before}, which does not fit any more: it goes on with "
+                        f"{planned.level}, and last bits may differ",
+                        stacklevel=3,
+                    )
+            else:
+                planned = plan(level=wished)
+            return planned.level, planned.need
         except MemoryEstimateError as error:
             level = "fast" if wished == "auto" else wished
             warnings.warn(f"{error}: training with --memory {level}", stacklevel=3)
             return level, None
+
+    def _level_before(self) -> str | None:
+        """The memory level of the run that goes on, if its record names one."""
+        try:
+            level = json.loads((self.options.folder / "config.json").read_text())["settled"].get("memory")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return level if level in MEMORY_LEVELS else None
 
     @property
     def stages(self) -> dict[str, nn.Module]:
@@ -255,17 +285,20 @@ class Loop:
             self._train_once,
             networks=tuple(self.model.stages().values()),
             phase=self.model.phase,
-            guarded=None if self.optimizers.scaler is None else self.model,
+            guarded=nn.ModuleList(self._kept_finite()) if self._may_skip() else None,
             **self._trained,
         )
-        iterator = batches(start=start, steps=steps)
+        coming = monitor.timed(batches(start=start, steps=steps))
         # last: whatever was built above may have drawn random numbers, in a new run as in one that goes on
         set_random_states(randomness) if found is None else found.restore_random_states()
         step = start
         with StopSignals(time_limit=self.options.time_limit) as stop, monitor:
-            coming = monitor.timed(iterator)
-            while (batch := self._next(coming, step)) is not None:
-                factor = 1.0 if steps is None else self.settings.schedule(step, steps)
+            if start:
+                self._make_up_for(start, stop, last=start == steps)
+            ended_before = bool(start) and stop.agree().requested
+            while not ended_before and (batch := self._next(coming, step)) is not None:
+                # until the length is known, the first step's
+                factor = self.settings.schedule(step, steps) if steps else self.settings.schedule(0, _VERY_LONG)
                 self.optimizers.scale_rates(factor)
                 losses = train(batch, step)
                 step += 1
@@ -281,7 +314,7 @@ class Loop:
                 if last or (saved and stop.agree().requested):  # asked meanwhile; else the next step is the last
                     break
             else:
-                if step != steps:
+                if step != steps and not ended_before:
                     self.folder.save(step)
                     raise ValueError(f"the batches ended after step {step} of {steps or '?'}: check what makes them")
         finished = step == steps and not stop.by_signal
@@ -314,6 +347,21 @@ class Loop:
         painting = self._cost_of_painting()
         # the last step is evaluated, too
         return from_first(lambda: budget.steps(step, pace, evaluation / often, evaluation + painting))
+
+    def _make_up_for(self, step: int, stop: StopSignals, *, last: bool) -> None:
+        """What a run does after the checkpoint that this one resumes from, if it was killed meanwhile."""
+        generator, *_ = self.stages.values()
+        if self.scoring.due(step, last=last) and not from_first(lambda: self.folder.has_scores(step)):
+            self._evaluate(step, generator, stop)
+        if not self.folder.scored:
+            self._export(step)
+
+    def _may_skip(self) -> bool:
+        """Whether optimizers may skip steps, whose statistics then must not stay."""
+        return self.optimizers.scaler is not None or self.options.on_nonfinite == "skip"
+
+    def _kept_finite(self) -> list[nn.Module]:
+        return [self.model] if self.averages is None else [self.model, self.averages]
 
     def _next(self, batches: Iterator[Any], step: int) -> Any | None:
         """The next batch, None after the last; where the data are at fault, what was learned so far is kept."""

@@ -146,7 +146,8 @@ def drop_rows_beyond(path: Path, step: int) -> None:
     """Drop rows of steps that a run which goes on does again, and what a crash left half written."""
     if path.exists():
         header, *rows = path.read_text().splitlines(keepends=True) or [""]
-        kept = [row for row in rows if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
+        whole = [row for row in rows if row.endswith("\n") and row.split(",")[0].isdigit()]
+        kept = [row for row in whole if int(row.split(",")[0]) <= step]
         path.write_text("".join([header, *kept]) if kept else "")
 
 

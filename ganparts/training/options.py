@@ -162,12 +162,18 @@ def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str
     if options.resume is None:
         return options if options.out else replace(options, out=_new_folder())
     saved = _saved_options(kind, options.resume)
+    modules, saved = saved.imports, replace(saved, imports=())  # a checkpoint must not name the code that runs
     # with the run's own options as defaults, an option counts as given even at its usual default
     lengths = {name: getattr(saved, name) for name in _LENGTHS}  # of which one replaces another
     own = replace(saved, resume=options.resume, **dict.fromkeys(lengths))
     options = tyro.cli(kind, description=description, args=arguments, default=own)
     if all(getattr(options, name) is None for name in lengths):
         options = replace(options, **lengths)
+    if modules and not options.imports:
+        raise ValueError(
+            f"--resume {options.resume}: that run imported {', '.join(modules)}. If you trust what is there, give it "
+            f"again: --imports {' '.join(modules)}"
+        )
     changed = [
         each.name
         for each in fields(options)

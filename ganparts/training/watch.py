@@ -124,7 +124,7 @@ class Watch:
 
     def __init__(self, path: Path, *, say: Callable[[Finding], object] = print):
         self.path, self.say = path, say
-        self._since: dict[str, list[int]] = {}
+        self._since: dict[str, tuple[int, int]] = {}  # the first step of each problem that lasts, and how many looks
         self._first: dict[str, float] = {}
         self._usual: dict[str, float] = {}
         self._skipped = 0
@@ -136,12 +136,12 @@ class Watch:
 
     def state_dict(self) -> dict[str, object]:
         """What it remembers: first losses, usual norms, and since when each problem lasts."""
-        since = {kind: list(steps) for kind, steps in self._since.items()}
+        since = {kind: list(seen) for kind, seen in self._since.items()}
         return {"since": since, "first": dict(self._first), "usual": dict(self._usual), "skipped": self._skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
-        self._since = {kind: list(steps) for kind, steps in state["since"].items()}
+        self._since = {kind: (int(first), int(seen)) for kind, (first, seen) in state["since"].items()}
         self._first, self._usual = dict(state["first"]), dict(state["usual"])
         self._skipped = int(state["skipped"])
 
@@ -221,10 +221,10 @@ class Watch:
         if not shows:
             self._since.pop(kind, None)
             return
-        steps = self._since.setdefault(kind, [])
-        steps.append(step)
-        if len(steps) == looks:  # said once; the next time after it was gone
-            self._tell(Finding(step, kind, what, steps[0], advice))
+        first, seen = self._since.get(kind, (step, 0))
+        self._since[kind] = first, seen + 1
+        if seen + 1 == looks:  # said once; the next time after it was gone
+            self._tell(Finding(step, kind, what, first, advice))
 
     def _tell(self, finding: Finding) -> None:
         with self.path.open("a") as file:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Listed, Sink, replace_file
+from ganparts.data.members import read_member
+from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Listed, Sink, replace_file, too_long
 from ganparts.translate.sources import ARCHIVE_ERRORS, images_in, is_photo, open_archive
 
 __all__ = ["Place", "Work", "find_work", "open_target"]
@@ -146,7 +147,7 @@ class Work:
         files, path = self.place.files, self.place.path
         if self.span:
             return files.cat_file(path, start=self.span[0], end=self.span[1])
-        return _opened(self.place).read(self.member) if self.member else files.cat_file(path)
+        return read_member(_opened(self.place), self.member) if self.member else files.cat_file(path)
 
 
 @lru_cache(4)
@@ -161,7 +162,11 @@ class _Folder(Listed):
         self.path = Path(str(place))
         if place.is_local:
             Path(place.path).mkdir(parents=True, exist_ok=True)
+        self.is_local = place.is_local
         super().__init__(() if overwrite else place.find())
+
+    def claim(self, name: str) -> Claim:
+        return "too long" if self.is_local and too_long(name) else super().claim(name)
 
     def write(self, name: str, encoded: bytes) -> None:
         raise NotImplementedError(f"{name}: the process that translates a photo writes it, not the one that lists")
@@ -201,8 +206,9 @@ def find_work(inputs: Iterable[str], out: Place, format: str, tell: Callable[[st
         if place == out:
             raise ValueError(f"{given} is both input and output: give another folder or archive for the results (-o)")
         named, files = _files_of(place)
+        inside = out.files == place.files and out.path.startswith(f"{_searched(place.path)}/")
         for name, each in files:
-            if not named and each.files == out.files and f"{each.path}/".startswith(f"{out.path}/"):
+            if not named and inside and f"{each.path}/".startswith(f"{out.path}/"):
                 continue
             found = True
             if not each.is_archive:
@@ -225,11 +231,16 @@ def _files_of(place: Place) -> tuple[bool, Iterator[tuple[str, Place]]]:
         return False, ((name, place / name) for name in names)
     if not glob.has_magic(place.path):
         return False, iter(())
-    parts = PurePosixPath(place.path).parts
-    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    base = str(PurePosixPath(*parts[:fixed])) if fixed else ""
+    base = _searched(place.path)
     matches = (path for path in files.glob(place.path) if files.isfile(path))
     return False, ((path[len(base) :].lstrip("/"), Place(files, path)) for path in matches)
+
+
+def _searched(path: str) -> str:
+    """The folder itself, or the one that a pattern searches."""
+    parts = PurePosixPath(path).parts
+    fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return str(PurePosixPath(*parts[:fixed])) if fixed else ""
 
 
 def _is_wanted(name: str) -> bool:

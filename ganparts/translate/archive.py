@@ -16,6 +16,7 @@ from ganparts.distributed import gather, is_first, processes
 from ganparts.precision import InferencePrecision
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import translate_pixels
+from ganparts.translate.sinks import in_utf8
 
 __all__ = ["translate_to_zip"]
 
@@ -102,6 +103,7 @@ def _batches(items: Iterable[tuple[str, Tensor]], size: int) -> Iterator[list[tu
 
 def _unused(name: str, names: set[str]) -> str:
     """``name``, or ``name_2`` and so on if it was given before; remembers what it gives."""
+    name = in_utf8(name)
     candidate, number = name, 1
     while candidate in names:
         number += 1

@@ -12,6 +12,8 @@ __all__ = ["Encoding", "JPEGOptions", "Subsampling"]
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
+_LONGEST_SIDE = 65_500  # pixels, of what libjpeg writes
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -39,10 +41,28 @@ class Encoding:
         if self.subsampling not in ("4:4:4", "4:2:2", "4:2:0"):
             raise ValueError(f"subsampling={self.subsampling!r}: it is '4:4:4', '4:2:2' or '4:2:0'")
 
+    def check_size(self, picture: Tensor) -> None:
+        """Raise ValueError if no file of the format can hold a picture of this size, [3, H, W].
+
+        Raises:
+            ValueError: a JPEG's sides are too long.
+        """
+        height, width = picture.shape[-2:]
+        if self.format == "jpg" and max(height, width) > _LONGEST_SIDE:
+            raise ValueError(
+                f"a JPEG's sides have at most {_LONGEST_SIDE:,} pixels, and this picture has {width:,} x {height:,}: "
+                "write PNG (--format png), or make it smaller (--size)"
+            )
+
     def encode(self, picture: Tensor) -> bytes:
-        """The bytes of a file with a picture, uint8 [3, H, W]."""
+        """The bytes of a file with a picture, uint8 [3, H, W].
+
+        Raises:
+            ValueError: a JPEG cannot have its size.
+        """
         from torchvision.transforms.v2.functional import to_pil_image
 
+        self.check_size(picture)
         encoded, image = io.BytesIO(), to_pil_image(picture)
         if self.format == "jpg":
             image.save(encoded, "JPEG", quality=self.quality, subsampling=self.subsampling)

@@ -74,9 +74,18 @@ class Settings:
         check_tile(self.tile)
 
     def load(self, photo: Photo) -> Tensor:
-        """The pixels that go through the generator, uint8 [3, H, W]."""
+        """The pixels that go through the generator, uint8 [3, H, W].
+
+        Raises:
+            UnreadableImageError: the photo cannot be read, or its translation not be written.
+        """
         pixels = photo.load()
-        return pixels if self.size is None else resize_square(pixels, self.size, squash=self.squash)
+        pixels = pixels if self.size is None else resize_square(pixels, self.size, squash=self.squash)
+        try:
+            self.encoding.check_size(pixels)
+        except ValueError as error:
+            raise UnreadableImageError(f"{photo}: {error}") from None
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,9 @@ def translate_files(
     """Translate files, folders, patterns and archives into a folder or an archive.
 
     A result has the name of its photo and the suffix of its format. It gets its name when it is complete, so a run that
-    was stopped can be started again and goes on. Only the photos of a batch and a few for each thread are in memory.
+    was stopped can be started again and goes on. A stopped run leaves an archive with what it has written; but with
+    ``overwrite``, an archive that was there stays as it was. Only the photos of a batch and a few for each thread are
+    in memory.
 
     Args:
         generator: trained, in ``eval()`` mode.
@@ -143,7 +154,9 @@ def translate_files(
     workers = workers or min(8, os.cpu_count() or 1)
     report, sink, whole = Report(), open_sink(out, overwrite=overwrite), False
     try:
-        wanted = wanted_photos(find_photos(given), sink, lambda photo: f"{photo.name}.{format}", report, progress)
+        wanted = wanted_photos(
+            find_photos(given, sink.path), sink, lambda photo: f"{photo.name}.{format}", report, progress
+        )
         translate_photos(generator, wanted, sink, settings, workers=workers, report=report, progress=progress)
         whole = True
     finally:
@@ -200,6 +213,14 @@ def _check_apart(inputs: Iterable[str], out: Path) -> None:
             raise ValueError(f"{given} is both input and output: give another folder or archive for the results (-o)")
 
 
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, whatever they are written like; in an object store, whether they are equal."""
+    try:
+        return one == other or os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
 def wanted_photos(
     photos: Iterable[_Wanted],
     sink: Sink,
@@ -210,7 +231,7 @@ def wanted_photos(
     """The photos without a result, and the names of their results."""
     for photo in photos:
         target = target_of(photo)
-        if photo.path == sink.path / target:
+        if _is_same_file(photo.path, sink.path / target):
             report.fail(f"{photo}: its result would replace it: give another folder for the results (-o)")
             continue
         claim = sink.claim(target) if photo.name else "free"
@@ -219,6 +240,8 @@ def wanted_photos(
             continue
         if claim == "done":
             report.skipped += 1
+        elif claim == "too long":
+            report.fail(f"{photo}: its result's name is too long for a file: rename the photo")
         else:
             report.fail(f"{photo}: another input of this run has the result {target}: rename one of them")
         progress(report)

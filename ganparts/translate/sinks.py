@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tarfile
@@ -9,13 +10,24 @@ import tempfile
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
-__all__ = ["ARCHIVE_SUFFIXES", "ArchiveSink", "FolderSink", "Listed", "Sink", "open_sink", "replace_file"]
+__all__ = [
+    "ARCHIVE_SUFFIXES",
+    "ArchiveSink",
+    "FolderSink",
+    "Listed",
+    "Sink",
+    "in_utf8",
+    "open_sink",
+    "replace_file",
+    "too_long",
+]
 
-Claim = Literal["free", "done", "taken"]
+Claim = Literal["free", "done", "taken", "too long"]
 ARCHIVE_SUFFIXES = (".zip", ".tar")
 
 
@@ -26,7 +38,10 @@ class Sink(Protocol):
     def path(self) -> Path: ...
 
     def claim(self, name: str) -> Claim:
-        """``"free"``: write it. ``"done"``: an earlier run wrote it. ``"taken"``: another input has this name."""
+        """``"free"``: write it. ``"done"``: an earlier run wrote it. ``"taken"``: another input has this name.
+
+        ``"too long"``: file systems take no such name.
+        """
         ...
 
     def write(self, name: str, encoded: bytes) -> None:
@@ -56,9 +71,15 @@ def open_sink(path: Path | str, *, overwrite: bool) -> Sink:
     return FolderSink(path, overwrite=overwrite)
 
 
+def too_long(name: str) -> bool:
+    """Whether a file of this name, relative, cannot be made on most file systems."""
+    return any(len(os.fsencode(part)) > 255 for part in name.split("/"))
+
+
 def replace_file(path: Path, encoded: bytes) -> None:
     """Write a file that appears when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # the name may be as long as names can be
+    partial = path.with_name(f".{short}.partial")
     try:
         partial.write_bytes(encoded)
         os.replace(partial, path)
@@ -78,6 +99,8 @@ class FolderSink:
     def claim(self, name: str) -> Claim:
         if name in self.claimed:
             return "taken"
+        if too_long(name):
+            return "too long"
         try:
             status = os.stat(self.path / name)
             # a copy keeps the time of its writing, perhaps by a clock that is ahead; when it was copied is ctime
@@ -175,29 +198,57 @@ class Listed:
 
 
 class ArchiveSink(Listed):
-    """An archive, written beside an older one, whose files it copies, and renamed at the end."""
+    """An archive, written beside an older one, whose files it copies, and renamed at the end.
+
+    An interrupted run leaves what it has written, so that the next one adds the rest; but with ``overwrite`` it leaves
+    an older archive as it was.
+    """
 
     def __init__(self, path: Path, *, overwrite: bool):
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__()
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
+        self.path, self.partial, self.overwrite = path, path.with_name(path.name + ".partial"), overwrite
         self.lock = threading.Lock()
+        self.written = self.damaged = False
         self.archive = (_Zip if path.suffix.lower() == ".zip" else _Tar)(self.partial)
         if path.exists() and not overwrite:
             try:
                 self.done.update(self.archive.copy(path))
-            except (zipfile.BadZipFile, tarfile.TarError) as error:
+            except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
                 self.close(whole=False)
                 raise ValueError(
                     f"{path} is not a {path.suffix.lower()[1:]} archive that can be read ({error}): --overwrite it"
                 ) from None
+            except BaseException:
+                self.close(whole=False)
+                raise
+
+    def claim(self, name: str) -> Claim:
+        return super().claim(in_utf8(name))
 
     def write(self, name: str, encoded: bytes) -> None:
         with self.lock:
-            self.archive.add(name, encoded)
+            try:
+                self.archive.add(in_utf8(name), encoded)
+            except BaseException:
+                self.damaged = True  # by a member that was cut short
+                raise
+            self.written = True
+
+    def release(self, name: str, reason: str) -> None:
+        super().release(in_utf8(name), reason)
 
     def close(self, *, whole: bool) -> None:
-        self.archive.close()
-        if whole:
-            os.replace(self.partial, self.path)
-        self.partial.unlink(missing_ok=True)
+        worth_keeping = self.written and not self.damaged and not (self.overwrite and self.path.exists())
+        try:
+            with self.lock:
+                self.archive.close()
+            if whole or worth_keeping:
+                os.replace(self.partial, self.path)
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+
+def in_utf8(name: str) -> str:
+    """The name as archives can hold it: bytes that are no UTF-8 become question marks."""
+    return name.encode("utf-8", "replace").decode()

@@ -7,16 +7,18 @@ import os
 import tarfile
 import threading
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol, TypeAlias
 
 from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
-from ganparts.data.images import IMAGE_SUFFIXES, MAX_BYTES
+from ganparts.data.images import IMAGE_SUFFIXES
+from ganparts.data.members import MEMBER_ERRORS, read_member
 
 __all__ = ["ARCHIVE_ERRORS", "Member", "Photo", "find_photos", "images_in", "is_archive", "is_photo", "open_archive"]
 
@@ -61,19 +63,13 @@ class Member:
 
     def load(self) -> Tensor:
         try:
-            size = self.member.size if isinstance(self.member, tarfile.TarInfo) else self.member.file_size
-            if size > MAX_BYTES:
-                raise ValueError(f"it has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
             return decode_image(self._read())
-        except (ValueError, OSError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError, EOFError) as error:
+        except MEMBER_ERRORS as error:
             raise UnreadableImageError(f"cannot read the image {self}: {error}") from None
 
     def _read(self) -> bytes:
-        if isinstance(self.archive, zipfile.ZipFile):
-            return self.archive.read(self.member)
-        with _tar_lock:
-            file = self.archive.extractfile(self.member)
-            return file.read() if file else b""
+        with nullcontext() if isinstance(self.archive, zipfile.ZipFile) else _tar_lock:
+            return read_member(self.archive, self.member)
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,10 @@ class _Nothing:
         raise UnreadableImageError(f"{self.given}: {self.reason}")
 
 
-def find_photos(inputs: Iterable[str]) -> Iterator[Photo]:
+def find_photos(inputs: Iterable[str], out: Path | None = None) -> Iterator[Photo]:
     """The photos of files, folders (not the folders in them), patterns like ``photos/**/*.jpg``, and archives.
+
+    If ``out``, the folder of the results, is inside the folder that a pattern searches, nothing in it is a photo.
 
     An archive is a zip archive, or an uncompressed tar archive that ends in .tar. In folders and archives, photos are
     the files with an image's suffix that are not hidden. A file given by name or pattern may have any name. An input
@@ -101,28 +99,38 @@ def find_photos(inputs: Iterable[str]) -> Iterator[Photo]:
     """
     for given in inputs:
         found = False
-        for photo in _photos_of(given):
+        for photo in _photos_of(given, out):
             found = True
             yield photo
         if not found:
             yield _Nothing(given, f"no images in it that end in {', '.join(IMAGE_SUFFIXES)}")
 
 
-def _photos_of(given: str) -> Iterator[Photo]:
+def _photos_of(given: str, out: Path | None) -> Iterator[Photo]:
     if os.path.isdir(given):
         yield from _in_folder(given)
     elif os.path.isfile(given):
         yield from _in_archive(given) if is_archive(given) else [_file(given)]
     elif glob.has_magic(given):
-        matches = False
+        matches, left_out, real = False, _results_in(given, out), lru_cache(os.path.realpath)
         for path in glob.iglob(given, recursive=True):
-            if os.path.isfile(path):
+            if os.path.isfile(path) and not (left_out and f"{real(os.path.dirname(path))}/".startswith(left_out)):
                 matches = True
-                yield from _photos_of(path)
+                yield from _photos_of(path, None)
         if not matches:
             yield _Nothing(given, "no file matches this pattern")
     else:
         yield _Nothing(given, "there is no such file or folder")
+
+
+def _results_in(pattern: str, out: Path | None) -> str | None:
+    """The folder of the results, with a slash, if it is inside the folder that a pattern searches."""
+    searched = pattern
+    while glob.has_magic(searched):
+        searched = os.path.dirname(searched)
+    searched = f"{os.path.realpath(searched)}/".replace("//", "/")
+    results = f"{os.path.realpath(out)}/" if out else ""
+    return results if results != searched and results.startswith(searched) else None
 
 
 def _in_folder(folder: str) -> Iterator[Photo]:

@@ -52,8 +52,8 @@ def translate_tiled(
         )
     if not getattr(generator, "tileable", True):
         raise TilingError(
-            f"a {type(generator).__name__} does not run in tiles, since each place attends to the whole picture: make "
-            "the picture smaller (--size), or give it in one piece (tile=0, --tile 0) if it fits into memory"
+            f"a {type(generator).__name__} takes pictures whole, not in tiles: make the picture smaller (--size), or "
+            "give it in one piece (tile=0, --tile 0) if it fits into memory"
         )
     device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
     if memory is None:

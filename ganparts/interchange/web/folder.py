@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
 import html
 import json
 import math
@@ -76,8 +77,8 @@ def export_web(
     index = folder / "index.html"
     if index.exists() and _MARK not in index.read_text(encoding="utf-8", errors="replace"):
         raise ValueError(f"{index} is a page that ganparts did not write: choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as partial:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:  # not beside it, which may be another disk
         made = Path(partial)
         difference = export_generator(generator, made / "model.onnx")
         settings = {
@@ -139,8 +140,9 @@ def _page(settings: dict[str, Any], *, name: str, title: str) -> str:
     }
     asked = " ".join(["'self'", *sorted(servers)])
     data = json.dumps(settings, allow_nan=False).replace("<", "\\u003c")  # no </script>, no <!--
+    version = hashlib.sha256("".join(map(_static, _STATIC)).encode()).hexdigest()[:12]  # so that caches notice changes
     return Template(_static("index.html")).substitute(
-        mark=_MARK, servers=asked, title=html.escape(title), name=html.escape(name), settings=data
+        mark=_MARK, servers=asked, title=html.escape(title), name=html.escape(name), settings=data, version=version
     )
 
 

@@ -30,7 +30,8 @@ function load(file, folders, loaded) {
 async function download({ name, integrity }, folders, loaded) {
   for (const folder of folders) {
     try {
-      const response = await fetch(new URL(folder + name, document.baseURI), { credentials: "omit",
+      const cache = folder ? "default" : "no-cache"; // the model may have been exported again under its name
+      const response = await fetch(new URL(folder + name, document.baseURI), { credentials: "omit", cache,
         ...(integrity && !globalThis.crypto?.subtle ? { integrity } : {}) }); // elsewhere checked below, to show progress
       if (!response.ok) throw new Error(response.statusText);
       const parts = [], reader = response.body.getReader();
@@ -78,7 +79,9 @@ async function start(mine) {
     const content = await loadAll(way);
     if (mine !== run) return null;
     say("Preparing the painter");
-    const code = await (await fetch("worker.js")).blob();
+    const answer = await fetch("worker.js", { cache: "no-cache" });
+    if (!answer.ok) throw new Plain("The file worker.js could not be loaded: check the connection, and choose the photo again.");
+    const code = await answer.blob();
     const thread = new Worker(URL.createObjectURL(code), { type: "module" }); // it may do what this page may, no more
     try {
       const { multiple, least, check } = settings;
@@ -112,6 +115,7 @@ async function paint() {
   document.body.classList.add("blank", "busy");
   $("error").hidden = true;
   $("note").textContent = "";
+  URL.revokeObjectURL($("download").href);
   $("download").removeAttribute("href");
   try {
     for (;;) {
@@ -176,7 +180,6 @@ async function show(mine, painted, width, height, seconds) {
   canvas.getContext("2d").putImageData(new ImageData(painted, width, height), 0, 0);
   const file = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   if (mine !== run) return;
-  URL.revokeObjectURL($("download").href);
   $("download").href = URL.createObjectURL(file);
   $("download").download = `${name}_${settings.name}.png`.replace(/[^\w.-]+/g, "_");
   const smaller = width < picture.width || height < picture.height;

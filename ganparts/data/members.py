@@ -1,0 +1,48 @@
+"""Images in archives: what may go wrong when one is read, and how much memory it may take."""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zipfile
+import zlib
+from typing import Any
+
+__all__ = ["MEMBER_ERRORS", "read_member"]
+
+MEMBER_ERRORS = (
+    OSError,
+    ValueError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+)
+"""Of members that are damaged, encrypted, or compressed in a way that Python does not know."""
+
+_MOST = 2**28  # bytes of a member once it is unpacked; a small archive can claim any number
+
+
+def read_member(archive: zipfile.ZipFile | tarfile.TarFile, member: Any) -> bytes:
+    """The bytes of an archive's member; ``member`` is its name or its entry.
+
+    Raises:
+        ValueError: it is larger than an image is.
+        MEMBER_ERRORS: it cannot be read.
+    """
+    if isinstance(archive, zipfile.ZipFile):
+        found = archive.getinfo(member) if isinstance(member, str) else member
+        _check(found.file_size)
+        return archive.read(found)
+    found = archive.getmember(member) if isinstance(member, str) else member
+    _check(found.size)
+    file = archive.extractfile(found)
+    return file.read() if file else b""
+
+
+def _check(size: int) -> None:
+    if size > _MOST:
+        raise ValueError(f"it has {size:,} bytes, more than the {_MOST:,} that are read of an image in an archive")
