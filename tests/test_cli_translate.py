@@ -196,7 +196,7 @@ def test_a_run_begins_before_the_photos_are_counted(tmp_path: Path, monkeypatch,
     save_pretrained(GENERATORS.create("resnet6", width=2), model)
     real = translate_files
 
-    def count(inputs: object) -> Iterator[int]:
+    def count(inputs: object, out: object) -> Iterator[int]:
         assert translated.wait(30)
         yield from range(3)
 
@@ -286,6 +286,125 @@ def test_photos_are_never_overwritten(tmp_path: Path):
         f"{tmp_path}/photos/a png called.jpg: its result would replace it: give another folder for the results (-o)"
     ]
     assert (tmp_path / "photos" / "a png called.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize("way", ["a pattern", "a link", "a detour"])
+def test_photos_are_never_overwritten_whatever_their_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Image.new("RGB", (4, 4)).save("photos/x.jpg")
+    Path("link").symlink_to("photos")
+    before = Path("photos/x.jpg").read_bytes()
+    given, out = {"a pattern": ("photos/*.jpg", tmp_path / "photos"), "a link": ("link/x.jpg", Path("photos"))}.get(
+        way, ("photos/x.jpg", Path("photos/../photos"))
+    )
+    for overwrite in (False, True):
+        report = translate_files(Negative(), [given], out, overwrite=overwrite)
+        assert (report.written, report.skipped, report.failed) == (0, 0, 1)
+        assert "its result would replace it" in report.problems[0]
+    assert Path("photos/x.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["photos/paintings", "paintings", "link/paintings"])
+def test_paintings_inside_the_folder_that_a_pattern_searches_are_no_photos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/sub/b.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(name)
+    Path("link").symlink_to("photos")
+    for written, skipped in ((2, 0), (0, 2)):
+        report = translate_files(Negative(), ["photos/**/*.jpg"], out)
+        assert (report.written, report.skipped, report.problems) == (written, skipped, [])
+    assert translate_files(Negative(), [f"{out}/*.jpg"], "again").written == 2  # asked for by name
+    assert translate_files(Negative(), ["photos/sub/*.jpg"], ".").written == 1  # the pattern is inside the results
+
+
+def test_a_picture_too_long_for_a_jpeg_costs_no_other(tmp_path: Path):
+    Image.new("RGB", (4, 65_501)).save(tmp_path / "a.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    report = translate_files(Negative(), [tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out")
+    assert (report.written, report.failed) == (1, 1)
+    assert report.problems == [
+        f"{tmp_path}/a.png: a JPEG's sides have at most 65,500 pixels, and this picture has 4 x 65,501: write PNG "
+        "(--format png), or make it smaller (--size)"
+    ]
+    for options in ({"format": "png"}, {"size": 8, "squash": True}):
+        again = translate_files(Negative(), [tmp_path / "a.png"], tmp_path / "other", overwrite=True, **options)
+        assert again.written == 1
+
+
+def test_names_that_files_cannot_have(tmp_path: Path):
+    (tmp_path / "photos").mkdir()
+    longest = "é" * 125 + "x.png"  # 255 bytes
+    Image.new("RGB", (4, 4)).save(tmp_path / "photos" / longest)
+    with zipfile.ZipFile(tmp_path / "long.zip", "w") as archive:
+        archive.writestr("y" * 300 + ".png", (tmp_path / "photos" / longest).read_bytes())
+    report = translate_files(Negative(), [tmp_path / "photos", tmp_path / "long.zip"], tmp_path / "out")
+    assert (report.written, report.failed) == (1, 1)
+    assert "its result's name is too long for a file: rename the photo" in report.problems[0]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [longest.replace("png", "jpg")]
+    assert translate_files(Negative(), [tmp_path / "long.zip"], tmp_path / "out.zip").written == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "photos").mkdir()
+    for ending in (b"\xe9", b"\xe8"):
+        Image.new("RGB", (4, 4)).save(plain := tmp_path / "photos" / "plain.png")
+        os.rename(plain, os.path.join(os.fsencode(tmp_path / "photos"), b"caf" + ending + b".png"))
+    photos = sorted((tmp_path / "photos").iterdir())
+    for written, skipped in ((1, 0), (0, 1)):
+        report = translate_files(Negative(), photos[:1], tmp_path / "out.zip")
+        assert (report.written, report.skipped, report.failed) == (written, skipped, 0)
+    assert translate_files(Negative(), photos, tmp_path / "both.zip").failed == 1  # in an archive they are one name
+    with zipfile.ZipFile(tmp_path / "both.zip") as archive:
+        assert archive.namelist() == ["caf?.jpg"]
+    assert translate_files(Negative(), photos, tmp_path / "out").written == 2
+    assert translate_to_zip(Negative(), [(photos[0].stem, torch.zeros(3, 4, 4).byte())], tmp_path / "images.zip") == 1
+
+
+def test_an_interrupted_run_into_an_archive_is_continued(tmp_path: Path):
+    for number in range(4):
+        Image.new("RGB", (4, 4 + 16 * number), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    photos = [tmp_path / f"{number}.png" for number in range(4)]
+
+    class Stops(Negative):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.shape[2] > 40:
+                raise KeyboardInterrupt
+            return super().forward(images)
+
+    for name in ("out.zip", "out.tar"):
+        out = tmp_path / name
+        with pytest.raises(KeyboardInterrupt):
+            translate_files(Stops(), photos, out, batch_size=1)
+        report = translate_files(Negative(), photos, out)
+        assert (report.written, report.skipped) == (2, 2)
+        before = out.read_bytes()
+        with pytest.raises(KeyboardInterrupt):
+            translate_files(Stops(), photos, out, overwrite=True, batch_size=1)
+        assert out.read_bytes() == before  # all four
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_archive_with_a_member_that_was_cut_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in range(2):
+        Image.new("RGB", (4, 4 + 16 * number)).save(tmp_path / f"{number}.png")
+    add = sinks._Zip.add
+
+    def full(archive: sinks._Zip, name: str, content: bytes) -> None:
+        if name.startswith("1"):
+            raise OSError("no space left")
+        add(archive, name, content)
+
+    monkeypatch.setattr(sinks._Zip, "add", full)
+    with pytest.raises(OSError, match="no space left"):
+        translate_files(Negative(), [tmp_path / "0.png", tmp_path / "1.png"], tmp_path / "out.zip", batch_size=1)
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_run_that_breaks_off_leaves_only_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -453,6 +572,10 @@ def test_an_exported_model_translates_as_the_folder_does(tmp_path: Path):
         generator = load_generator(str(path), device=torch.device("cpu"))
         assert generator.size_multiple == 4
         translate(generator, photo, precision="fp32").save(tmp_path / f"{name}.png")
+    with pytest.raises(
+        TilingError, match=r"OnnxGenerator takes pictures whole, .* \(--size\), or give it in one piece"
+    ):
+        translate(generator, photo, tile=64)
     with Image.open(tmp_path / "folder.png") as one, Image.open(tmp_path / "onnx.png") as two:
         assert np.abs(np.asarray(one, dtype=int) - np.asarray(two, dtype=int)).max() <= 1
 

@@ -155,6 +155,11 @@ def flip(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
+def test_a_record_whose_length_looks_like_gzip_is_read(tmp_path: Path):
+    (tmp_path / "a.tfrec").write_bytes(record(bytes(0x8B1F)))
+    assert [len(data) for _, _, data in read_records(tmp_path / "a.tfrec")] == [0x8B1F]
+
+
 def test_foreign_records_are_refused(tmp_path: Path):
     path = tmp_path / "a.tfrec"
     path.write_bytes(b"\x1f\x8b" + bytes(50))

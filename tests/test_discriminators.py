@@ -555,6 +555,8 @@ def test_a_queue_keeps_the_last_features_and_its_memory():
     queue.load_state_dict(saved)
     assert queue.entries is entries  # a recorded step goes on with the same memory
     assert entries.flatten().tolist() == [3.0, 4.0, 2.0]
+    queue.push(torch.tensor([7.0, float("nan"), float("inf")])[:, None, None, None])  # the last two stay out
+    assert entries.flatten().tolist() == [3.0, 4.0, 7.0]
     other = FeatureQueue(2)
     other.load_state_dict(saved)
     assert other.size == 3

@@ -461,6 +461,63 @@ def test_a_need_that_cannot_be_estimated_is_a_warning(tmp_path: Path, monkeypatc
         train(trained)
 
 
+def test_a_resumed_run_keeps_its_memory_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    too_large: set[str] = set()
+    plan = loop.plan_memory
+
+    def planned(*given: Any, level: str, **options: Any) -> Any:
+        asked.append(level)
+        if level in too_large:
+            raise ValueError("a batch needs more")
+        return plan(*given, level=level, **options)
+
+    monkeypatch.setattr(loop, "plan_memory", planned)
+    out = tmp_path / "run"
+    train(make_loop(out, steps=4, memory="low", time_limit=1e-9))
+    resumed = make_loop(None, resume=out, steps=4, memory="auto")
+    assert (asked, resumed.level) == (["low", "low"], "low")
+    too_large.add("low")
+    with pytest.warns(UserWarning, match=r"--memory low, which does not fit any more: it goes on with fast, and last"):
+        resumed = make_loop(None, resume=out, steps=4, memory="auto")
+    assert (asked[2:], resumed.level) == (["low", "auto"], "fast")
+    assert train(resumed)[:2] == (4, 4)
+    assert json.loads((out / "config.json").read_text())["settled"]["memory"] == "fast"
+
+
+def test_averages_that_are_not_finite_are_not_saved(tmp_path: Path):
+    settings = TrainingSettings(batch_size=1, learning_rate=0.01, ema_decay=0.9)
+    trained = make_loop(tmp_path / "run", steps=1, settings=settings)
+    train(trained)
+    assert trained.averages is not None
+    assert trained.folder.save(1)
+    next(trained.averages.parameters()).data.fill_(float("nan"))
+    assert not trained.folder.save(2)
+
+
+def test_a_skipped_step_leaves_no_trace_in_averages_of_statistics(tmp_path: Path):
+    class Endless(Line):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = GENERATORS.create("normed")
+
+        def train_step(self, batch: Tensor, *given: Any, **options: Any) -> dict[str, Tensor]:
+            return super().train_step(batch / (options.get("step") != 1), *given, **options)
+
+    GENERATORS.register("normed")(lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
+    try:
+        settings = TrainingSettings(batch_size=1, learning_rate=0.01, ema_decay=0.9)
+        trained = make_loop(tmp_path / "run", model=Endless(), settings=settings, steps=3, on_nonfinite="skip")
+        assert train(trained)[:2] == (3, 3)
+        assert trained.averages is not None
+        for network in (trained.model, trained.averages):
+            statistics = {name: value for name, value in network.named_buffers() if "running_mean" in name}
+            assert all(value.isfinite().all() and value.any() for value in statistics.values())
+            assert statistics
+    finally:
+        GENERATORS.remove("normed")
+
+
 def test_a_network_that_could_not_be_saved_is_refused_before_training(tmp_path: Path):
     model = Line()
     model.network = nn.Conv2d(3, 3, 1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,12 +48,14 @@ from ganparts.metrics import (
     mifid,
     prdc,
 )
-from ganparts.metrics.cache import digest_of_module
+from ganparts.metrics.cache import digest_of_images, digest_of_module
 from ganparts.metrics.distances import weighted_kid
 from ganparts.metrics.features import frame, load_batches, resize_exact
 from ganparts.metrics.sources import open_source
 from ganparts.pretrained.painters import cache_folder
 from ganparts.registry import BACKBONES, UnknownPartError
+from ganparts.submission import SubmissionError, check_submission
+from ganparts.translate import translate_files
 
 pytestmark = pytest.mark.filterwarnings("ignore::ganparts.metrics.FewImagesWarning")  # most sets here are small
 
@@ -477,6 +481,29 @@ def test_photos_are_matched_by_name(tmp_path: Path):
         score(fake=Fade())
 
 
+def test_photos_of_one_name_are_refused(tmp_path: Path):
+    paintings = paint(tmp_path / "paintings", 2)
+    shutil.copytree(PHOTOS, tmp_path / "photos")
+    first = sorted((tmp_path / "photos").glob("*.jpg"))[0]
+    Image.open(first).save(first.with_suffix(".png"))
+    with pytest.raises(DataError, match=f"1 paintings have several photos of their name, as {first.stem}"):
+        score(fake=paintings, photos=tmp_path / "photos")
+
+
+def test_a_member_that_claims_to_be_huge_is_not_unpacked(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("a.png", "w") as file:
+            for _ in range(257):
+                file.write(bytes(2**20))
+        archive.writestr("b.png", b"")
+    with pytest.raises(UnreadableImageError, match=r"a\.png .*: it has 269,484,032 bytes, more than the 268,435,456"):
+        score(fake=tmp_path / "bomb.zip")
+    report = translate_files(Fade(), [tmp_path / "bomb.zip"], tmp_path / "out")
+    assert "it has 269,484,032 bytes" in report.problems[0]
+    with pytest.raises(SubmissionError, match=r"a\.png \(it has 269,484,032 bytes"):
+        check_submission(tmp_path / "bomb.zip")
+
+
 def test_archives_sequences_and_folders_score_alike(tmp_path: Path):
     expected = score()
     paths = sorted(PHOTOS.glob("*.jpg"))
@@ -674,6 +701,38 @@ def test_real_images_are_read_once_and_again_when_anything_changed(tmp_path: Pat
     assert score(real=real, limit=2) == replace(first, real_digest=score(real=real, limit=2).real_digest)
 
 
+def test_an_extractor_that_is_being_written_is_another_after_each_change():
+    def extractor(source: str, **values: object) -> nn.Module:
+        names: dict[str, Any] = {"nn": nn}
+        exec(f"class Mine(nn.Module):\n    def forward(self, images):\n        return {source}", names)
+        made = names["Mine"]()
+        vars(made).update(values)
+        return made
+
+    programs = ("images.mean((2, 3))", "images.amax((2, 3))", "images.mean((2, 3)) * 2", "images.mean((2, 3)) * 3")
+    made = [extractor(program) for program in programs]
+    made += [extractor(programs[0], sizes=sizes) for sizes in ([1, 2], [1, 3], {"a": 1}, {"a": 2})]
+    assert len({digest_of_module(each) for each in made}) == len(made)
+    assert digest_of_module(extractor(programs[0])) == digest_of_module(made[0])
+
+
+def test_the_digests_of_our_extractors_stay():
+    """They are in scores that were written."""
+    scores = Scores.read_json(
+        Path(__file__).parent.parent / "benchmarks" / "results" / "quality" / "painter_monet.json"
+    )
+    extractor = FEATURE_EXTRACTORS.create(scores.extractor)
+    assert digest_of_module(extractor).startswith(scores.extractor_digest)
+
+
+def test_a_picture_is_its_colours_not_its_palette():
+    one = Image.new("P", (4, 4))
+    other = one.copy()
+    one.putpalette([10, 20, 30])
+    other.putpalette([40, 20, 30])
+    assert digest_of_images(open_source([one])) != digest_of_images(open_source([other]))
+
+
 def test_an_extractors_mode_is_no_part_of_what_it_is():
     assert digest_of_module(Tiny()) == digest_of_module(Tiny().eval()) != digest_of_module(Tiny(grid=2))
 
@@ -725,6 +784,10 @@ def test_scores_are_compared_written_and_shown(tmp_path: Path):
     faded.write_json(tmp_path / "scores.json")
     assert Scores.read_json(tmp_path / "scores.json") == faded
     assert json.loads((tmp_path / "scores.json").read_text())["extractor"] == "Tiny"
+    endless = replace(faded, kid_ratio=math.inf, kid_ratio_low=-math.inf)  # where the photos' KID is not above 0
+    endless.write_json(tmp_path / "endless.json")
+    json.loads((tmp_path / "endless.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert Scores.read_json(tmp_path / "endless.json") == endless
     (tmp_path / "other.json").write_text('{"kid": 1}')
     with pytest.raises(ValueError, match=r"other\.json does not hold scores \(extractor, .*missing"):
         Scores.read_json(tmp_path / "other.json")

@@ -273,6 +273,20 @@ def test_a_cpu_takes_presets_of_every_form():
         GENERATORS.remove("unsized")
 
 
+@pytest.mark.parametrize(
+    ("parts", "crop"),
+    [
+        ({"generator": "painter,unet256"}, 256),
+        ({"generator": "painter", "discriminator": "stylegan2"}, 256),
+        ({"generator": "painter", "discriminator": "pixel,r3gan(size=64)+pixel"}, 64),
+        ({"generator": "painter", "discriminator": "projected"}, 128),
+        ({"generator": "unet128,resnet6"}, 128),
+    ],
+)
+def test_a_cpus_crop_is_one_that_all_chosen_networks_take(parts: dict[str, str], crop: int):
+    assert PresetOptions(**parts).settle(small=True).preset.crop == crop
+
+
 def test_without_options_a_preset_stays_what_it_is():
     for name in ("paper", "keras_monet", "two_objective"):
         preset, notes = PresetOptions(preset=name).settle()

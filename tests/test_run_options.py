@@ -76,6 +76,17 @@ def test_a_run_without_a_length_is_short_on_a_cpu_alone():
         assert given.for_device(cpu) is given
 
 
+def test_a_checkpoint_does_not_choose_which_modules_are_imported(tmp_path: Path):
+    began = parsed("--out", str(tmp_path), "--imports", "my_parts", "others")
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(began).items()}
+    save_checkpoint(tmp_path / "checkpoint.pt", step=1, config={"options": options}, model=torch.nn.Linear(1, 1))
+    with pytest.raises(
+        ValueError, match=r"imported my_parts, others\. If you trust .* again: --imports my_parts others"
+    ):
+        parsed("--resume", str(tmp_path))
+    assert parsed("--resume", str(tmp_path), "--imports", "my_parts").imports == ("my_parts",)
+
+
 def test_what_a_run_began_with_is_the_default_of_its_resumption(tmp_path: Path):
     began = parsed("--out", str(tmp_path), "--steps", "9", "--layers", "1", "2", "--target", "a/b", "--log-every", "1")
     config = {

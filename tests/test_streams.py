@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -529,6 +530,23 @@ def test_what_cannot_be_read_is_named_or_skipped(tmp_path: Path):
     assert len(images) == 40
     with pytest.warns(UserWarning, match=r"skipped: cannot read the image .*1\.parquet, image \d"):
         assert number_of(images[23]) == 30
+
+
+def test_files_that_rows_name_are_read_if_they_are_plain_files_here(tmp_path: Path):
+    (tmp_path / "there.png").write_bytes(encoded(5))
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = [{"bytes": None, "path": name} for name in ("there.png", "pipe.png", "absent.png", "/dev/zero")]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(rows, kind)}), tmp_path / "0.parquet")
+    images = open_images(tmp_path / "0.parquet")
+    assert number_of(images[0]) == 5
+    for place in (1, 2, 3):
+        with pytest.raises(UnreadableImageError, match=rf"image {place} \(counted from 0\): it is empty"):
+            images[place]
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/far/named.parquet", (tmp_path / "0.parquet").read_bytes())
+    with pytest.raises(UnreadableImageError, match=r"image 0 \(counted from 0\): it is empty"):
+        open_images("memory://far/named.parquet")[0]
 
 
 # --- folders of very many files

@@ -370,6 +370,15 @@ def test_the_cpu_is_picked_and_what_is_not_there_is_explained():
             pick_device("cuda")
 
 
+def test_a_card_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        DeviceError, match=r"there is no cuda:1: this machine has 1 CUDA device\(s\), counted from cuda:0"
+    ):
+        pick_device("cuda:1")
+
+
 def test_a_card_without_kernels_is_explained_with_the_remedy(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
@@ -448,6 +457,11 @@ def test_a_column_that_comes_later_is_added_and_what_a_row_lacks_is_empty(tmp_pa
     with path.open() as file:
         assert [float(row["gan_ab"] or "nan") for row in csv.DictReader(file)][:3] == [0.5, 0.25, 0.75]
     assert read_losses(path, notes)[4] == {"other": 1.0}
+    with path.open("a") as file:
+        file.write("4,0.1")  # and then the disk was full
+    drop_rows_beyond(path, 4)
+    assert path.read_text().splitlines()[-1].startswith("4,")
+    assert "4,0.1" not in path.read_text()
     drop_rows_beyond(path, 0)
     append_row(path, {"step": 1, "new": 1.0})
     assert path.read_text().splitlines() == ["step,new", "1,1.0"]

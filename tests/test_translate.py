@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from torch import Tensor, nn
 
 from ganparts.data import UnreadableImageError, sample, to_unit_range
+from ganparts.data.colour import to_srgb
 from ganparts.generators import ResNetGenerator
 from ganparts.translate import translate, translate_to_zip
 
@@ -123,6 +124,20 @@ def test_a_colour_profile_is_converted_to_srgb():
             image.info["icc_profile"] = kept
             seen = 255 - np.array(translate(Negative(), image)).astype(int)
             assert np.array_equal(seen, np.broadcast_to([60, 200, 30] if alpha else 255, seen.shape))
+
+
+def test_a_linear_profile_is_not_taken_for_srgb():
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.new("RGB", (16, 16), (60, 60, 60))
+    for described in ("sRGB linear", "sRGB-x-g10"):  # named as GIMP and elle's profiles are; the curve stays sRGB's
+        text = "sRGB built-in".encode("utf-16-be")
+        assert text in srgb
+        image.info["icc_profile"] = srgb.replace(
+            text, described.encode("utf-16-be").ljust(len(text), b"\0")[: len(text)]
+        )
+        assert to_srgb(image) is not image
+    image.info["icc_profile"] = srgb
+    assert to_srgb(image) is image
 
 
 def test_an_archive_is_flat_square_rgb_jpegs_with_unique_names(tmp_path: Path):

@@ -170,6 +170,16 @@ def test_a_resumed_watch_warns_as_an_uninterrupted_one(tmp_path: Path, stop: int
     assert resumed.state_dict() == whole.state_dict()
 
 
+def test_what_is_remembered_of_a_warning_does_not_grow(tmp_path: Path):
+    watch, _ = watched(tmp_path)
+    watch.numbers(0, {"disc_a": 1.0})
+    sizes = set()
+    for step in range(1, 200):
+        watch.numbers(step, {"disc_a": 0.0001})
+        sizes.add(len(watch.state_dict()["since"]["discriminator won (disc_a)"]))  # pyright: ignore[reportIndexIssue]
+    assert len(sizes) == 1
+
+
 def test_a_discriminator_that_won_is_warned_of_when_it_lasts(tmp_path: Path):
     watch, found = watched(tmp_path)
     watch.numbers(0, {"disc_a": 0.5, "disc_b": 0.5})

@@ -172,6 +172,8 @@ class Loop:
 
     def _plan(self, model: Any, example: Callable[[int], Any]) -> tuple[str, Any]:
         wished = self.options.memory
+        if wished == "auto" and self.options.resume is not None:
+            wished = from_first(self._level_before) or wished
         plan = partial(
             plan_memory,
             model,
@@ -184,19 +186,17 @@ class Loop:
             layout=self.policy.memory_layout,
         )
         try:
-            before = from_first(self._level_before) if wished == "auto" and self.options.resume is not None else None
-            if before is not None:
-                try:
-                    planned = plan(level=before)
-                except ValueError:
-                    planned = plan(level="auto")
-                    warnings.warn(
-                        f"the run trained with --memory {before}, which does not fit any more: it goes on with "
-                        f"{planned.level}, and last bits may differ",
-                        stacklevel=3,
-                    )
-            else:
+            try:
                 planned = plan(level=wished)
+            except ValueError:
+                if wished == self.options.memory:
+                    raise
+                planned = plan(level="auto")
+                warnings.warn(
+                    f"the run trained with --memory {wished}, which does not fit any more: it goes on with "
+                    f"{planned.level}, and last bits may differ",
+                    stacklevel=3,
+                )
             return planned.level, planned.need
         except MemoryEstimateError as error:
             level = "fast" if wished == "auto" else wished
@@ -285,7 +285,7 @@ class Loop:
             self._train_once,
             networks=tuple(self.model.stages().values()),
             phase=self.model.phase,
-            guarded=nn.ModuleList(self._kept_finite()) if self._may_skip() else None,
+            guarded=None if self.optimizers.scaler is None else nn.ModuleList(self._networks()),
             **self._trained,
         )
         coming = monitor.timed(batches(start=start, steps=steps))
@@ -356,11 +356,7 @@ class Loop:
         if not self.folder.scored:
             self._export(step)
 
-    def _may_skip(self) -> bool:
-        """Whether optimizers may skip steps, whose statistics then must not stay."""
-        return self.optimizers.scaler is not None or self.options.on_nonfinite == "skip"
-
-    def _kept_finite(self) -> list[nn.Module]:
+    def _networks(self) -> list[nn.Module]:
         return [self.model] if self.averages is None else [self.model, self.averages]
 
     def _next(self, batches: Iterator[Any], step: int) -> Any | None:
