@@ -76,13 +76,17 @@ class PeerLostError(RuntimeError):
 def join() -> None:
     """Join the processes that torchrun started, if it did; call it before anything else is done.
 
-    Tensors on GPUs travel by NCCL, others by gloo.
+    Tensors on GPUs travel by NCCL, others by gloo. If your program has made PyTorch's process group already, that one
+    is used, and stays after :func:`leave`.
 
     Raises:
         PeerLostError: the others cannot be reached.
     """
     global _control, _store
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if dist.is_initialized():
+        _control = _control or dist.new_group(backend="gloo", timeout=_PATIENCE)
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return
     with talking():
         shared, number, count = next(iter(rendezvous("env://")))
@@ -102,8 +106,8 @@ def leave() -> None:
     global _control, _store
     _left.set()
     if _control is not None:
+        dist.destroy_process_group(_control if _store is None else None)  # the user's own group stays
         _control = _store = None
-        dist.destroy_process_group()
 
 
 def processes() -> int:

@@ -190,6 +190,39 @@ def test_what_cannot_be_translated_is_told(tmp_path: Path, here: list[list[str]]
         translate_on_cluster(tiny(), [photos], photos / "d.txt")
 
 
+def test_the_folder_of_the_results_may_be_around_the_photos(tmp_path: Path, here: list[list[str]]):
+    make_photos(tmp_path / "photos", NAMES)
+    for given in (tmp_path / "photos", f"{tmp_path}/photos/**"):
+        report = translate_on_cluster(tiny(), [given], tmp_path, overwrite=True)
+        assert (report.written, report.problems) == (4, [])
+
+
+def test_an_archive_of_results_is_continued(tmp_path: Path, here: list[list[str]], monkeypatch: pytest.MonkeyPatch):
+    make_photos(tmp_path / "photos", names := [f"{number}.png" for number in range(4)])
+    run = cluster._Pool.run
+
+    def interrupted(*given: Any) -> Iterator[Any]:
+        for number, outcome in enumerate(run(*given)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield outcome
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster._Pool, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            translate_on_cluster(tiny(), [tmp_path / "photos"], tmp_path / "out.zip")
+    report = translate_on_cluster(tiny(), [tmp_path / "photos"], tmp_path / "out.zip")
+    assert (report.written, report.skipped) == (2, 2)
+    assert contents(tmp_path / "out.zip") == translated(tmp_path / "plain", names)
+
+
+def test_names_that_files_cannot_have_cost_no_other_photo(tmp_path: Path, here: list[list[str]]):
+    make_archive(tmp_path / "long.zip", ["y" * 300 + ".png", "a.png"])
+    report = translate_on_cluster(tiny(), [tmp_path / "long.zip"], tmp_path / "out")
+    assert (report.written, report.failed) == (1, 1)
+    assert "its result's name is too long for a file" in report.problems[0]
+
+
 def test_options_are_those_of_translate_files(tmp_path: Path, here: list[list[str]]):
     photos = make_photos(tmp_path / "photos", NAMES[:2])
     options: dict[str, Any] = {"size": 16, "squash": True, "format": "png"}

@@ -37,6 +37,7 @@ from ganparts import (
     build_cut,
     build_cyclegan,
     build_pix2pix,
+    distributed,
     make_optimizers,
     train_step,
 )
@@ -51,7 +52,7 @@ from ganparts.adversarial import (
     synchronize_batch_norms,
 )
 from ganparts.data import PairDataset, load_pairs, open_images
-from ganparts.distributed import processes, rank
+from ganparts.distributed import highest, join, leave, processes, rank
 from ganparts.inpainting import Holes, build_inpainting
 from ganparts.metrics import Evaluator
 from ganparts.pretrained import from_pretrained
@@ -220,7 +221,8 @@ def folders(tmp_path: Path) -> tuple[str, ...]:
 def run(rank: int, recipe: str, arguments: tuple[str, ...], during: Callable[[int, int], None] | None = None) -> None:
     """A recipe in a forked process, without the memory estimate; ``during(rank, step)`` is called in each step."""
     loop: Any = sys.modules["ganparts.training.loop"]
-    loop.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+    level: Any = sys.modules["ganparts.training.level"]
+    level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
     once = Loop._train_once
 
     def train_once(self: Loop, batch: Any, number: int) -> dict[str, Tensor]:
@@ -406,10 +408,11 @@ def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple
 
 KILLER = """
 import os, signal
+import ganparts.training.level as level
 import ganparts.training.loop as loop
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 
-loop.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
 once = loop.Loop._train_once
 
 def train_once(self, batch, number):
@@ -450,6 +453,22 @@ def test_torchrun_starts_a_run_again_whose_process_was_killed_twice(tmp_path: Pa
     ends = recipe(tmp_path, *RANDOM, *folders, "--out", tmp_path / "whole")
     assert [code for code, _ in ends] == [0, 0], ends
     assert_same_end(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_process_group_of_ones_own_is_used_and_stays():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        join()
+        own = distributed._control
+        assert own is not None
+        join()
+        assert distributed._control is own
+        assert highest(3.0) == 3.0
+        leave()
+        assert distributed._control is None
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_a_run_that_may_start_again_needs_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

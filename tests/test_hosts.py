@@ -45,11 +45,12 @@ def hosts() -> Iterator[tuple[str, str]]:
 PULLED = """
 import os, subprocess
 import ganparts.distributed as distributed
+import ganparts.training.level as level
 import ganparts.training.loop as loop
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 
 distributed._BEAT, distributed._SILENCE = 0.3, 3.0
-loop.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
 once = loop.Loop._train_once
 
 def train_once(self, batch, number):
@@ -82,10 +83,11 @@ def train(hosts: tuple[str, str], folder: Path, *options: str, pull: bool = Fals
 
 FAULTY = """
 import os
+import ganparts.training.level as level
 import ganparts.training.loop as loop
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 
-loop.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
 once = loop.Loop._train_once
 
 def train_once(self, batch, number):
@@ -127,7 +129,7 @@ def test_a_machine_that_is_cut_off_ends_the_run_which_goes_on_bit_for_bit(
         assert f"the last checkpoint in {out} is whole, and --resume {out} goes on" in said
     assert checkpoint(out)["step"] == 3
     ip("-n", hosts[1], "link", "set", "cable", "up")
-    for code, said in train(hosts, tmp_path, "--resume", str(out)):
+    for code, said in train(hosts, tmp_path, "--imports", "pulled", "--resume", str(out)):
         assert code == 0, said
     recipe(tmp_path, *RANDOM, *folders, "--out", tmp_path / "whole")
     assert_same_end(out, tmp_path / "whole")

@@ -20,6 +20,7 @@ from ganparts import GENERATORS
 from ganparts.adversarial import Optimizers, TrainingSettings, trained_parameters
 from ganparts.pretrained import from_pretrained
 from ganparts.training import EvaluationOptions, Loop, NotFiniteError, PolicyOptions, RunOptions, loop, read_checkpoint
+from ganparts.training import level as levels
 
 
 @dataclass(frozen=True)
@@ -450,9 +451,9 @@ def test_an_unchanged_length_stays_whatever_the_data_are_now(tmp_path: Path):
 
 def test_a_need_that_cannot_be_estimated_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: Any, **__: Any) -> Any:
-        raise loop.MemoryEstimateError("the memory of a step cannot be estimated (no)")
+        raise levels.MemoryEstimateError("the memory of a step cannot be estimated (no)")
 
-    monkeypatch.setattr(loop, "plan_memory", refuse)
+    monkeypatch.setattr(levels, "plan_memory", refuse)
     for wished, level in (("auto", "fast"), ("lowest", "lowest")):
         with pytest.warns(UserWarning, match=rf"cannot be estimated \(no\): training with --memory {level}"):
             trained = make_loop(tmp_path / wished, steps=1, memory=wished)
@@ -464,7 +465,7 @@ def test_a_need_that_cannot_be_estimated_is_a_warning(tmp_path: Path, monkeypatc
 def test_a_resumed_run_keeps_its_memory_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
     too_large: set[str] = set()
-    plan = loop.plan_memory
+    plan = levels.plan_memory
 
     def planned(*given: Any, level: str, **options: Any) -> Any:
         asked.append(level)
@@ -472,7 +473,7 @@ def test_a_resumed_run_keeps_its_memory_level(tmp_path: Path, monkeypatch: pytes
             raise ValueError("a batch needs more")
         return plan(*given, level=level, **options)
 
-    monkeypatch.setattr(loop, "plan_memory", planned)
+    monkeypatch.setattr(levels, "plan_memory", planned)
     out = tmp_path / "run"
     train(make_loop(out, steps=4, memory="low", time_limit=1e-9))
     resumed = make_loop(None, resume=out, steps=4, memory="auto")

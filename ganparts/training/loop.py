@@ -9,9 +9,7 @@ what only one can know, the first one decides for all.
 
 from __future__ import annotations
 
-import json
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -26,19 +24,17 @@ from torch import Tensor, nn
 from ganparts.adversarial import (
     Averages,
     GradientAverage,
-    MemoryEstimateError,
     TrainingSettings,
     average_scalars,
     make_optimizers,
-    plan_memory,
 )
-from ganparts.adversarial.memory import MEMORY_LEVELS
 from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.distributed import from_first, highest, is_first, processes
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget, resumed_length
 from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder
+from ganparts.training.level import plan_level
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
 from ganparts.training.policy import PolicyOptions
@@ -133,7 +129,15 @@ class Loop:
             start_from(model, options.init)
             if options.init_discriminators is not None:
                 start_discriminators_from(model, options.init_discriminators)
-        self.level, self.need = self._plan(model, example)
+        self.level, self.need = plan_level(
+            model,
+            example,
+            options=options,
+            settings=settings,
+            policy=self.policy,
+            device=device,
+            available=self.free_memory,
+        )
         self.policy = self.policy.at_level(self.level, model)
         self.model = model.to(device)
         self.policy.prepare(self.model)
@@ -169,47 +173,6 @@ class Loop:
             watch=self.watch,
         )
         self._side_stream = self.policy.side_stream()
-
-    def _plan(self, model: Any, example: Callable[[int], Any]) -> tuple[str, Any]:
-        wished = self.options.memory
-        if wished == "auto" and self.options.resume is not None:
-            wished = from_first(self._level_before) or wished
-        plan = partial(
-            plan_memory,
-            model,
-            example,
-            batch_size=self.settings.batch_size,
-            available=self.free_memory,
-            device_type=self.device.type,
-            averaged=self.settings.ema_decay is not None,
-            context=self.policy.autocast,
-            layout=self.policy.memory_layout,
-        )
-        try:
-            try:
-                planned = plan(level=wished)
-            except ValueError:
-                if wished == self.options.memory:
-                    raise
-                planned = plan(level="auto")
-                warnings.warn(
-                    f"the run trained with --memory {wished}, which does not fit any more: it goes on with "
-                    f"{planned.level}, and last bits may differ",
-                    stacklevel=3,
-                )
-            return planned.level, planned.need
-        except MemoryEstimateError as error:
-            level = "fast" if wished == "auto" else wished
-            warnings.warn(f"{error}: training with --memory {level}", stacklevel=3)
-            return level, None
-
-    def _level_before(self) -> str | None:
-        """The memory level of the run that goes on, if its record names one."""
-        try:
-            level = json.loads((self.options.folder / "config.json").read_text())["settled"].get("memory")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
-        return level if level in MEMORY_LEVELS else None
 
     @property
     def stages(self) -> dict[str, nn.Module]:
