@@ -121,7 +121,7 @@ def check_submission(path: Path | str) -> int:
     images = sum(not member.is_dir() for member in members)
     wrong = [f"{kind}: {_listed(names)}" for kind, names in problems.items()]
     if not _LEAST <= images <= _MOST:
-        missing = f", {_LEAST - images:,} too few (ganparts submission --mirror at most doubles them)"
+        missing = f", {_LEAST - images:,} too few (ganparts submission --mirror adds mirrored ones)"
         count = f"{images:,} images, where {_LEAST:,} to {_MOST:,} are taken"
         wrong.insert(0, count + (missing if images < _LEAST else ""))
     if wrong:

@@ -320,7 +320,14 @@ def test_paintings_inside_the_folder_that_a_pattern_searches_are_no_photos(
         report = translate_files(Negative(), ["photos/**/*.jpg"], out)
         assert (report.written, report.skipped, report.problems) == (written, skipped, [])
     assert translate_files(Negative(), [f"{out}/*.jpg"], "again").written == 2  # asked for by name
+    for overwrite, written in ((False, 1), (False, 0), (True, 1)):
+        report = translate_files(Negative(), ["photos/sub/*"], "photos/sub/out.zip", overwrite=overwrite)
+        assert (report.written, report.problems) == (written, [])
     assert translate_files(Negative(), ["photos/sub/*.jpg"], ".").written == 1  # the pattern is inside the results
+    Path("albums/rome").mkdir(parents=True)
+    Path("photos/a.jpg").rename("albums/rome/a.jpg")
+    report = translate_files(Negative(), ["albums/*/*.jpg"], "albums/rome")
+    assert report.problems == ["albums/*/*.jpg: all that matches is in albums/rome, where the results go (-o)"]
 
 
 def test_a_picture_too_long_for_a_jpeg_costs_no_other(tmp_path: Path):

@@ -191,10 +191,27 @@ def test_what_cannot_be_translated_is_told(tmp_path: Path, here: list[list[str]]
 
 
 def test_the_folder_of_the_results_may_be_around_the_photos(tmp_path: Path, here: list[list[str]]):
-    make_photos(tmp_path / "photos", NAMES)
-    for given in (tmp_path / "photos", f"{tmp_path}/photos/**"):
-        report = translate_on_cluster(tiny(), [given], tmp_path, overwrite=True)
+    for around, pattern in ((tmp_path / "Holiday [2024]", ""), (tmp_path / "plain", ""), (tmp_path / "plain", "/**")):
+        make_photos(around / "photos", NAMES)
+        report = translate_on_cluster(tiny(), [f"{around}/photos{pattern}"], around, overwrite=True)
         assert (report.written, report.problems) == (4, [])
+
+
+def test_a_shard_is_not_left_half_done(tmp_path: Path, here: list[list[str]]):
+    make_archive(tmp_path / "shards" / "one.tar", NAMES)
+
+    class Fails(nn.Identity):
+        photos = 0
+
+        def forward(self, input: Tensor) -> Tensor:
+            self.photos += 1
+            if self.photos == 3:
+                raise ValueError("no memory left")
+            return super().forward(input)
+
+    with pytest.raises(ValueError, match="no memory left"):
+        translate_on_cluster(Fails(), [tmp_path / "shards"], tmp_path / "out", batch_size=1)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_an_archive_of_results_is_continued(tmp_path: Path, here: list[list[str]], monkeypatch: pytest.MonkeyPatch):

@@ -177,12 +177,23 @@ def test_what_happens_between_steps_has_an_order(tmp_path: Path, monkeypatch: py
     assert len(scores) == 5
     expected = dict.fromkeys(range(21), "") | {0: "save", 1: "log", 2: "log look save export"}
     expected |= dict.fromkeys((6, 10, 18), "log look save")
-    expected |= dict.fromkeys((4, 12), "log look sample save export keep scores export")
+    expected[4] = "log look sample save export export keep scores"  # the first, and the best
     expected |= dict.fromkeys((8, 16, 20), "log look sample save keep scores")
-    expected[12] = "log look sample save keep scores export"  # the best
+    expected[12] = "log look sample save export keep scores"  # the best
     expected[14] = "log look recover"
     assert {number: " ".join(each) for number, each in enumerate(grouped(calls))} == expected
     assert ended == (20, 20, None, False)
+
+
+def test_weights_that_were_gone_back_to_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As they are by a run that goes on from that checkpoint."""
+    options = {"steps": 6, "evaluate_every": 2, "sample_every": 10, "checkpoint_every": 10}
+    trained = make_loop(tmp_path / "run", score=score_of(iter((0.4, 0.5, 0.6))), **options)
+    calls = recorded(trained, monkeypatch)
+    trained.model.at[3] = lambda: float("nan")
+    train(trained)
+    assert " ".join(grouped(calls)[4]) == "log recover keep scores"
+    assert [row["step"] for row in rows(tmp_path / "run" / "scores.csv")] == ["2", "4", "6"]
 
 
 def grouped(calls: list[str]) -> list[list[str]]:
@@ -484,6 +495,9 @@ def test_a_resumed_run_keeps_its_memory_level(tmp_path: Path, monkeypatch: pytes
     assert (asked[2:], resumed.level) == (["low", "auto"], "fast")
     assert train(resumed)[:2] == (4, 4)
     assert json.loads((out / "config.json").read_text())["settled"]["memory"] == "fast"
+    (out / "config.json").write_text("{}")  # the checkpoint counts, and what a run that died at once wrote does not
+    too_large.clear()
+    assert make_loop(None, resume=out, steps=4, memory="auto").level == "fast"
 
 
 def test_averages_that_are_not_finite_are_not_saved(tmp_path: Path):

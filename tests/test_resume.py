@@ -97,7 +97,9 @@ def test_a_killed_run_that_evaluates_ends_as_an_uninterrupted_one(
     torch.testing.assert_close(states(tmp_path / "plain"), states(whole), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("killed_in", "call"), [("_evaluate", 0), ("_evaluate", 1), ("_evaluate", 2), ("_export", 1)])
+@pytest.mark.parametrize(
+    ("killed_in", "call"), [("_evaluate", 0), ("_evaluate", 1), ("_evaluate", 2), ("_export", 1), ("_keep_scores", 1)]
+)
 def test_a_run_killed_after_a_checkpoint_makes_up_for_what_it_missed(
     tmp_path: Path, recipe: Recipe, extractor: str, killed_in: str, call: int
 ):
@@ -110,6 +112,25 @@ def test_a_run_killed_after_a_checkpoint_makes_up_for_what_it_missed(
     torch.testing.assert_close(states(parted), states(whole), rtol=0, atol=0)
     painted = [from_pretrained(out / "generator").state_dict() for out in (whole, parted)]
     torch.testing.assert_close(painted[0], painted[1], rtol=0, atol=0)
+
+
+def test_a_run_killed_before_the_export_of_its_best_generator_exports_it(
+    tmp_path: Path, recipe: Recipe, extractor: str, monkeypatch: pytest.MonkeyPatch
+):
+    from dataclasses import replace
+
+    from ganparts.metrics import Evaluator
+
+    values, whole = iter((0.4, 0.2, 0.2, 0.3)), Evaluator.__call__  # each evaluation is better, until the last
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, network: replace(whole(self, network), kid=next(values)))
+    out = tmp_path / "run"
+    options = (*QUICK, "--steps", 6, "--evaluate-every", 2, "--evaluate-photos", 3, "--extractor", extractor)
+    recipe.killed_in("_export", 2, *options, "--out", out)  # the third: at step 2 there were two
+    assert [row["step"] for row in rows(out / "scores.csv")] == ["2"]
+    recipe("--resume", out)
+    assert [(row["step"], row["kid"]) for row in rows(out / "scores.csv")] == [("2", "0.4"), ("4", "0.2"), ("6", "0.3")]
+    assert json.loads((out / "best.json").read_text())["step"] == 4
+    assert "| KID | 0.2000" in (out / "generator" / "README.md").read_text()
 
 
 def test_patience_that_ended_in_the_evaluation_that_was_killed_ends_the_run(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable
@@ -14,7 +15,9 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor, nn
 
+from ganparts import GENERATORS, cli
 from ganparts.data import open_images, sample
+from ganparts.interchange import save_pretrained
 from ganparts.submission import SubmissionError, check_submission, paint_submission, write_submission
 
 
@@ -129,13 +132,32 @@ def test_too_few_and_too_many_are_refused(tmp_path: Path, good: int, said: str):
         check_submission(archive(tmp_path / "images.zip", good=good))
 
 
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_the_command_goes_on_without_unreadable_photos_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    save_pretrained(GENERATORS.create("resnet6", width=2), tmp_path / "model")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(GOOD)
+    (tmp_path / "photos" / "b.jpg").write_text("no picture")
+    words = ["submission", tmp_path / "model", tmp_path / "photos", "-o", tmp_path / "images.zip", "--device", "cpu"]
+    for more, said in (
+        ([], r"b\.jpg: .* --skip-unreadable"),
+        (["--skip-unreadable"], "1 images, where 7,000 to 10,000"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["ganparts", *map(str, [*words, *more])])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        assert re.search(said, capsys.readouterr().out)
+
+
 def test_all_kinds_come_in_one_error_with_the_first_offenders(tmp_path: Path):
     extra = [(f"{i}.jpg", encoded(mode="L")) for i in range(5)] + [("a/b.gif", encoded(kind="GIF"))]
     with pytest.raises(SubmissionError) as error:
         check_submission(archive(tmp_path / "images.zip", extra, good=10))
     assert str(error.value).splitlines()[1:] == [
-        "- 16 images, where 7,000 to 10,000 are taken, 6,984 too few (ganparts submission --mirror paints photos "
-        "mirrored, too)",
+        "- 16 images, where 7,000 to 10,000 are taken, 6,984 too few (ganparts submission --mirror adds mirrored ones)",
         "- not RGB but L: 0.jpg, 1.jpg, 2.jpg and 2 more",
         "- in a folder, where all must lie flat: a/b.gif",
         "- not called .jpg: a/b.gif",

@@ -23,14 +23,14 @@ MEMBER_ERRORS = (
 )
 """Of members that are damaged, encrypted, or compressed in a way that Python does not know."""
 
-_MOST = 2**28  # bytes of a member once it is unpacked; a small archive can claim any number
+_MOST = 2**30  # bytes of a member once it is unpacked; a small archive can claim any number
 
 
 def read_member(archive: zipfile.ZipFile | tarfile.TarFile, member: Any) -> bytes:
     """The bytes of an archive's member; ``member`` is its name or its entry.
 
     Raises:
-        ValueError: it is larger than an image is.
+        ValueError: it is larger than any image that is read.
         MEMBER_ERRORS: it cannot be read.
     """
     if isinstance(archive, zipfile.ZipFile):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
@@ -66,7 +67,8 @@ def _of_own_code(part: nn.Module) -> list[object]:
     codes = [code for method in vars(type(part)).values() if (code := getattr(method, "__code__", None))]
     methods = [(code.co_code, code.co_names, [each for each in code.co_consts if _is_simple(each)]) for code in codes]
     own = {key: value for key, value in vars(part).items() if key not in vars(nn.Module())}
-    return [methods, sorted((key, repr(value)) for key, value in own.items() if type(value) in (list, dict))]
+    lists = sorted((key, repr(value)) for key, value in own.items() if type(value) in (list, dict))
+    return [methods, [(key, re.sub(r" at 0x[0-9a-fA-F]+", "", told)) for key, told in lists]]  # no addresses
 
 
 def _is_simple(value: object) -> bool:

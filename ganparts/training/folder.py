@@ -251,25 +251,27 @@ class RunFolder:
         with self.scores.open() as file:
             return any(row["step"] == str(step) for row in csv.DictReader(file))
 
-    def save_scores(self, step: int, scores: Mapping[str, float], *, metric: str) -> int:
-        """Write the scores of a step.
+    def scores_since_best(self, value: float, *, metric: str) -> int:
+        """How many scores there are since the best one, if this is the next; 0 if it is the best. Lower is better."""
+        values = [value]
+        if self.scored:
+            with self.scores.open() as file:
+                values = [*(float(row[metric]) for row in csv.DictReader(file)), value]
+        return len(values) - 1 - min(range(len(values)), key=lambda place: (values[place], place))
+
+    def save_scores(self, step: int, scores: Mapping[str, float], *, metric: str, best: bool) -> None:
+        """Write the scores of a step. The row comes last: it says that all else was done.
 
         Args:
             step: of the checkpoint.
-            scores: by name, lower ones being better.
+            scores: by name.
             metric: the one that decides.
-
-        Returns:
-            How many scores were written since the best, 0 if these are.
+            best: whether these are the best so far.
         """
-        append_row(self.scores, {"step": step, **scores})
-        with self.scores.open() as file:
-            values = [float(row[metric]) for row in csv.DictReader(file)]
-        best = min(range(len(values)), key=lambda place: (values[place], place))
-        if best == len(values) - 1:
+        if best:
             content = {"step": step, "metric": metric, "value": scores[metric]}
             (self.path / "best.json").write_text(json.dumps(content) + "\n")
-        return len(values) - 1 - best
+        append_row(self.scores, {"step": step, **scores})
 
     def export(self, stages: Mapping[str, nn.Module], card: ModelCard) -> None:
         """Write the generators as pretrained folders: the first as ``generator/``, others under their own name."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 from ganparts.adversarial import MemoryEstimateError, TrainingSettings, plan_memory
 from ganparts.adversarial.memory import MEMORY_LEVELS
 from ganparts.distributed import from_first
+from ganparts.training.checkpoint import newest_checkpoint
 from ganparts.training.policy import Policy
 
 __all__ = ["plan_level"]
@@ -77,9 +77,6 @@ def plan_level(
 
 
 def _level_before(options: Any) -> str | None:
-    """The memory level of the run that goes on, if its record names one."""
-    try:
-        level = json.loads((options.folder / "config.json").read_text())["settled"].get("memory")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    """The memory level of the run that goes on, if its checkpoint names one."""
+    level = newest_checkpoint(options.folder / "checkpoint.pt").config["settled"].get("memory")
     return level if level in MEMORY_LEVELS else None

@@ -368,13 +368,13 @@ class Loop:
             finite = self.folder.save(step)
             if finite and not self.folder.scored:
                 self._export(step)
-        if finite and scored:
-            self._evaluate(step, generator, stop)
         if not finite:
             back = self.folder.recover(step, options.on_nonfinite)
             self.console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
             if last and not self.folder.scored:
                 self._export(back)
+        if scored:
+            self._evaluate(step, generator, stop)
         return due or not finite
 
     def _log(self, step: int, losses: dict[str, Tensor], factor: float, monitor: Monitor) -> bool:
@@ -399,10 +399,12 @@ class Loop:
 
     def _keep_scores(self, step: int, scores: Any) -> int:
         """Keep a generator if its scores are the best; how many scores there were since the best."""
-        stale = self.folder.save_scores(step, scores.values(), metric=self.scoring.options.metric)
+        values, metric = scores.values(), self.scoring.options.metric
+        stale = self.folder.scores_since_best(values[metric], metric=metric)
         if stale == 0:
             self.scoring.best = scores
             self._export(step)
+        self.folder.save_scores(step, values, metric=metric, best=stale == 0)
         return stale
 
     def _export(self, step: int) -> None:

@@ -206,7 +206,8 @@ def find_work(inputs: Iterable[str], out: Place, format: str, tell: Callable[[st
         if place == out:
             raise ValueError(f"{given} is both input and output: give another folder or archive for the results (-o)")
         named, files = _files_of(place)
-        inside = out.files == place.files and out.path.startswith(f"{_searched(place.path)}/")
+        searched = place.path if place.files.isdir(place.path) else _searched(place.path)
+        inside = out.files == place.files and out.path.startswith(f"{searched}/")
         for name, each in files:
             if not named and inside and f"{each.path}/".startswith(f"{out.path}/"):
                 continue
@@ -237,7 +238,7 @@ def _files_of(place: Place) -> tuple[bool, Iterator[tuple[str, Place]]]:
 
 
 def _searched(path: str) -> str:
-    """The folder itself, or the one that a pattern searches."""
+    """The folder that a pattern searches."""
     parts = PurePosixPath(path).parts
     fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return str(PurePosixPath(*parts[:fixed])) if fixed else ""

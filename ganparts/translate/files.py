@@ -117,8 +117,8 @@ def translate_files(
     """Translate files, folders, patterns and archives into a folder or an archive.
 
     A result has the name of its photo and the suffix of its format. It gets its name when it is complete, so a run that
-    was stopped can be started again and goes on. A stopped run leaves an archive with what it has written; but with
-    ``overwrite``, an archive that was there stays as it was. Only the photos of a batch and a few for each thread are
+    was stopped can be started again and goes on. A stopped run leaves an archive with what it has written, but with
+    ``overwrite`` it leaves all as it was. Only the photos of a batch and a few for each thread are
     in memory.
 
     Args:

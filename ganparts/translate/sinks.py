@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import tarfile
 import tempfile
@@ -201,7 +202,7 @@ class ArchiveSink(Listed):
     """An archive, written beside an older one, whose files it copies, and renamed at the end.
 
     An interrupted run leaves what it has written, so that the next one adds the rest; but with ``overwrite`` it leaves
-    an older archive as it was.
+    all as it was.
     """
 
     def __init__(self, path: Path, *, overwrite: bool):
@@ -214,7 +215,7 @@ class ArchiveSink(Listed):
         if path.exists() and not overwrite:
             try:
                 self.done.update(self.archive.copy(path))
-            except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
+            except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
                 self.close(whole=False)
                 raise ValueError(
                     f"{path} is not a {path.suffix.lower()[1:]} archive that can be read ({error}): --overwrite it"
@@ -239,7 +240,7 @@ class ArchiveSink(Listed):
         super().release(in_utf8(name), reason)
 
     def close(self, *, whole: bool) -> None:
-        worth_keeping = self.written and not self.damaged and not (self.overwrite and self.path.exists())
+        worth_keeping = self.written and not self.damaged and not self.overwrite
         try:
             with self.lock:
                 self.archive.close()

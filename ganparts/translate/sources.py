@@ -91,7 +91,7 @@ class _Nothing:
 def find_photos(inputs: Iterable[str], out: Path | None = None) -> Iterator[Photo]:
     """The photos of files, folders (not the folders in them), patterns like ``photos/**/*.jpg``, and archives.
 
-    If ``out``, the folder of the results, is inside the folder that a pattern searches, nothing in it is a photo.
+    If ``out``, where the results go, is inside the folder that a pattern searches, nothing in it is a photo.
 
     An archive is a zip archive, or an uncompressed tar archive that ends in .tar. In folders and archives, photos are
     the files with an image's suffix that are not hidden. A file given by name or pattern may have any name. An input
@@ -112,25 +112,28 @@ def _photos_of(given: str, out: Path | None) -> Iterator[Photo]:
     elif os.path.isfile(given):
         yield from _in_archive(given) if is_archive(given) else [_file(given)]
     elif glob.has_magic(given):
-        matches, left_out, real = False, _results_in(given, out), lru_cache(os.path.realpath)
+        matches, problem, real = False, "no file matches this pattern", lru_cache(os.path.realpath)
+        results = _results_in(given, out)
         for path in glob.iglob(given, recursive=True):
-            if os.path.isfile(path) and not (left_out and f"{real(os.path.dirname(path))}/".startswith(left_out)):
+            place = f"{real(os.path.dirname(path))}/{os.path.basename(path)}" if results else ""
+            if place.startswith(f"{results}/") or place in (results, f"{results}.partial"):
+                problem = f"all that matches is in {out}, where the results go (-o)"
+            elif os.path.isfile(path):
                 matches = True
                 yield from _photos_of(path, None)
         if not matches:
-            yield _Nothing(given, "no file matches this pattern")
+            yield _Nothing(given, problem)
     else:
         yield _Nothing(given, "there is no such file or folder")
 
 
 def _results_in(pattern: str, out: Path | None) -> str | None:
-    """The folder of the results, with a slash, if it is inside the folder that a pattern searches."""
+    """The path of the results if it is inside the folder that a pattern searches."""
     searched = pattern
     while glob.has_magic(searched):
         searched = os.path.dirname(searched)
-    searched = f"{os.path.realpath(searched)}/".replace("//", "/")
-    results = f"{os.path.realpath(out)}/" if out else ""
-    return results if results != searched and results.startswith(searched) else None
+    results = os.path.realpath(out) if out else ""
+    return results if results.startswith(f"{os.path.realpath(searched)}/".replace("//", "/")) else None
 
 
 def _in_folder(folder: str) -> Iterator[Photo]:

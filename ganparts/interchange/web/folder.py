@@ -10,6 +10,8 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -77,8 +79,7 @@ def export_web(
     index = folder / "index.html"
     if index.exists() and _MARK not in index.read_text(encoding="utf-8", errors="replace"):
         raise ValueError(f"{index} is a page that ganparts did not write: choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:  # not beside it, which may be another disk
+    with _in_place(folder) as partial:
         made = Path(partial)
         difference = export_generator(generator, made / "model.onnx")
         settings = {
@@ -97,6 +98,18 @@ def export_web(
             if path.is_file():
                 os.replace(path, to)
     return difference
+
+
+@contextmanager
+def _in_place(folder: Path) -> Iterator[str]:
+    """A temporary folder in ``folder``, since beside it may be another disk. If this fails, no empty folder is left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
+            yield partial
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # if it is empty
 
 
 def trial_picture(height: int, width: int) -> Tensor:
