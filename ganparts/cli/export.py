@@ -69,8 +69,7 @@ def export(
 def _quantize(generator: nn.Module, out: Path, photos: Path, fp16: bool) -> int:
     if fp16:
         raise ValueError("--fp16 and --int8 exclude each other: GPUs are faster with one, CPUs with the other")
-    images = open_images(photos)
-    images.skip_unreadable = True  # some of them do
+    images = open_images(photos, skip_unreadable=True)  # a few fewer are enough to fit to
     multiple, _ = size_limits(generator)
     side = -(-_SIDE // multiple) * multiple
     chosen = [to_unit_range(resize_square(image, side)) for _, image in images.readable(_MOST_PHOTOS)]

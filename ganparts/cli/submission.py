@@ -59,8 +59,8 @@ def submission(
     if photos is None:
         console.print(f"{model} is valid: {check_submission(model):,} images")
         return 0
-    generator, images = load_generator(model, device=pick_device(device)), open_images(photos)
-    images.skip_unreadable = skip_unreadable
+    generator = load_generator(model, device=pick_device(device))
+    images = open_images(photos, skip_unreadable=skip_unreadable)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         tracked = progress.track(images.readable(), total=len(images), description="painting")
         count = write_submission(

@@ -27,7 +27,7 @@ _MOST = 2**30  # bytes of a member once it is unpacked; a small archive can clai
 
 
 def read_member(archive: zipfile.ZipFile | tarfile.TarFile, member: Any) -> bytes:
-    """The bytes of an archive's member; ``member`` is its name or its entry.
+    """The bytes of an archive's member; ``member`` is its entry, or in a zip archive its name.
 
     Raises:
         ValueError: it is larger than any image that is read.
@@ -37,9 +37,8 @@ def read_member(archive: zipfile.ZipFile | tarfile.TarFile, member: Any) -> byte
         found = archive.getinfo(member) if isinstance(member, str) else member
         _check(found.file_size)
         return archive.read(found)
-    found = archive.getmember(member) if isinstance(member, str) else member
-    _check(found.size)
-    file = archive.extractfile(found)
+    _check(member.size)
+    file = archive.extractfile(member)
     return file.read() if file else b""
 
 
