@@ -151,6 +151,14 @@ def test_unreadable_pairs_are_skipped_whole(tmp_path: Path):
             train[0]
 
 
+def test_a_pair_that_is_too_narrow_to_resize_is_named(tmp_path: Path):
+    root = write_pairs(tmp_path, 2, height=3000, width=1)
+    pairs = AlignedPairs(open_aligned(root / "by_name").train, resize=256, crop=256)
+    assert pairs.nbytes == 0  # not known, and no error yet
+    with pytest.raises(DataError, match=r"cannot use the image .*trainA/\d\.png: an image of 1 x 3000 pixels"):
+        pairs[0]
+
+
 def test_what_is_not_there_is_said_with_what_was_found(tmp_path: Path):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(DataError, match=r"no layout of aligned pairs.*trainA and trainB.*found pictures/"):

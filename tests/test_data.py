@@ -420,6 +420,20 @@ def test_unreadable_images_are_skipped_with_a_warning_if_asked(tmp_path: Path):
             images[0]
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_an_image_that_is_too_narrow_to_resize_is_named(tmp_path: Path, held: bool):
+    folder = write_folder(tmp_path / "photos", 3)
+    Image.new("RGB", (1, 3000)).save(folder / "001.png")
+    images = open_images(folder)
+    pairs = PairDataset(images, images, resize=256, crop=256)
+    assert pairs.nbytes == 2 * 3 * 3 * 256 * 256  # a guess, from the others
+    with pytest.raises(DataError, match=r"cannot use the image .*001\.png: an image of 1 x 3000 pixels is too narrow"):
+        pairs.on_device("cpu") if held else [pairs[position] for position in range(3)]
+    decoded = PairDataset(list(images), list(images), resize=256, crop=256)
+    with pytest.raises(DataError, match=r"cannot use the image 1: an image of 1 x 3000 pixels is too narrow"):
+        [decoded[position] for position in range(3)]
+
+
 def test_the_sample_is_whole_and_its_sources_are_named():
     domains = open_domains(sample())
     assert [len(part or ()) for part in (domains.a, domains.b, domains.test_a)] == [114, 69, 21]

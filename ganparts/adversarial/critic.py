@@ -156,13 +156,14 @@ class Critic(nn.Module):
         For methods that update the discriminator before the generator. ``real`` is needed by relativistic losses.
         """
         start = fake.detach().requires_grad_()
-        shown = self._augmented([start] if real is None else [start, real])
-        real_logits = None
+        images = [start]
         if getattr(self.loss, "needs_real", False):
             if real is None:
                 raise ValueError(f"{self.loss!r} compares with real images: give real=...")
-            real_logits = self._logits(shown[1], "real")
-        loss = generator_loss(self.loss, self._logits(shown[0], "fake"), real_logits)
+            images.append(real)
+        shown, *shown_real = self._augmented(images)
+        real_logits = self._logits(shown_real[0], "real") if shown_real else None
+        loss = generator_loss(self.loss, self._logits(shown, "fake"), real_logits)
         return Judgement(loss.detach(), optimizers.gradient(loss, start), torch.zeros_like(loss.detach()))
 
     def discriminate(

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ganparts.data.entries import Entries, Entry
 from ganparts.data.framing import Framing
-from ganparts.data.images import DataError, UnreadableImageError, resize
+from ganparts.data.images import DataError, UnreadableImageError, naming, resize
 from ganparts.data.layouts import digest
 from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
@@ -141,6 +141,7 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
     Raises:
         ValueError: ``crop`` is larger than ``resize``, or ``squash`` is given without ``resize``.
         UnreadableImageError: the pair asked for cannot be read, and such pairs are not skipped.
+        DataError: an image is so narrow that it would be enormous once resized.
     """
 
     def __init__(
@@ -171,12 +172,14 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
             index = shuffled(self.seed, epoch, len(self))[place]
         else:
             index = self._lanes[position]
-        source, target = self._fit(self.images[index])
+        source, target = self._fitted(index)
         window = self.framing.draw(source, random.Random(f"{self.seed} {position}"))
         return self.framing.cut(source, window), self.framing.cut(target, window)
 
-    def _fit(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return self.framing.fit(pair[0]), self.framing.fit(pair[1])
+    def _fitted(self, index: int) -> tuple[Tensor, Tensor]:
+        source, target = self.images[index]
+        with naming(self.images.a[index] if isinstance(self.images, AlignedImages) else index):
+            return self.framing.fit(source), self.framing.fit(target)
 
     @property
     def is_held(self) -> bool:
@@ -221,7 +224,7 @@ class _Fitted:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.pairs._fit(self.pairs.images[index])
+        return self.pairs._fitted(index)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -145,6 +146,15 @@ def unreadable(entry: object, error: Exception) -> UnreadableImageError:
     """The error that names an image and the reason why it cannot be read."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return UnreadableImageError(f"cannot read the image {entry}: {reason}")
+
+
+@contextmanager
+def naming(entry: object) -> Iterator[None]:
+    """Name an image in the error of what is done with it inside."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"cannot use the image {entry}: {error}") from None
 
 
 def encoded_dimensions(encoded: bytes) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data.entries import Entry, few
-from ganparts.data.images import DataError, UnreadableImageError, to_unit_range
+from ganparts.data.images import DataError, to_unit_range
 from ganparts.distributed import processes, rank
 from ganparts.protocols import Pair
 
@@ -157,7 +157,7 @@ def estimate_bytes(entries: Sequence[Entry], fitted: Callable[[int, int], tuple[
     for entry in few(entries, _MOST_LOOKED_AT):
         try:
             height, width = fitted(*entry.dimensions())
-        except UnreadableImageError:
+        except DataError:  # whoever decodes it says so
             continue
         areas.append(height * width)
     return round(3 * len(entries) * sum(areas) / len(areas)) if areas else 0

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ganparts.data.framing import Framing
-from ganparts.data.images import Images
+from ganparts.data.images import Images, naming
 from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
 from ganparts.data.shards import shards_of
@@ -49,6 +49,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
     Raises:
         ValueError: ``crop`` is larger than ``resize``, or ``squash`` is given without ``resize``.
         UnreadableImageError: an image of the pair asked for cannot be read, and such images are not skipped.
+        DataError: an image is so narrow that it would be enormous once resized.
     """
 
     def __init__(
@@ -85,10 +86,10 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         else:
             index_a = lanes_a[position]
         index_b = draws.randrange(len(self.b)) if lanes_b is None else lanes_b[position]
-        return self._frame(self.a[index_a], draws), self._frame(self.b[index_b], draws)
+        return self._frame(self.a, index_a, draws), self._frame(self.b, index_b, draws)
 
-    def _frame(self, image: Tensor, draws: random.Random) -> Tensor:
-        image = self.framing.fit(image)
+    def _frame(self, images: Sequence[Tensor] | Tensor, index: int, draws: random.Random) -> Tensor:
+        image = _fitted(images, index, self.framing)
         return self.framing.cut(image, self.framing.draw(image, draws))
 
     @property
@@ -138,7 +139,14 @@ class _Fitted:
         return len(self.a) + len(self.b)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.framing.fit(self.a[index] if index < len(self.a) else self.b[index - len(self.a)])
+        images, index = (self.a, index) if index < len(self.a) else (self.b, index - len(self.a))
+        return _fitted(images, index, self.framing)
+
+
+def _fitted(images: Sequence[Tensor] | Tensor, index: int, framing: Framing) -> Tensor:
+    image = images[index]
+    with naming(images.entries[index] if isinstance(images, Images) else index):
+        return framing.fit(image)
 
 
 def _hold(images: Iterable[Tensor], count: int, device: torch.device | str) -> Tensor | list[Tensor]:
