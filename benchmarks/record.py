@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,7 +31,18 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "ganparts": ganparts.__version__,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """The commit that was measured, with ``-dirty`` if files were changed since; None outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:  # no git
+        return None
+    return said.stdout.strip() or None
 
 
 def _processor() -> str:

@@ -62,6 +62,11 @@ def results(path: Path) -> list[dict]:
     record = json.loads(path.read_text())
     assert record["machine"]["cores"] > 0
     assert record["machine"]["torch"] == torch.__version__
+    commit = record["machine"]["commit"]
+    assert bool(commit) == (ROOT / ".git").exists()
+    if commit:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert head.startswith(commit.removesuffix("-dirty"))
     return record["results"]
 
 
