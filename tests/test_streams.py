@@ -310,6 +310,7 @@ def test_shards_elsewhere_are_read_by_address_and_gone_through_once(tmp_path: Pa
         images = open_images(pattern)
         assert [number_of(image) for image in images] == list(range(60))
     monkeypatch.setattr("ganparts.data.indexing.open_tar", None)  # not gone through again
+    monkeypatch.chdir(tmp_path)  # wherever a program runs
     assert [number_of(image) for image in open_images("memory://far/*.tar")] == list(range(60))
     with pytest.raises(DataError, match=r"cannot find memory://far/9\.tar"):
         open_images("memory://far/9.tar")

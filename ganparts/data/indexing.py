@@ -84,7 +84,7 @@ class _Kept:
 
     def __init__(self, files: Sequence[File], column: str | None):
         self.files = files
-        lines = [f"{_VERSION} {column}", *(f"{os.path.abspath(f.path)} {f.size} {f.version}" for f in files)]
+        lines = [f"{_VERSION} {column}", *(f"{_whole(file.path)} {file.size} {file.version}" for file in files)]
         key = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()[:32]
         self.path: Path = cache_folder() / "shards" / f"{key}.json"
 
@@ -106,6 +106,11 @@ class _Kept:
                 f"where images lie in shards cannot be kept in {self.path.parent} ({error}): set GANPARTS_CACHE",
                 stacklevel=4,
             )
+
+
+def _whole(path: str) -> str:
+    """An address as it is, or a path from the root: the same from every working directory."""
+    return path if is_address(path) else os.path.abspath(path)
 
 
 def _index(shard: Shard) -> dict[str, Any]:
