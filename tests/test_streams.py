@@ -40,6 +40,7 @@ from ganparts.data import (
 from ganparts.data import listing as listings
 from ganparts.data import sources as opening
 from ganparts.data.entries import Entries
+from ganparts.data.files import File
 from ganparts.data.order import LANES, Blocks, Lanes, Permutation, lanes_touched, shuffled
 from ganparts.data.parquet import ParquetShard
 from ganparts.data.shards import ShardSource, shards_of
@@ -250,7 +251,7 @@ def test_processes_and_workers_share_an_epoch_and_read_each_block_once(tmp_path:
 
     def noted(shard: ParquetShard, block: int) -> Any:
         with (tmp_path / f"read_{os.getpid()}").open("a") as file:
-            file.write(f"{Path(shard.path).stem} {block}\n")
+            file.write(f"{Path(shard.file.path).stem} {block}\n")
         return read(shard, block)
 
     monkeypatch.setattr(ParquetShard, "read", noted)
@@ -359,9 +360,9 @@ def test_a_data_set_of_the_hub_is_opened_by_the_library_datasets(tmp_path: Path)
 
 
 def test_a_buffer_that_nobody_chose_takes_a_gibibyte_at_most():
-    shard = Mock(path="x.parquet", size=2**34, counts=[100] * 20)
+    shard = Mock(file=File("x.parquet", 2**34), counts=[100] * 20)
     assert ShardSource("x", [shard]).blocks.buffer == 2**30 // (2**34 // 2000)
-    shard.size = 2**20
+    shard.file = File("x.parquet", 2**20)
     assert ShardSource("x", [shard]).blocks.buffer == 4096
     assert ShardSource("x", [shard], buffer=9).blocks.buffer == 9
 

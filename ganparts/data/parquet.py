@@ -48,20 +48,12 @@ class ParquetShard:
     column: str
     counts: Sequence[int]
 
-    @property
-    def path(self) -> str:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        return self.file.size
-
     def read(self, block: int) -> list[Encoded]:
         from pyarrow.parquet import ParquetFile
 
         with self.file.open() as opened, ParquetFile(opened, pre_buffer=False) as parquet:
             table = parquet.read_row_group(block, columns=[self.column], use_threads=False)
-        return _encoded(table.column(0), self.path)
+        return _encoded(table.column(0), self.file.path)
 
 
 @dataclass(frozen=True)
@@ -80,22 +72,14 @@ class ArrowShard:
     counts: Sequence[int]
     offsets: Sequence[int]
 
-    @property
-    def path(self) -> str:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        return self.file.size
-
     def read(self, block: int) -> list[Encoded]:
         import pyarrow as pa
 
-        with pa.memory_map(self.path) as opened:
+        with pa.memory_map(self.file.path) as opened:
             schema = pa.ipc.read_schema(opened)
             opened.seek(self.offsets[block])
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(opened), schema)
-            return _encoded(batch.column(self.column), self.path)
+            return _encoded(batch.column(self.column), self.file.path)
 
 
 def _bytes_of_file(path: Path) -> bytes | None:

@@ -37,14 +37,6 @@ class TarShard:
     counts: Sequence[int]
     offsets: Sequence[int]
 
-    @property
-    def path(self) -> str:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        return self.file.size
-
     def read(self, block: int) -> list[Encoded]:
         first, after = self.offsets[block : block + 2]
         with self.file.open() as opened:
