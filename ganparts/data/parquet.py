@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganparts.backbones.weights import UnavailableError
+from ganparts.data.entries import printable_stem
 from ganparts.data.files import File
 from ganparts.data.images import DataError, ImageEntry, UnreadableImageError
 from ganparts.data.shards import Encoded
@@ -98,13 +99,8 @@ def _encoded(column: Any, path: str) -> list[Encoded]:
         data, where = value.get("bytes"), value.get("path") or ""
         if data is None and where and "://" not in path:  # of a data set that was saved without its images' bytes
             data = _bytes_of_file(Path(path).parent / where)
-        images.append(Encoded(_stem(where), data))
+        images.append(Encoded(printable_stem(where), data))
     return images
-
-
-def _stem(path: str) -> str:
-    stem = PureWindowsPath(path.replace("\0", "")).stem[:100]
-    return "".join(letter if letter.isprintable() else "_" for letter in stem)
 
 
 def open_parquet(file: File, column: str | None) -> ParquetShard:

@@ -9,9 +9,9 @@ import re
 import textwrap
 import warnings
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
-from ganparts.data.entries import Entries, Entry
+from ganparts.data.entries import Entries, Entry, printable_stem
 from ganparts.data.files import File, expand_braces, find_files, is_address
 from ganparts.data.images import IMAGE_SUFFIXES, DataError, ImageEntry, Images
 from ganparts.data.indexing import open_shards
@@ -293,18 +293,12 @@ def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
                     raise TFRecordError(problem)
                 warnings.warn(f"skipped: {problem}", stacklevel=2)
                 continue
-            label = _stem(name.value) if name else ""
+            label = printable_stem(name.value.decode(errors="replace")) if name else ""
             entries.append(ImageEntry(label or f"{path.stem}_{number}", path, number, image.offset, len(image.value)))
     except TFRecordError as error:
         advice = "Fetch the file again, or skip such records (skip_unreadable=True; --skip-unreadable)"
         raise DataError(f"{error}. {advice}") from None
     return entries
-
-
-def _stem(name: bytes) -> str:
-    """A record's image name as a file's stem on any system: without folders and unprintable letters."""
-    stem = PureWindowsPath(name.decode(errors="replace").replace("\0", "")).stem[:100]
-    return "".join(letter if letter.isprintable() else "_" for letter in stem)
 
 
 def existing_folder(path: Path | str) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ganparts.data.entries import printable_stem
 from ganparts.data.files import File
 from ganparts.data.images import IMAGE_SUFFIXES, DataError
 from ganparts.data.shards import Encoded
@@ -47,16 +48,11 @@ class TarShard:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
                 for member in archive:
                     if _is_image(member):
-                        images.append(_encoded(member, data))
+                        content = data[member.offset_data : member.offset_data + member.size]
+                        images.append(Encoded(printable_stem(member.name), content))
         except tarfile.TarError as error:
             raise ValueError(f"the tar file is damaged: {error}") from None
         return images
-
-
-def _encoded(member: tarfile.TarInfo, data: bytes) -> Encoded:
-    name = PurePosixPath(member.name).stem[:100]
-    name = "".join(letter if letter.isprintable() else "_" for letter in name)
-    return Encoded(name, data[member.offset_data : member.offset_data + member.size])
 
 
 def _is_image(member: tarfile.TarInfo) -> bool:

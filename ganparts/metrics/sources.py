@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, decode_image, open_images, to_rgb
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.data.members import MEMBER_ERRORS, read_member
+from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
 
 __all__ = ["Entry", "Source", "open_source", "photo_of_each"]
 
@@ -150,15 +150,13 @@ def _members(path: Path) -> list[Entry]:
             names = sorted(archive.namelist())
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is neither a folder nor a zip archive that can be read: {error}") from None
-    wanted = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not _hidden(name)]
+    wanted = [
+        name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(PurePosixPath(name).parts)
+    ]
     if not wanted:
         raise DataError(f"{path} has no images: looked for members that end in {', '.join(IMAGE_SUFFIXES)}")
     archive = _Archive(path)
     return [_Member(archive, name) for name in wanted]
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
 def _entry(item: object, index: int) -> Entry:
