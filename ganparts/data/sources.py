@@ -8,7 +8,7 @@ import os
 import re
 import textwrap
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 
 from ganparts.data.entries import Entries, Entry, printable_stem
@@ -80,7 +80,7 @@ class Address:
         return place if self.is_hub and not os.path.exists(place) else PurePosixPath(place).name
 
 
-_NAMES = ("config", "split", "revision", "column", "a", "b", "buffer")
+_NAMES = [option.name for option in fields(Address) if option.name != "place"]
 
 
 def parse_address(text: Path | str) -> Address:
@@ -179,24 +179,21 @@ def find_shards(address: Address) -> ShardSet:
         DataError: there is no such file or data set.
         UnavailableError: a package is missing.
     """
-    place = address.place
-    if address.is_hub and _saved_splits(place.removeprefix(_HUB)) is None:
-        from ganparts.data.hub import resolve
-
-        place = place.removeprefix(_HUB)
-        paths = resolve(place, config=address.config, revision=address.revision)
-        for found in paths.values():
-            _check_kind(found, address.place)
-        return ShardSet(
-            address, {split: [file for path in found for file in find_files(path)] for split, found in paths.items()}
-        )
-    place = place.removeprefix(_HUB) if address.is_hub else place
-    saved = _saved_splits(place)
-    if saved is not None:
+    place = address.place.removeprefix(_HUB) if address.is_hub else address.place
+    if (saved := _saved_splits(place)) is not None:
         return ShardSet(address, {split: _saved_files(folder) for split, folder in saved.items()})
-    files = find_files(place)
-    _check_kind([file.path for file in files], place)
-    return ShardSet(address, {address.split or "train": files})
+    if not address.is_hub:
+        files = find_files(place)
+        _check_kind([file.path for file in files], place)
+        return ShardSet(address, {address.split or "train": files})
+    from ganparts.data.hub import resolve
+
+    paths = resolve(place, config=address.config, revision=address.revision)
+    for found in paths.values():
+        _check_kind(found, address.place)
+    return ShardSet(
+        address, {split: [file for path in found for file in find_files(path)] for split, found in paths.items()}
+    )
 
 
 def shards_of_data(address: Address) -> ShardSet | None:
