@@ -11,11 +11,11 @@ import stat
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import torch
 from PIL import ExifTags, Image, ImageOps
@@ -45,6 +45,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 2**31 - 1  # of one encoded image
 _PILLOW = re.compile(r"PIL\.")
+_Decoded = TypeVar("_Decoded")
 
 
 class DataError(ValueError):
@@ -70,10 +71,7 @@ class EncodedImage(ABC):
         Raises:
             UnreadableImageError: names the image's place and the reason.
         """
-        try:
-            return decode_image(self._bytes())
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
+        return self._decoded(decode_image)
 
     def dimensions(self) -> tuple[int, int]:
         """Height and width, without decoding the image.
@@ -81,10 +79,7 @@ class EncodedImage(ABC):
         Raises:
             UnreadableImageError: names the image's place and the reason.
         """
-        try:
-            return encoded_dimensions(self._bytes())
-        except (OSError, ValueError) as error:
-            raise unreadable(self, error) from None
+        return self._decoded(encoded_dimensions)
 
     def read(self) -> bytes:
         """The encoded image.
@@ -92,8 +87,11 @@ class EncodedImage(ABC):
         Raises:
             UnreadableImageError: names the image's place and the reason.
         """
+        return self._decoded(bytes)
+
+    def _decoded(self, decode: Callable[[bytes], _Decoded]) -> _Decoded:
         try:
-            return self._bytes()
+            return decode(self._bytes())
         except (OSError, ValueError) as error:
             raise unreadable(self, error) from None
 

@@ -18,7 +18,6 @@ MEMBER_ERRORS = (
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
-    NotImplementedError,
     RuntimeError,
     EOFError,
 )

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, decode_image, open_images, to_rgb
-from ganparts.data.images import IMAGE_SUFFIXES
+from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, open_images, to_rgb
+from ganparts.data.images import IMAGE_SUFFIXES, EncodedImage
 from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
 
 __all__ = ["Entry", "Source", "open_source", "photo_of_each"]
@@ -57,29 +57,22 @@ class _Archive:
 
 
 @dataclass(frozen=True)
-class _Member:
+class _Member(EncodedImage):
     archive: _Archive
     member: str
+
+    def __str__(self) -> str:
+        return f"{self.member} in {self.archive.path}"
 
     @property
     def name(self) -> str:
         return PurePosixPath(self.member).stem
 
-    def read(self) -> bytes:
+    def _bytes(self) -> bytes:
         try:
             return self.archive.read(self.member)
         except MEMBER_ERRORS as error:
-            raise self._unreadable(error) from None
-
-    def load(self) -> Tensor:
-        encoded = self.read()
-        try:
-            return decode_image(encoded)
-        except ValueError as error:
-            raise self._unreadable(error) from None
-
-    def _unreadable(self, error: Exception) -> UnreadableImageError:
-        return UnreadableImageError(f"cannot read the image {self.member} in {self.archive.path}: {error}")
+            raise ValueError(str(error) or type(error).__name__) from None
 
 
 @dataclass(frozen=True)
