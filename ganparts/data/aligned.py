@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -194,20 +194,17 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
         halves = 2 if self.images.b is None else 1
         return 2 * estimate_bytes(self.images.a, lambda h, w: self.framing.fitted_size(h, max(1, w // halves)))
 
-    def on_device(
-        self, device: torch.device | str, *, workers: int = 0, track: Callable[[Iterable[Any]], Iterable[Any]] = iter
-    ) -> AlignedPairs:
+    def on_device(self, device: torch.device | str, *, workers: int = 0) -> AlignedPairs:
         """The same pairs, bit for bit, with all images decoded and resized once and kept on a device.
 
         Args:
             device: where the images stay, as bytes.
             workers: processes that decode.
-            track: passes on the pairs that it gets, like a progress bar.
 
         Raises:
             DataError: an image cannot be read, and the data set does not skip such images.
         """
-        fitted = decode_ahead(_Fitted(self), workers=workers, track=track)
+        fitted = decode_ahead(_Fitted(self), workers=workers)
         pairs = [(source.to(device), target.to(device)) for source, target in fitted]
         held = AlignedPairs(pairs, seed=self.seed, batch_size=self.batch_size, **vars(self.framing))
         held._lanes = self._lanes

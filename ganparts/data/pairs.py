@@ -6,8 +6,7 @@ So the number of workers does not matter, and a run that resumes at pair n sees 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -107,9 +106,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
             for images in (self.a, self.b)
         )
 
-    def on_device(
-        self, device: torch.device | str, *, workers: int = 0, track: Callable[[Iterable[Any]], Iterable[Any]] = iter
-    ) -> PairDataset:
+    def on_device(self, device: torch.device | str, *, workers: int = 0) -> PairDataset:
         """The same pairs, bit for bit, with all images decoded and resized once and kept on a device.
 
         A domain whose resized images have one size becomes one tensor, else a list of tensors.
@@ -117,12 +114,11 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         Args:
             device: where the images stay, as bytes.
             workers: processes that decode.
-            track: passes on the images that it gets, like a progress bar.
 
         Raises:
             DataError: an image cannot be read, and the data set does not skip such images.
         """
-        images = decode_ahead(_Fitted(self.a, self.b, self.framing), workers=workers, track=track)
+        images = decode_ahead(_Fitted(self.a, self.b, self.framing), workers=workers)
         a, b = (_hold(images, count, device) for count in (len(self.a), len(self.b)))
         held = PairDataset(a, b, seed=self.seed, batch_size=self.batch_size, **vars(self.framing))
         held._lanes = self._lanes
