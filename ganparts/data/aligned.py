@@ -26,9 +26,9 @@ from ganparts.data.shards import shards_of
 from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
 from ganparts.distributed import processes, rank
 
-__all__ = ["AlignedDomains", "AlignedImages", "AlignedPairs", "Direction", "open_aligned"]
+__all__ = ["AlignedDomains", "AlignedImages", "AlignedPairs", "PairOrder", "open_aligned"]
 
-Direction = Literal["ab", "ba"]
+PairOrder = Literal["ab", "ba"]
 _ASPECT_TOLERANCE = 0.02  # by which the aspects of a pair's images may differ: a pixel of 50
 _SHOWN = 3  # names that an error lists
 
@@ -53,7 +53,7 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
         a: Sequence[Entry],
         b: Sequence[Entry] | None = None,
         *,
-        direction: Direction = "ab",
+        direction: PairOrder = "ab",
         skip_unreadable: bool = False,
     ):
         if direction not in ("ab", "ba"):
@@ -62,7 +62,7 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
             raise ValueError(f"{len(a)} first and {len(b)} second images: pairs need as many of both")
         self.a = a if isinstance(a, Entries) else list(a)
         self.b = b if b is None or isinstance(b, Entries) else list(b)
-        self.direction: Direction = direction
+        self.direction: PairOrder = direction
         self.skip_unreadable = skip_unreadable
 
     def __len__(self) -> int:
@@ -254,7 +254,7 @@ def open_aligned(
     *,
     a: Path | str | None = None,
     b: Path | str | None = None,
-    direction: Direction = "ab",
+    direction: PairOrder = "ab",
     skip_unreadable: bool = False,
 ) -> AlignedDomains:
     """Find aligned pairs.
@@ -310,7 +310,7 @@ def open_aligned(
     return AlignedDomains(train, found["val"], found["test"], f"pairs {how} from {root}")
 
 
-def _open_shards(shards: ShardSet, *, direction: Direction, skip_unreadable: bool) -> AlignedDomains:
+def _open_shards(shards: ShardSet, *, direction: PairOrder, skip_unreadable: bool) -> AlignedDomains:
     def opened(*splits: str) -> AlignedImages | None:
         split = next((split for split in splits if split in shards.files), None)
         if split is None:
@@ -326,7 +326,7 @@ def _open_shards(shards: ShardSet, *, direction: Direction, skip_unreadable: boo
 
 
 def _open_pairs(
-    first: Path | str, second: Path | str | None, *, direction: Direction, skip_unreadable: bool
+    first: Path | str, second: Path | str | None, *, direction: PairOrder, skip_unreadable: bool
 ) -> AlignedImages:
     a = open_images(first, skip_unreadable=skip_unreadable).entries
     options: dict[str, Any] = {"direction": direction, "skip_unreadable": skip_unreadable}

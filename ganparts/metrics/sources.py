@@ -19,14 +19,14 @@ from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, o
 from ganparts.data.images import IMAGE_SUFFIXES, EncodedImage
 from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
 
-__all__ = ["Entry", "Source", "open_source", "photo_of_each"]
+__all__ = ["Scored", "Source", "open_source", "photo_of_each"]
 
 Source: TypeAlias = "Path | str | Sequence[Tensor | Image.Image | Path | str] | Images | Tensor"
 """A folder, a zip archive, or a sequence of images: uint8 [3, H, W] tensors, Pillow images, image files."""
 
 
-class Entry(Protocol):
-    """One image: ``name`` without folder and suffix, or None for an image in memory."""
+class Scored(Protocol):
+    """An image that is scored: ``name`` without folder and suffix, or None for an image in memory."""
 
     @property
     def name(self) -> str | None: ...
@@ -101,7 +101,7 @@ class _Picture:
         return pil_to_tensor(to_rgb(self.image))
 
 
-def open_source(source: Source) -> list[Entry]:
+def open_source(source: Source) -> list[Scored]:
     """The images of a folder or archive (sorted by name), or of a sequence (in its order).
 
     Every image counts: :class:`~ganparts.data.Images` that skip unreadable ones do not skip them here.
@@ -128,7 +128,7 @@ def without_unreadable(source: Source) -> Source:
     return Images([entry for entry in source.entries if _is_readable(entry)])
 
 
-def _is_readable(entry: Entry) -> bool:
+def _is_readable(entry: Scored) -> bool:
     try:
         entry.load()
     except UnreadableImageError as error:
@@ -137,7 +137,7 @@ def _is_readable(entry: Entry) -> bool:
     return True
 
 
-def _members(path: Path) -> list[Entry]:
+def _members(path: Path) -> list[Scored]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(archive.namelist())
@@ -152,7 +152,7 @@ def _members(path: Path) -> list[Entry]:
     return [_Member(archive, name) for name in wanted]
 
 
-def _entry(item: object, index: int) -> Entry:
+def _entry(item: object, index: int) -> Scored:
     if isinstance(item, str | Path):
         return ImageEntry(Path(item).stem, Path(item))
     if isinstance(item, Image.Image):
@@ -166,7 +166,7 @@ def _entry(item: object, index: int) -> Entry:
     )
 
 
-def photo_of_each(photos: list[Entry], paintings: list[Entry]) -> list[Entry]:
+def photo_of_each(photos: list[Scored], paintings: list[Scored]) -> list[Scored]:
     """The photo of each painting: by name where all have names, else by place.
 
     Raises:
