@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ganparts.data.entries import Entries, Entry
+from ganparts.data.errors import DataError, UnreadableImageError, naming
 from ganparts.data.framing import Framing
-from ganparts.data.images import DataError, UnreadableImageError, naming, resize
 from ganparts.data.layouts import digest
 from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
+from ganparts.data.resizing import resize
 from ganparts.data.shards import shards_of
 from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
 from ganparts.distributed import processes, rank

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ganparts.data.errors import DataError
 from ganparts.data.files import File, is_address
-from ganparts.data.images import DataError
 from ganparts.data.parquet import ArrowShard, ColumnError, ParquetShard, open_arrow, open_parquet
 from ganparts.data.shards import Shard
 from ganparts.data.tar import TarShard, open_tar

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ganparts.data.entries import Entries, Entry, few, joined
-from ganparts.data.images import DataError, Images
+from ganparts.data.errors import DataError
+from ganparts.data.images import Images
 from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
 
 __all__ = ["Domains", "digest", "open_domains", "sample"]

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data.entries import Entry, few
-from ganparts.data.images import DataError, to_unit_range
+from ganparts.data.errors import DataError
+from ganparts.data.resizing import to_unit_range
 from ganparts.distributed import processes, rank
 from ganparts.protocols import Pair
 

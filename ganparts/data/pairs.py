@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ganparts.data.errors import naming
 from ganparts.data.framing import Framing
-from ganparts.data.images import Images, naming
+from ganparts.data.images import Images
 from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
 from ganparts.data.shards import shards_of

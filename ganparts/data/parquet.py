@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ganparts.backbones.weights import UnavailableError
 from ganparts.data.entries import printable_stem
+from ganparts.data.errors import DataError, UnreadableImageError
 from ganparts.data.files import File
-from ganparts.data.images import DataError, ImageEntry, UnreadableImageError
+from ganparts.data.images import ImageEntry
 from ganparts.data.shards import Encoded
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 
 from ganparts.data.entries import Entries, Entry, printable_stem
+from ganparts.data.errors import DataError
 from ganparts.data.files import File, expand_braces, find_files, is_address
-from ganparts.data.images import IMAGE_SUFFIXES, DataError, ImageEntry, Images
+from ganparts.data.images import IMAGE_SUFFIXES, ImageEntry, Images
 from ganparts.data.indexing import open_shards
 from ganparts.data.listing import list_folder
 from ganparts.data.parquet import columns_of

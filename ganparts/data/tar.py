@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ganparts.data.entries import printable_stem
+from ganparts.data.errors import DataError
 from ganparts.data.files import File
-from ganparts.data.images import IMAGE_SUFFIXES, DataError
+from ganparts.data.images import IMAGE_SUFFIXES
 from ganparts.data.shards import Encoded
 
 __all__ = ["TarShard", "open_tar"]
