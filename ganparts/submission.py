@@ -16,8 +16,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from ganparts.data import Images
-from ganparts.data.images import ignore_pillow_warnings, resize_square
+from ganparts.data.decoding import ignore_pillow_warnings
 from ganparts.data.members import MEMBER_ERRORS, read_member
+from ganparts.data.resizing import resize_square
 from ganparts.distributed import is_first, processes
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate_to_zip

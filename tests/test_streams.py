@@ -40,6 +40,7 @@ from ganparts.data import (
 from ganparts.data import listing as listings
 from ganparts.data import sources as opening
 from ganparts.data.entries import Entries
+from ganparts.data.files import File
 from ganparts.data.order import LANES, Blocks, Lanes, Permutation, lanes_touched, shuffled
 from ganparts.data.parquet import ParquetShard
 from ganparts.data.shards import ShardSource, shards_of
@@ -250,7 +251,7 @@ def test_processes_and_workers_share_an_epoch_and_read_each_block_once(tmp_path:
 
     def noted(shard: ParquetShard, block: int) -> Any:
         with (tmp_path / f"read_{os.getpid()}").open("a") as file:
-            file.write(f"{Path(shard.path).stem} {block}\n")
+            file.write(f"{Path(shard.file.path).stem} {block}\n")
         return read(shard, block)
 
     monkeypatch.setattr(ParquetShard, "read", noted)
@@ -310,6 +311,7 @@ def test_shards_elsewhere_are_read_by_address_and_gone_through_once(tmp_path: Pa
         images = open_images(pattern)
         assert [number_of(image) for image in images] == list(range(60))
     monkeypatch.setattr("ganparts.data.indexing.open_tar", None)  # not gone through again
+    monkeypatch.chdir(tmp_path)  # wherever a program runs
     assert [number_of(image) for image in open_images("memory://far/*.tar")] == list(range(60))
     with pytest.raises(DataError, match=r"cannot find memory://far/9\.tar"):
         open_images("memory://far/9.tar")
@@ -358,9 +360,9 @@ def test_a_data_set_of_the_hub_is_opened_by_the_library_datasets(tmp_path: Path)
 
 
 def test_a_buffer_that_nobody_chose_takes_a_gibibyte_at_most():
-    shard = Mock(path="x.parquet", size=2**34, counts=[100] * 20)
+    shard = Mock(file=File("x.parquet", 2**34), counts=[100] * 20)
     assert ShardSource("x", [shard]).blocks.buffer == 2**30 // (2**34 // 2000)
-    shard.size = 2**20
+    shard.file = File("x.parquet", 2**20)
     assert ShardSource("x", [shard]).blocks.buffer == 4096
     assert ShardSource("x", [shard], buffer=9).blocks.buffer == 9
 

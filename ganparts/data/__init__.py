@@ -4,22 +4,13 @@ Images are bytes in files and in memory; a batch for training has floats in [-1,
 """
 
 from ganparts.data.aligned import AlignedDomains, AlignedImages, AlignedPairs, open_aligned
-from ganparts.data.images import (
-    DataError,
-    ImageEntry,
-    Images,
-    UnreadableImageError,
-    decode_image,
-    resize,
-    resize_shorter,
-    resize_square,
-    to_bytes,
-    to_rgb,
-    to_unit_range,
-)
+from ganparts.data.decoding import decode_image, to_rgb
+from ganparts.data.errors import DataError, UnreadableImageError
+from ganparts.data.images import ImageEntry, Images
 from ganparts.data.layouts import Domains, open_domains, sample
 from ganparts.data.loading import Pairs, load_pairs
 from ganparts.data.pairs import PairDataset
+from ganparts.data.resizing import resize, resize_shorter, resize_square, to_bytes, to_unit_range
 from ganparts.data.sources import open_images
 
 __all__ = [

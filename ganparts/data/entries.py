@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PureWindowsPath
 from typing import Protocol, overload
 
 from torch import Tensor
 
-__all__ = ["Entries", "Entry", "Source", "evenly", "few", "joined"]
+__all__ = ["Entries", "Entry", "Source", "evenly", "few", "joined", "printable_stem"]
 
 
 class Entry(Protocol):
@@ -106,6 +107,15 @@ def joined(first: Sequence[Entry], second: Sequence[Entry]) -> Sequence[Entry]:
     if isinstance(first, list) and isinstance(second, list):
         return first + second
     return Entries(_Joined(first, second)) if first else second
+
+
+def printable_stem(path: str) -> str:
+    """The name of an image whose path is stored with it: at most 100 printable letters.
+
+    Without folders, of whichever system, and without suffix. It may be empty.
+    """
+    stem = PureWindowsPath(path.replace("\0", "")).stem[:100]
+    return "".join(letter if letter.isprintable() else "_" for letter in stem)
 
 
 class _Joined:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ganparts.data.images import DataError
+from ganparts.data.errors import DataError
 
 __all__ = ["File", "expand_braces", "find_files", "is_address"]
 

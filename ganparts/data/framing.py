@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ganparts.data.images import resize, resize_shorter, scaled_size
+from ganparts.data.resizing import resize, resize_shorter, scaled_size
 
 __all__ = ["Framing", "Window"]
 

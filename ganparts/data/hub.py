@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ganparts.data.images import DataError
+from ganparts.data.errors import DataError
 from ganparts.data.parquet import require_stream
 
 __all__ = ["resolve"]

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ganparts.data.errors import DataError
 from ganparts.data.files import File, is_address
-from ganparts.data.images import DataError
 from ganparts.data.parquet import ArrowShard, ColumnError, ParquetShard, open_arrow, open_parquet
 from ganparts.data.shards import Shard
 from ganparts.data.tar import TarShard, open_tar
@@ -84,7 +84,7 @@ class _Kept:
 
     def __init__(self, files: Sequence[File], column: str | None):
         self.files = files
-        lines = [f"{_VERSION} {column}", *(f"{os.path.abspath(f.path)} {f.size} {f.version}" for f in files)]
+        lines = [f"{_VERSION} {column}", *(f"{_whole(file.path)} {file.size} {file.version}" for file in files)]
         key = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()[:32]
         self.path: Path = cache_folder() / "shards" / f"{key}.json"
 
@@ -106,6 +106,11 @@ class _Kept:
                 f"where images lie in shards cannot be kept in {self.path.parent} ({error}): set GANPARTS_CACHE",
                 stacklevel=4,
             )
+
+
+def _whole(path: str) -> str:
+    """An address as it is, or a path from the root: the same from every working directory."""
+    return path if is_address(path) else os.path.abspath(path)
 
 
 def _index(shard: Shard) -> dict[str, Any]:

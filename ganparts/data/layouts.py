@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ganparts.data.entries import Entries, Entry, few, joined
-from ganparts.data.images import DataError, Images
+from ganparts.data.errors import DataError
+from ganparts.data.images import Images
 from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
 
 __all__ = ["Domains", "digest", "open_domains", "sample"]
@@ -107,12 +108,18 @@ def open_domains(
         skip_unreadable: warn of images that cannot be read, and go on without them.
 
     Raises:
-        DataError: folders are missing (the text says what was found), or a TFRecord file is damaged.
+        DataError: folders are missing (the text says what was found), a TFRecord file is damaged, or ``root``,
+            ``photos`` and ``paintings`` are all given.
     """
 
     def opened(place: Path | str | None) -> Images | None:
         return None if place is None else open_images(place, skip_unreadable=skip_unreadable)
 
+    if None not in (root, photos, paintings):
+        raise DataError(
+            f"photos and paintings are both given, so {root} would not be used: leave out the data set (--data), or "
+            "one of the two (--photos, --paintings)"
+        )
     given_a, given_b = opened(photos), opened(paintings)
     test_a = test_b = None
     whose = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data.entries import Entry, few
-from ganparts.data.images import DataError, to_unit_range
+from ganparts.data.errors import DataError
+from ganparts.data.resizing import to_unit_range
 from ganparts.distributed import processes, rank
 from ganparts.protocols import Pair
 
@@ -124,9 +125,7 @@ def ignore_interrupts(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def decode_ahead(
-    items: _Indexed[_Item], *, workers: int, track: Callable[[Iterable[Any]], Iterable[Any]]
-) -> Iterator[_Item]:
+def decode_ahead(items: _Indexed[_Item], *, workers: int) -> Iterator[_Item]:
     """All items of a data set in order, from worker processes.
 
     Raises:
@@ -140,7 +139,7 @@ def decode_ahead(
         worker_init_fn=ignore_interrupts,
         generator=torch.Generator(),
     )
-    for item in track(loader):
+    for item in loader:
         if isinstance(item, DataError):
             raise item
         yield item

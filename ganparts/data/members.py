@@ -6,9 +6,10 @@ import lzma
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MEMBER_ERRORS", "read_member"]
+__all__ = ["MEMBER_ERRORS", "is_hidden", "read_member"]
 
 MEMBER_ERRORS = (
     OSError,
@@ -17,13 +18,17 @@ MEMBER_ERRORS = (
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
-    NotImplementedError,
     RuntimeError,
     EOFError,
 )
 """Of members that are damaged, encrypted, or compressed in a way that Python does not know."""
 
 _MOST = 2**30  # bytes of a member once it is unpacked; a small archive can claim any number
+
+
+def is_hidden(parts: Iterable[str]) -> bool:
+    """Whether a path of these parts is hidden, or is what macOS adds to archives."""
+    return any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def read_member(archive: zipfile.ZipFile | tarfile.TarFile, member: Any) -> bytes:

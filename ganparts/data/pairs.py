@@ -6,18 +6,19 @@ So the number of workers does not matter, and a run that resumes at pair n sees 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ganparts.data.errors import naming
 from ganparts.data.framing import Framing
-from ganparts.data.images import Images, naming
+from ganparts.data.images import Images
 from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
 from ganparts.data.shards import shards_of
+from ganparts.data.skipping import located
 from ganparts.distributed import processes
 
 __all__ = ["PairDataset", "shuffled"]
@@ -107,9 +108,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
             for images in (self.a, self.b)
         )
 
-    def on_device(
-        self, device: torch.device | str, *, workers: int = 0, track: Callable[[Iterable[Any]], Iterable[Any]] = iter
-    ) -> PairDataset:
+    def on_device(self, device: torch.device | str, *, workers: int = 0) -> PairDataset:
         """The same pairs, bit for bit, with all images decoded and resized once and kept on a device.
 
         A domain whose resized images have one size becomes one tensor, else a list of tensors.
@@ -117,12 +116,11 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         Args:
             device: where the images stay, as bytes.
             workers: processes that decode.
-            track: passes on the images that it gets, like a progress bar.
 
         Raises:
             DataError: an image cannot be read, and the data set does not skip such images.
         """
-        images = decode_ahead(_Fitted(self.a, self.b, self.framing), workers=workers, track=track)
+        images = decode_ahead(_Fitted(self.a, self.b, self.framing), workers=workers)
         a, b = (_hold(images, count, device) for count in (len(self.a), len(self.b)))
         held = PairDataset(a, b, seed=self.seed, batch_size=self.batch_size, **vars(self.framing))
         held._lanes = self._lanes
@@ -144,8 +142,8 @@ class _Fitted:
 
 
 def _fitted(images: Sequence[Tensor] | Tensor, index: int, framing: Framing) -> Tensor:
-    image = images[index]
-    with naming(images.entries[index] if isinstance(images, Images) else index):
+    entry, image = located(images, index)
+    with naming(entry):
         return framing.fit(image)
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ganparts.backbones.weights import UnavailableError
+from ganparts.data.entries import printable_stem
+from ganparts.data.errors import DataError, UnreadableImageError
 from ganparts.data.files import File
-from ganparts.data.images import DataError, ImageEntry, UnreadableImageError
+from ganparts.data.images import ImageEntry
 from ganparts.data.shards import Encoded
 
 if TYPE_CHECKING:
@@ -48,20 +50,12 @@ class ParquetShard:
     column: str
     counts: Sequence[int]
 
-    @property
-    def path(self) -> str:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        return self.file.size
-
     def read(self, block: int) -> list[Encoded]:
         from pyarrow.parquet import ParquetFile
 
         with self.file.open() as opened, ParquetFile(opened, pre_buffer=False) as parquet:
             table = parquet.read_row_group(block, columns=[self.column], use_threads=False)
-        return _encoded(table.column(0), self.path)
+        return _encoded(table.column(0), self.file.path)
 
 
 @dataclass(frozen=True)
@@ -80,22 +74,14 @@ class ArrowShard:
     counts: Sequence[int]
     offsets: Sequence[int]
 
-    @property
-    def path(self) -> str:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        return self.file.size
-
     def read(self, block: int) -> list[Encoded]:
         import pyarrow as pa
 
-        with pa.memory_map(self.path) as opened:
+        with pa.memory_map(self.file.path) as opened:
             schema = pa.ipc.read_schema(opened)
             opened.seek(self.offsets[block])
             batch = pa.ipc.read_record_batch(pa.ipc.read_message(opened), schema)
-            return _encoded(batch.column(self.column), self.path)
+            return _encoded(batch.column(self.column), self.file.path)
 
 
 def _bytes_of_file(path: Path) -> bytes | None:
@@ -114,13 +100,8 @@ def _encoded(column: Any, path: str) -> list[Encoded]:
         data, where = value.get("bytes"), value.get("path") or ""
         if data is None and where and "://" not in path:  # of a data set that was saved without its images' bytes
             data = _bytes_of_file(Path(path).parent / where)
-        images.append(Encoded(_stem(where), data))
+        images.append(Encoded(printable_stem(where), data))
     return images
-
-
-def _stem(path: str) -> str:
-    stem = PureWindowsPath(path.replace("\0", "")).stem[:100]
-    return "".join(letter if letter.isprintable() else "_" for letter in stem)
 
 
 def open_parquet(file: File, column: str | None) -> ParquetShard:

@@ -19,9 +19,10 @@ from typing import NamedTuple, Protocol
 from torch.utils.data import get_worker_info
 
 from ganparts.data.entries import Entries
-from ganparts.data.files import is_address
-from ganparts.data.images import EncodedImage, Images
+from ganparts.data.files import File, is_address
+from ganparts.data.images import EncodedImage
 from ganparts.data.order import Blocks, lanes_touched
+from ganparts.data.skipping import Decoded
 
 __all__ = ["Encoded", "Shard", "ShardEntry", "ShardSource", "shards_of"]
 
@@ -41,13 +42,8 @@ class Shard(Protocol):
     """A file of many images, in blocks."""
 
     @property
-    def path(self) -> str:
-        """Its path or address."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
+    def file(self) -> File:
+        """Where it is."""
         ...
 
     @property
@@ -74,7 +70,7 @@ class ShardEntry(EncodedImage):
 
     def __str__(self) -> str:
         shard, row = self.source.locate(self.index)
-        return f"{shard.path}, image {row} (counted from 0)"
+        return f"{shard.file.path}, image {row} (counted from 0)"
 
     @property
     def name(self) -> str:
@@ -86,7 +82,7 @@ class ShardEntry(EncodedImage):
         if name:
             return name
         shard, row = self.source.locate(self.index)
-        return f"{PurePosixPath(shard.path).stem}_{row}"
+        return f"{PurePosixPath(shard.file.path).stem}_{row}"
 
     @property
     def place(self) -> str:
@@ -125,7 +121,7 @@ class ShardSource:
                 self._largest = max(self._largest, count)
             self._first_blocks.append(len(self._starts) - 1)
         if buffer is None:
-            mean = sum(shard.size for shard in self.shards) // max(1, self._starts[-1])
+            mean = sum(shard.file.size for shard in self.shards) // max(1, self._starts[-1])
             buffer = max(1, min(_BUFFER, _BUFFER_BYTES // max(1, mean)))
         self.blocks = Blocks(self._starts, buffer)
         self._kept = _Kept()
@@ -152,7 +148,7 @@ class ShardSource:
     def identity(self) -> Iterator[str]:
         for shard in self.shards:
             column = getattr(shard, "column", "")
-            yield f"{PurePosixPath(shard.path).name}\0{shard.size}\0{sum(shard.counts)}\0{column}\0"
+            yield f"{PurePosixPath(shard.file.path).name}\0{shard.file.size}\0{sum(shard.counts)}\0{column}\0"
 
     def locate(self, index: int) -> tuple[Shard, int]:
         """The shard of an image, and its number in the shard."""
@@ -185,7 +181,7 @@ class ShardSource:
         count = self._starts[block + 1] - self._starts[block]
         shard, number = self.shards[number], block - self._first_blocks[number]
         try:
-            images = _read_patiently(shard, number) if is_address(shard.path) else shard.read(number)
+            images = _read_patiently(shard, number) if is_address(shard.file.path) else shard.read(number)
         except Exception as error:  # whatever pyarrow and fsspec's many file systems raise
             return ValueError(str(error) or type(error).__name__)
         if len(images) != count:
@@ -205,7 +201,7 @@ def _read_patiently(shard: Shard, block: int) -> list[Encoded]:
 
 def shards_of(images: object) -> ShardSource | None:
     """The shards that images come from, if they are all images of these."""
-    entries = images.entries if isinstance(images, Images) else images
+    entries = images.entries if isinstance(images, Decoded) else images
     if isinstance(entries, Entries) and entries.is_whole and isinstance(entries.source, ShardSource):
         return entries.source
     return None

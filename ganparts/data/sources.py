@@ -8,12 +8,13 @@ import os
 import re
 import textwrap
 import warnings
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
 
-from ganparts.data.entries import Entries, Entry
+from ganparts.data.entries import Entries, Entry, printable_stem
+from ganparts.data.errors import DataError
 from ganparts.data.files import File, expand_braces, find_files, is_address
-from ganparts.data.images import IMAGE_SUFFIXES, DataError, ImageEntry, Images
+from ganparts.data.images import IMAGE_SUFFIXES, ImageEntry, Images
 from ganparts.data.indexing import open_shards
 from ganparts.data.listing import list_folder
 from ganparts.data.parquet import columns_of
@@ -80,7 +81,7 @@ class Address:
         return place if self.is_hub and not os.path.exists(place) else PurePosixPath(place).name
 
 
-_NAMES = ("config", "split", "revision", "column", "a", "b", "buffer")
+_NAMES = [option.name for option in fields(Address) if option.name != "place"]
 
 
 def parse_address(text: Path | str) -> Address:
@@ -179,24 +180,21 @@ def find_shards(address: Address) -> ShardSet:
         DataError: there is no such file or data set.
         UnavailableError: a package is missing.
     """
-    place = address.place
-    if address.is_hub and _saved_splits(place.removeprefix(_HUB)) is None:
-        from ganparts.data.hub import resolve
-
-        place = place.removeprefix(_HUB)
-        paths = resolve(place, config=address.config, revision=address.revision)
-        for found in paths.values():
-            _check_kind(found, address.place)
-        return ShardSet(
-            address, {split: [file for path in found for file in find_files(path)] for split, found in paths.items()}
-        )
-    place = place.removeprefix(_HUB) if address.is_hub else place
-    saved = _saved_splits(place)
-    if saved is not None:
+    place = address.place.removeprefix(_HUB) if address.is_hub else address.place
+    if (saved := _saved_splits(place)) is not None:
         return ShardSet(address, {split: _saved_files(folder) for split, folder in saved.items()})
-    files = find_files(place)
-    _check_kind([file.path for file in files], place)
-    return ShardSet(address, {address.split or "train": files})
+    if not address.is_hub:
+        files = find_files(place)
+        _check_kind([file.path for file in files], place)
+        return ShardSet(address, {address.split or "train": files})
+    from ganparts.data.hub import resolve
+
+    paths = resolve(place, config=address.config, revision=address.revision)
+    for found in paths.values():
+        _check_kind(found, address.place)
+    return ShardSet(
+        address, {split: [file for path in found for file in find_files(path)] for split, found in paths.items()}
+    )
 
 
 def shards_of_data(address: Address) -> ShardSet | None:
@@ -293,18 +291,12 @@ def _record_entries(path: Path, *, skip_unreadable: bool) -> list[ImageEntry]:
                     raise TFRecordError(problem)
                 warnings.warn(f"skipped: {problem}", stacklevel=2)
                 continue
-            label = _stem(name.value) if name else ""
+            label = printable_stem(name.value.decode(errors="replace")) if name else ""
             entries.append(ImageEntry(label or f"{path.stem}_{number}", path, number, image.offset, len(image.value)))
     except TFRecordError as error:
         advice = "Fetch the file again, or skip such records (skip_unreadable=True; --skip-unreadable)"
         raise DataError(f"{error}. {advice}") from None
     return entries
-
-
-def _stem(name: bytes) -> str:
-    """A record's image name as a file's stem on any system: without folders and unprintable letters."""
-    stem = PureWindowsPath(name.decode(errors="replace").replace("\0", "")).stem[:100]
-    return "".join(letter if letter.isprintable() else "_" for letter in stem)
 
 
 def existing_folder(path: Path | str) -> Path:

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ganparts.data.entries import printable_stem
+from ganparts.data.errors import DataError
 from ganparts.data.files import File
-from ganparts.data.images import IMAGE_SUFFIXES, DataError
+from ganparts.data.images import IMAGE_SUFFIXES
 from ganparts.data.shards import Encoded
 
 __all__ = ["TarShard", "open_tar"]
@@ -37,14 +39,6 @@ class TarShard:
     counts: Sequence[int]
     offsets: Sequence[int]
 
-    @property
-    def path(self) -> str:
-        return self.file.path
-
-    @property
-    def size(self) -> int:
-        return self.file.size
-
     def read(self, block: int) -> list[Encoded]:
         first, after = self.offsets[block : block + 2]
         with self.file.open() as opened:
@@ -55,16 +49,11 @@ class TarShard:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
                 for member in archive:
                     if _is_image(member):
-                        images.append(_encoded(member, data))
+                        content = data[member.offset_data : member.offset_data + member.size]
+                        images.append(Encoded(printable_stem(member.name), content))
         except tarfile.TarError as error:
             raise ValueError(f"the tar file is damaged: {error}") from None
         return images
-
-
-def _encoded(member: tarfile.TarInfo, data: bytes) -> Encoded:
-    name = PurePosixPath(member.name).stem[:100]
-    name = "".join(letter if letter.isprintable() else "_" for letter in name)
-    return Encoded(name, data[member.offset_data : member.offset_data + member.size])
 
 
 def _is_image(member: tarfile.TarInfo) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganparts.metrics.sources import Entry
+from ganparts.metrics.sources import Scored
 from ganparts.pretrained.painters import cache_folder
 
 __all__ = ["Features", "cached", "digest_of_images", "digest_of_module"]
@@ -35,7 +35,7 @@ class Features(NamedTuple):
     size: str
 
 
-def digest_of_images(entries: Iterable[Entry]) -> str:
+def digest_of_images(entries: Iterable[Scored]) -> str:
     """SHA-256 of the images' bytes, in order; names do not count.
 
     Raises:

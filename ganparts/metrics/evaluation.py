@@ -28,7 +28,7 @@ from ganparts.metrics.features import (
 from ganparts.metrics.manifolds import prdc
 from ganparts.metrics.resampling import kid_scores
 from ganparts.metrics.scores import Scores
-from ganparts.metrics.sources import Entry, Source, open_source, photo_of_each, without_unreadable
+from ganparts.metrics.sources import Scored, Source, open_source, photo_of_each, without_unreadable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -227,7 +227,7 @@ def _neighbours(real: Tensor, fake: Tensor) -> dict[str, float]:
     return prdc(real, fake, k=_NEIGHBOURS)._asdict() if min(len(real), len(fake)) > _NEIGHBOURS else {}
 
 
-def _photos(photos: Source | None, fake_entries: list[Entry] | None) -> list[Entry]:
+def _photos(photos: Source | None, fake_entries: list[Scored] | None) -> list[Scored]:
     if photos is None and fake_entries is None:
         raise TypeError("a generator is scored by its paintings: give photos=..., a folder, an archive or a sequence")
     if photos is None:
@@ -276,14 +276,14 @@ class _Reader:
     workers: int
     bar: Progress
 
-    def kept(self, entries: list[Entry], what: str) -> tuple[Features, str]:
+    def kept(self, entries: list[Scored], what: str) -> tuple[Features, str]:
         """Features of images that come again, from the disk if they were there before; and the images' digest."""
         images = digest_of_images(entries)
         framing = "squashed" if self.squash else "cropped"
         key = hashlib.sha256(f"{self.digest} {images} {framing}".encode()).hexdigest()
         return cached(key, lambda: self.read(self._load(entries), len(entries), what).features()), images
 
-    def paintings(self, entries: list[Entry] | None, photos: list[Entry], generator: nn.Module | None) -> _Read:
+    def paintings(self, entries: list[Scored] | None, photos: list[Scored], generator: nn.Module | None) -> _Read:
         """Read the generated images: those that are there, or a generator's."""
         if entries is not None:
             batches = self._load(entries, photos)
@@ -307,10 +307,10 @@ class _Reader:
             self.bar.advance(task, len(batch.images))
         return _Read(torch.cat(rows), sizes, torch.cat(similarities) if similarities else None)
 
-    def _load(self, entries: list[Entry], photos: list[Entry] | None = None) -> Iterator[Batch]:
+    def _load(self, entries: list[Scored], photos: list[Scored] | None = None) -> Iterator[Batch]:
         return self._load_at(getattr(self.extractor, "input_size", None), entries, photos)
 
-    def _load_at(self, size: int | None, entries: list[Entry], photos: list[Entry] | None = None) -> Iterator[Batch]:
+    def _load_at(self, size: int | None, entries: list[Scored], photos: list[Scored] | None = None) -> Iterator[Batch]:
         options = {"squash": self.squash, "batch_size": self.batch_size, "workers": self.workers}
         return load_batches(entries, size=size, photos=photos, **options)
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ganparts.data import UnreadableImageError, to_bytes, to_unit_range
 from ganparts.data.loading import ignore_interrupts
-from ganparts.metrics.sources import Entry
+from ganparts.metrics.sources import Scored
 from ganparts.precision import choose_inference, infer
 
 __all__ = [
@@ -79,7 +79,7 @@ def frame(image: Tensor, size: int | None, *, squash: bool = False) -> Tensor:
 class _Prepared(Dataset[Batch | UnreadableImageError]):
     """Item i: a batch of the one image i, with its photo if there are photos."""
 
-    def __init__(self, entries: Sequence[Entry], size: int | None, photos: Sequence[Entry] | None, squash: bool):
+    def __init__(self, entries: Sequence[Scored], size: int | None, photos: Sequence[Scored] | None, squash: bool):
         self.entries, self.size, self.photos, self.squash = entries, size, photos, squash
 
     def __len__(self) -> int:
@@ -111,10 +111,10 @@ def _collate(items: list[Batch | UnreadableImageError]) -> Batch | UnreadableIma
 
 
 def load_batches(
-    entries: Sequence[Entry],
+    entries: Sequence[Scored],
     *,
     size: int | None,
-    photos: Sequence[Entry] | None = None,
+    photos: Sequence[Scored] | None = None,
     squash: bool = False,
     batch_size: int = 32,
     workers: int = 0,

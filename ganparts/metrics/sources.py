@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, decode_image, open_images, to_rgb
-from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.data.members import MEMBER_ERRORS, read_member
+from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, open_images, to_rgb
+from ganparts.data.images import IMAGE_SUFFIXES, EncodedImage
+from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
 
-__all__ = ["Entry", "Source", "open_source", "photo_of_each"]
+__all__ = ["Scored", "Source", "open_source", "photo_of_each"]
 
 Source: TypeAlias = "Path | str | Sequence[Tensor | Image.Image | Path | str] | Images | Tensor"
 """A folder, a zip archive, or a sequence of images: uint8 [3, H, W] tensors, Pillow images, image files."""
 
 
-class Entry(Protocol):
-    """One image: ``name`` without folder and suffix, or None for an image in memory."""
+class Scored(Protocol):
+    """An image that is scored: ``name`` without folder and suffix, or None for an image in memory."""
 
     @property
     def name(self) -> str | None: ...
@@ -57,29 +57,22 @@ class _Archive:
 
 
 @dataclass(frozen=True)
-class _Member:
+class _Member(EncodedImage):
     archive: _Archive
     member: str
+
+    def __str__(self) -> str:
+        return f"{self.member} in {self.archive.path}"
 
     @property
     def name(self) -> str:
         return PurePosixPath(self.member).stem
 
-    def read(self) -> bytes:
+    def _bytes(self) -> bytes:
         try:
             return self.archive.read(self.member)
         except MEMBER_ERRORS as error:
-            raise self._unreadable(error) from None
-
-    def load(self) -> Tensor:
-        encoded = self.read()
-        try:
-            return decode_image(encoded)
-        except ValueError as error:
-            raise self._unreadable(error) from None
-
-    def _unreadable(self, error: Exception) -> UnreadableImageError:
-        return UnreadableImageError(f"cannot read the image {self.member} in {self.archive.path}: {error}")
+            raise ValueError(str(error) or type(error).__name__) from None
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class _Picture:
         return pil_to_tensor(to_rgb(self.image))
 
 
-def open_source(source: Source) -> list[Entry]:
+def open_source(source: Source) -> list[Scored]:
     """The images of a folder or archive (sorted by name), or of a sequence (in its order).
 
     Every image counts: :class:`~ganparts.data.Images` that skip unreadable ones do not skip them here.
@@ -135,7 +128,7 @@ def without_unreadable(source: Source) -> Source:
     return Images([entry for entry in source.entries if _is_readable(entry)])
 
 
-def _is_readable(entry: Entry) -> bool:
+def _is_readable(entry: Scored) -> bool:
     try:
         entry.load()
     except UnreadableImageError as error:
@@ -144,24 +137,22 @@ def _is_readable(entry: Entry) -> bool:
     return True
 
 
-def _members(path: Path) -> list[Entry]:
+def _members(path: Path) -> list[Scored]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = sorted(archive.namelist())
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is neither a folder nor a zip archive that can be read: {error}") from None
-    wanted = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not _hidden(name)]
+    wanted = [
+        name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(PurePosixPath(name).parts)
+    ]
     if not wanted:
         raise DataError(f"{path} has no images: looked for members that end in {', '.join(IMAGE_SUFFIXES)}")
     archive = _Archive(path)
     return [_Member(archive, name) for name in wanted]
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-
-
-def _entry(item: object, index: int) -> Entry:
+def _entry(item: object, index: int) -> Scored:
     if isinstance(item, str | Path):
         return ImageEntry(Path(item).stem, Path(item))
     if isinstance(item, Image.Image):
@@ -175,7 +166,7 @@ def _entry(item: object, index: int) -> Entry:
     )
 
 
-def photo_of_each(photos: list[Entry], paintings: list[Entry]) -> list[Entry]:
+def photo_of_each(photos: list[Scored], paintings: list[Scored]) -> list[Scored]:
     """The photo of each painting: by name where all have names, else by place.
 
     Raises:

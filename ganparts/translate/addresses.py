@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.data.members import read_member
+from ganparts.data.members import is_hidden, read_member
 from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Listed, Sink, replace_file, too_long
 from ganparts.translate.sources import ARCHIVE_ERRORS, images_in, is_photo, open_archive
 
@@ -246,8 +246,7 @@ def _searched(path: str) -> str:
 
 def _is_wanted(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-    return not hidden and (is_photo(parts[-1]) or name.lower().endswith(ARCHIVE_SUFFIXES))
+    return not is_hidden(parts) and (is_photo(parts[-1]) or name.lower().endswith(ARCHIVE_SUFFIXES))
 
 
 def _in_archive(place: Place, folder: str, format: str, tell: Callable[[str], None]) -> Iterator[Work]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.data.members import MEMBER_ERRORS, read_member
+from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
 
 __all__ = ["ARCHIVE_ERRORS", "Member", "Photo", "find_photos", "images_in", "is_archive", "is_photo", "open_archive"]
 
@@ -180,7 +180,7 @@ def images_in(archive: Archive) -> Iterator[tuple[str, ArchiveMember]]:
         named = member.filename if isinstance(member, zipfile.ZipInfo) else member.name
         parts = [part for part in PurePosixPath(named).parts if part not in ("/", "..")]
         regular = not member.is_dir() if isinstance(member, zipfile.ZipInfo) else member.isreg()
-        if regular and parts and is_photo(parts[-1]) and not any(p.startswith((".", "__MACOSX")) for p in parts):
+        if regular and parts and is_photo(parts[-1]) and not is_hidden(parts):
             yield "/".join([*parts[:-1], PurePosixPath(parts[-1]).stem]), member
 
 
