@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -30,6 +30,7 @@ __all__ = [
     "GeneratorOptions",
     "Settled",
     "TrainingOptions",
+    "check_numbers",
     "chosen",
     "named",
     "named_preset",
@@ -48,6 +49,23 @@ def number(*, least: float | None = None, above: float | None = None) -> Any:
         above: numbers must be larger than this.
     """
     return field(default=None, metadata={"least": least, "above": above})
+
+
+def check_numbers(options: Any) -> None:
+    """Refuse a number of options, a dataclass, that is below the limit of its field (see :func:`number`).
+
+    Raises:
+        ValueError: names the option, its value and the limit.
+    """
+    for option in fields(options):
+        value = getattr(options, option.name)
+        least, above = option.metadata.get("least"), option.metadata.get("above")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            flag = f"--{option.name.replace('_', '-')} {value}"
+            if least is not None and value < least:
+                raise ValueError(f"{flag} is too small: give {least} or more")
+            if above is not None and value <= above:
+                raise ValueError(f"{flag} is too small: give more than {above}")
 
 
 class Settled(NamedTuple):
@@ -75,7 +93,11 @@ def named_preset(kind: type[TrainingSettings], default: str = "") -> Any:
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """Options of generators and their training that every method has. None stands for the preset's value."""
+    """Options of generators and their training that every method has. None stands for the preset's value.
+
+    Raises:
+        ValueError: a number is too small; the message names its limit.
+    """
 
     generator: Annotated[str | None, named(GENERATORS, "Generator")] = None
     width: int | None = number(least=1)
@@ -94,6 +116,9 @@ class GeneratorOptions:
     """Learning rate of all optimizers, before the schedule."""
     ema_decay: float | None = number(above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def apply(
         self,
@@ -197,6 +222,9 @@ class TrainingOptions(GeneratorOptions):
 
     A comma gives the two domains different parts, a plus gives one domain several discriminators, and parentheses set
     options: ``--discriminator "pixel,patchgan(layers=2)+pixel"``.
+
+    Raises:
+        ValueError: a number is too small; the message names its limit.
     """
 
     discriminator: Annotated[str | None, named(DISCRIMINATORS, "Discriminator")] = None

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ganparts.adversarial.options import check_numbers
 from ganparts.distributed import restarts
 from ganparts.training.checkpoint import newest_checkpoint, previous_checkpoint
 
@@ -112,15 +113,7 @@ class RunOptions:
         if len(lengths) > 1:
             given = " and ".join(f"--{name} {getattr(self, name)}" for name in lengths)
             raise ValueError(f"{given} exclude each other: give one")
-        for option in fields(self):
-            value = getattr(self, option.name)
-            least, above = option.metadata.get("least"), option.metadata.get("above")
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                flag = f"--{option.name.replace('_', '-')} {value}"
-                if least is not None and value < least:
-                    raise ValueError(f"{flag} is too small: give {least} or more")
-                if above is not None and value <= above:
-                    raise ValueError(f"{flag} is too small: give more than {above}")
+        check_numbers(self)
 
 
 @dataclass(frozen=True)
