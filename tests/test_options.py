@@ -55,6 +55,7 @@ def spelled(choice: Any) -> Any:
         ("pixel,patchgan + pixel", ("pixel", ["patchgan", "pixel"]), [1, 2]),
         ("pixel+pixel,patchgan", (["pixel", "pixel"], "patchgan"), [2, 1]),
         ("patchgan(layers=2)", ("patchgan", {"layers": 2}), [1, 1]),
+        ("patchgan (layers=2)", ("patchgan", {"layers": 2}), [1, 1]),
         ("patchgan()", "patchgan", [1, 1]),
         ("patchgan(layers=2, norm='batch'),pixel", (("patchgan", {"layers": 2, "norm": "batch"}), "pixel"), [1, 1]),
         (
