@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from ganparts.distributed import from_first, gather, highest, is_first, processes, rank
 from ganparts.pretrained import ModelCard, save_pretrained
-from ganparts.training.checkpoint import Checkpoint, newest_checkpoint, own_state, previous_checkpoint, save_checkpoint
+from ganparts.training.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    newest_checkpoint,
+    own_state,
+    previous_checkpoint,
+    save_checkpoint,
+)
 from ganparts.training.device import versions
 from ganparts.training.monitor import append_row, drop_rows_beyond
 from ganparts.training.report import write_report
@@ -82,7 +89,7 @@ class RunFolder:
     ):
         self.path, self.stateful = path, stateful
         self.losses, self.generator, self.images = path / "losses.csv", path / "generator", path / "images.zip"
-        self.warnings, self.checkpoint = path / "warnings.jsonl", path / "checkpoint.pt"
+        self.warnings, self.checkpoint = path / "warnings.jsonl", path / CHECKPOINT
         self.scores = path / "scores.csv"
         self.parts = {name: describe_part(part) for name, part in (parts or {}).items()}
         device = next(stateful["model"].parameters()).device

@@ -12,7 +12,7 @@ import torch
 from ganparts.adversarial import MemoryEstimateError, TrainingSettings, plan_memory
 from ganparts.adversarial.memory import MEMORY_LEVELS
 from ganparts.distributed import from_first
-from ganparts.training.checkpoint import newest_checkpoint
+from ganparts.training.checkpoint import CHECKPOINT, newest_checkpoint
 from ganparts.training.policy import Policy
 
 __all__ = ["plan_level"]
@@ -78,5 +78,5 @@ def plan_level(
 
 def _level_before(options: Any) -> str | None:
     """The memory level of the run that goes on, if its checkpoint names one."""
-    level = newest_checkpoint(options.folder / "checkpoint.pt").config["settled"].get("memory")
+    level = newest_checkpoint(options.folder / CHECKPOINT).config["settled"].get("memory")
     return level if level in MEMORY_LEVELS else None

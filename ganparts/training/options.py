@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ganparts.adversarial.options import check_numbers
 from ganparts.distributed import restarts
-from ganparts.training.checkpoint import newest_checkpoint, previous_checkpoint
+from ganparts.training.checkpoint import CHECKPOINT, newest_checkpoint, previous_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -186,7 +186,7 @@ def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str
 def _going_on(options: OptionsT) -> OptionsT:
     if options.out is None:
         raise ValueError("--max-restarts goes on in the run folder, so it must have a name: give --out FOLDER")
-    checkpoint = options.out / "checkpoint.pt"
+    checkpoint = options.out / CHECKPOINT
     begun = restarts()[0] and (checkpoint.exists() or previous_checkpoint(checkpoint).exists())
     return replace(options, resume=options.out) if begun else options
 
@@ -202,7 +202,7 @@ def _field(kind: type, name: str) -> Any:
 
 
 def _saved_options(kind: type[OptionsT], folder: Path) -> OptionsT:
-    saved = newest_checkpoint(folder / "checkpoint.pt").config["options"]
+    saved = newest_checkpoint(folder / CHECKPOINT).config["options"]
     hints, default, values = typing.get_type_hints(kind), kind(), {}
     for each in fields(kind):
         value = saved.get(each.name, getattr(default, each.name))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ganparts.pretrained import from_pretrained
-from ganparts.training.checkpoint import newest_checkpoint
+from ganparts.training.checkpoint import CHECKPOINT, newest_checkpoint
 from ganparts.training.folder import describe_part
 
 __all__ = ["start_discriminators_from", "start_from"]
@@ -44,7 +44,7 @@ def start_discriminators_from(model: Any, run: Path) -> None:
         ValueError: the run has no such discriminators.
         FileNotFoundError: there is no checkpoint.
     """
-    found = newest_checkpoint(run / "checkpoint.pt")
+    found = newest_checkpoint(run / CHECKPOINT)
     saved, places = found.states["model"], {id(module): name for name, module in model.named_modules()}
     for name, network in model.networks().get("discriminators", {}).items():
         prefix = f"{places[id(network)]}."
