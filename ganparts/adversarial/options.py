@@ -32,16 +32,16 @@ __all__ = [
     "TrainingOptions",
     "check_numbers",
     "chosen",
-    "named",
-    "named_preset",
-    "number",
+    "part_help",
+    "preset_help",
+    "preset_number",
 ]
 
 
 _PLACES = ("generator", "discriminator")
 
 
-def number(*, least: float | None = None, above: float | None = None) -> Any:
+def preset_number(*, least: float | None = None, above: float | None = None) -> Any:
     """A dataclass field for a number that a preset has, too; None stands for the preset's.
 
     Args:
@@ -52,7 +52,7 @@ def number(*, least: float | None = None, above: float | None = None) -> Any:
 
 
 def check_numbers(options: Any) -> None:
-    """Refuse a number of options, a dataclass, that is below the limit of its field (see :func:`number`).
+    """Refuse a number of options, a dataclass, that is below the limit of its field (see :func:`preset_number`).
 
     Raises:
         ValueError: names the option, its value and the limit.
@@ -80,12 +80,12 @@ class Settled(NamedTuple):
     notes: list[str]
 
 
-def named(table: Registry[Any], what: str) -> Any:
+def part_help(table: Registry[Any], what: str) -> Any:
     """The help of an option that names parts of a table."""
     return tyro.conf.arg(help=f"{what}: {', '.join(table)}.", metavar="NAME")
 
 
-def named_preset(kind: type[TrainingSettings], default: str = "") -> Any:
+def preset_help(kind: type[TrainingSettings], default: str = "") -> Any:
     """The help of an option that names presets of a kind, with a sentence on its default."""
     names = ", ".join(name for name in PRESETS if isinstance(PRESETS.create(name), kind))
     return tyro.conf.arg(help=f"Complete settings: {names}. {default}".strip(), metavar="NAME")
@@ -99,22 +99,22 @@ class GeneratorOptions:
         ValueError: a number is too small; the message names its limit.
     """
 
-    generator: Annotated[str | None, named(GENERATORS, "Generator")] = None
-    width: int | None = number(least=1)
+    generator: Annotated[str | None, part_help(GENERATORS, "Generator")] = None
+    width: int | None = preset_number(least=1)
     """Channels after the first convolution of each network."""
     upsample: Literal["transposed", "resize_conv"] | None = None
     """How generators enlarge, where they have the choice; resize_conv leaves no checkerboard."""
-    resize: int | Literal["none"] | None = number(least=1)
+    resize: int | Literal["none"] | None = preset_number(least=1)
     """Images are resized so that their shorter side has this many pixels; none: they keep their size."""
-    crop: int | None = number(least=1)
+    crop: int | None = preset_number(least=1)
     """A random square of this many pixels is cut out to train on."""
     squash: bool | None = None
     """Resize both sides to --resize, which distorts images that are not square; else their shorter side is."""
-    batch_size: int | None = number(least=1)
+    batch_size: int | None = preset_number(least=1)
     """Pairs in a step."""
-    learning_rate: float | None = number(above=0)
+    learning_rate: float | None = preset_number(above=0)
     """Learning rate of all optimizers, before the schedule."""
-    ema_decay: float | None = number(above=0)
+    ema_decay: float | None = preset_number(above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
 
     def __post_init__(self) -> None:
@@ -227,14 +227,14 @@ class TrainingOptions(GeneratorOptions):
         ValueError: a number is too small; the message names its limit.
     """
 
-    discriminator: Annotated[str | None, named(DISCRIMINATORS, "Discriminator")] = None
-    adversarial: Annotated[str | None, named(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
-    replay: Annotated[str | None, named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
-    penalty: Annotated[str | None, named(PENALTIES, "Penalty on discriminators, or none")] = None
-    penalty_every: int | None = number(least=1)
+    discriminator: Annotated[str | None, part_help(DISCRIMINATORS, "Discriminator")] = None
+    adversarial: Annotated[str | None, part_help(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
+    replay: Annotated[str | None, part_help(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
+    penalty: Annotated[str | None, part_help(PENALTIES, "Penalty on discriminators, or none")] = None
+    penalty_every: int | None = preset_number(least=1)
     """Apply the penalty in every so many steps, multiplied by that number."""
-    augment: Annotated[str | None, named(AUGMENTATIONS, "Change what discriminators see, or none")] = None
-    discriminator_learning_rate: float | None = number(above=0)
+    augment: Annotated[str | None, part_help(AUGMENTATIONS, "Change what discriminators see, or none")] = None
+    discriminator_learning_rate: float | None = preset_number(above=0)
     """Learning rate of the discriminators, if they have their own."""
 
 
