@@ -88,6 +88,8 @@ class Loop:
         samples: images for sample grids, float [N, 3, H, W] in [-1, 1].
         settled: further numbers of the run, for its record; a resumed run must have the same.
         card: facts for the model card: ``preset``, ``data``.
+        score: makes what scores a generator (see ``Score`` in ``scoring.py``); called once training begins. None for
+            no scores.
         after: pixels that will be translated after training; ``--hours`` leaves time for them.
         console: where to print.
         clock: seconds; for ``--hours``.
