@@ -221,8 +221,8 @@ def folders(tmp_path: Path) -> tuple[str, ...]:
 def run(rank: int, recipe: str, arguments: tuple[str, ...], during: Callable[[int, int], None] | None = None) -> None:
     """A recipe in a forked process, without the memory estimate; ``during(rank, step)`` is called in each step."""
     loop: Any = sys.modules["ganparts.training.loop"]
-    level: Any = sys.modules["ganparts.training.level"]
-    level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+    planning: Any = sys.modules["ganparts.training.planning"]
+    planning.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
     once = Loop._train_once
 
     def train_once(self: Loop, batch: Any, number: int) -> dict[str, Tensor]:
@@ -408,11 +408,11 @@ def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple
 
 KILLER = """
 import os, signal
-import ganparts.training.level as level
+import ganparts.training.planning as planning
 import ganparts.training.loop as loop
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 
-level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+planning.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
 once = loop.Loop._train_once
 
 def train_once(self, batch, number):

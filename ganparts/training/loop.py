@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,20 +28,18 @@ from ganparts.adversarial import (
     make_optimizers,
 )
 from ganparts.blocks import evaluating, recompute_blocks
-from ganparts.distributed import from_first, highest, is_first, processes
+from ganparts.distributed import from_first, is_first, processes
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget, resumed_length
-from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder
-from ganparts.training.level import plan_level
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
-from ganparts.training.policy import PolicyOptions
+from ganparts.training.planning import make_plan
 from ganparts.training.randomness import random_states, set_random_states
 from ganparts.training.scoring import Score, Scoring, own_randomness
 from ganparts.training.starting import start_discriminators_from, start_from
 from ganparts.training.stopping import StopSignals
-from ganparts.training.together import agree_on_policy, join_others
+from ganparts.training.together import join_others
 from ganparts.training.watch import Watch
 
 __all__ = ["Batches", "Ended", "Loop"]
@@ -123,33 +120,21 @@ class Loop:
         self._began = clock()
         for network in model.stages().values():
             describe_network(network)  # refuses now, not after training, one that could not be saved
-        self.policy = agree_on_policy(device, _as(PolicyOptions, options), sync_batch_norm=options.sync_batch_norm)
-        evaluation = EvaluationOptions() if score is None else _as(EvaluationOptions, options)
-        self.scoring = Scoring(evaluation, score, device, clock)
-        self.free_memory = -highest(-available_memory(device))  # of the process that has the least
+        self.scoring = Scoring(EvaluationOptions() if score is None else options, score, device, clock)
         if options.resume is None and is_first():
             start_from(model, options.init)
             if options.init_discriminators is not None:
                 start_discriminators_from(model, options.init_discriminators)
-        self.level, self.need = plan_level(
-            model,
-            example,
-            options=options,
-            settings=settings,
-            policy=self.policy,
-            device=device,
-            available=self.free_memory,
-        )
-        self.policy = self.policy.at_level(self.level, model)
+        self.plan = make_plan(model, example, options=options, settings=settings, device=device)
         self.model = model.to(device)
-        self.policy.prepare(self.model)
-        recompute_blocks(self.model, self.level == "lowest")
+        self.plan.policy.prepare(self.model)
+        recompute_blocks(self.model, self.plan.level == "lowest")
         if processes() > 1:
             join_others(self.model, sync_batch_norm=options.sync_batch_norm)
         self.optimizers = make_optimizers(
             self.model,
             **settings.optimizer_numbers(),
-            scaling=self.policy.scaling,
+            scaling=self.plan.policy.scaling,
             skip_nonfinite=options.on_nonfinite == "skip",
             average=GradientAverage() if processes() > 1 else None,
         )
@@ -167,14 +152,14 @@ class Loop:
                 **settings.numbers(),
                 **settled,
                 "device": device.type,
-                "precision": self.policy.precision,
-                "memory": self.level,
+                "precision": self.plan.policy.precision,
+                "memory": self.plan.level,
             },
             parts=self.model.parts(),
             **self._trained,
             watch=self.watch,
         )
-        self._side_stream = self.policy.side_stream()
+        self._side_stream = self.plan.policy.side_stream()
 
     @property
     def stages(self) -> dict[str, nn.Module]:
@@ -183,26 +168,11 @@ class Loop:
 
     def fits_beside(self, nbytes: int) -> bool:
         """Whether so many bytes of data fit on a GPU beside training."""
-        if self.device.type != "cuda" or self.need is None:
-            return False
-        return self.need.at(self.settings.batch_size) + nbytes < self.free_memory
+        return self.plan.fits_beside(nbytes)
 
     def describe(self) -> list[str]:
         """How steps are computed, and why, in lines."""
-        lines = [f"{name} {choice}: {reason}" for name, choice, reason in self.policy.describe()]
-        if processes() > 1:
-            batch = self.settings.batch_size
-            lines.append(f"processes {processes()}: each trains on {batch} of a step's {processes() * batch} pairs")
-        if self.need is None:
-            return [*lines, f"memory {self.level}: the need could not be estimated"]
-        line = (
-            f"memory {self.level}: needs about {self.need.at(self.settings.batch_size) / 2**30:.2f} of "
-            f"{self.free_memory / 2**30:.1f} GiB"
-        )
-        largest = self.need.largest_batch(self.free_memory)
-        if largest < 100 * self.settings.batch_size:
-            line += f"; the largest batch that fits is {largest}"
-        return [*lines, line]
+        return self.plan.describe()
 
     def announce(self, batch: str, *, scaled_down: Sequence[str] = ()) -> None:
         """Print what is trained, how a step is computed, and where everything goes.
@@ -246,7 +216,7 @@ class Loop:
             self.watch.forget_beyond(start)
         monitor = self._make_monitor(start, steps)
         self.console.print(f"{start} of {steps if steps is not None else '?'} steps are done.")
-        train = self.policy.wrap(
+        train = self.plan.policy.wrap(
             self._train_once,
             networks=tuple(self.model.stages().values()),
             phase=self.model.phase,
@@ -335,7 +305,7 @@ class Loop:
             raise
 
     def _train_once(self, batch: Any, number: int) -> dict[str, Tensor]:
-        low_memory = self.level != "fast"
+        low_memory = self.plan.level != "fast"
         losses = self.model.train_step(
             batch, self.optimizers, step=number, low_memory=low_memory, side_stream=self._side_stream
         )
@@ -380,14 +350,14 @@ class Loop:
         return due or not finite
 
     def _log(self, step: int, losses: dict[str, Tensor], factor: float, monitor: Monitor) -> bool:
-        scale = self.optimizers.loss_scale if self.policy.scaling else None
+        scale = self.optimizers.loss_scale if self.plan.policy.scaling else None
         row = average_scalars(losses) | self.optimizers.gradient_norms(self.model.networks())
         row |= {} if scale is None else {"loss_scale": scale}
 
         def look() -> bool:
             values = monitor.log(step, row, factor * self.settings.learning_rate)
             skipping = self.options.on_nonfinite == "skip"
-            return self.watch.numbers(step, values, scaled=self.policy.scaling, skipping=skipping)
+            return self.watch.numbers(step, values, scaled=self.plan.policy.scaling, skipping=skipping)
 
         finite = from_first(look)
         self.folder.refresh_report()
@@ -451,8 +421,3 @@ class Loop:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _as(kind: type, options: Any) -> Any:
-    """The options of one kind out of a run's."""
-    return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
