@@ -26,8 +26,7 @@ def start_from(model: Any, sources: tuple[str, ...]) -> None:
         if sources and (Path(sources[0]) / name).is_dir():
             given[name] = str(Path(sources[0]) / name)
     for name, source in given.items():
-        first = Path(source) / "generator"  # of a run folder
-        trained = from_pretrained(first if first.is_dir() else source)
+        trained = from_pretrained(source)
         try:
             stages[name].load_state_dict(trained.state_dict())
         except RuntimeError:
