@@ -165,7 +165,7 @@ def recorded(trained: Loop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     note(trained.watch, "pictures", "look")
     note(trained.folder, "save_samples", "sample")
     note(trained.folder, "save", "save")
-    note(trained.folder, "save_scores", "keep scores")
+    note(trained.folder.scores, "save", "keep scores")
     note(trained.folder, "export", "export")
     note(trained.folder, "recover", "recover")
     return calls

@@ -181,9 +181,10 @@ class Loop:
             batch: size of images and batches, in words.
             scaled_down: what is smaller than in the preset, for a CPU.
         """
-        generator, *_ = self.model.stages()
+        first, *_ = self.model.stages()
+        generator = self.folder.config["parts"][first]
         self.console.print(
-            f"Preset {self.card_facts.get('preset')} on {self.device}: {self.folder.parts[generator]}, {batch}; "
+            f"Preset {self.card_facts.get('preset')} on {self.device}: {generator}, {batch}; "
             f"everything goes to {self.folder.path}"
         )
         if scaled_down:
@@ -286,9 +287,9 @@ class Loop:
     def _make_up_for(self, step: int, stop: StopSignals, *, last: bool) -> None:
         """What a run does after the checkpoint that this one resumes from, if it was killed meanwhile."""
         generator, *_ = self.stages.values()
-        if self.scoring.due(step, last=last) and not from_first(lambda: self.folder.has_scores(step)):
+        if self.scoring.due(step, last=last) and not from_first(lambda: self.folder.scores.has(step)):
             self._evaluate(step, generator, stop)
-        if not self.folder.scored:
+        if not self.folder.scores.begun:
             self._export(step)
 
     def _networks(self) -> list[nn.Module]:
@@ -300,7 +301,7 @@ class Loop:
             return next(batches, None)
         except ValueError:
             # the others are in the middle of a step, and cannot take part in a checkpoint
-            if processes() == 1 and self.folder.save(step) and not self.folder.scored:
+            if processes() == 1 and self.folder.save(step) and not self.folder.scores.begun:
                 self._export(step)
             raise
 
@@ -338,12 +339,12 @@ class Loop:
         due = step % options.checkpoint_every == 0 or last or scored
         if finite and due:
             finite = self.folder.save(step)
-            if finite and not self.folder.scored:
+            if finite and not self.folder.scores.begun:
                 self._export(step)
         if not finite:
             back = self.folder.recover(step, options.on_nonfinite)
             self.console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
-            if last and not self.folder.scored:
+            if last and not self.folder.scores.begun:
                 self._export(back)
         if scored:
             self._evaluate(step, generator, stop)
@@ -372,11 +373,11 @@ class Loop:
     def _keep_scores(self, step: int, scores: Any) -> int:
         """Keep a generator if its scores are the best; how many scores there were since the best."""
         values, metric = scores.values(), self.scoring.options.metric
-        stale = self.folder.scores_since_best(values[metric], metric=metric)
+        stale = self.folder.scores.since_best(values[metric], metric=metric)
         if stale == 0:
             self.scoring.best = scores
             self._export(step)
-        self.folder.save_scores(step, values, metric=metric, best=stale == 0)
+        self.folder.scores.save(step, values, metric=metric, best=stale == 0)
         return stale
 
     def _export(self, step: int) -> None:

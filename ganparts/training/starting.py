@@ -7,7 +7,7 @@ from typing import Any
 
 from ganparts.pretrained import from_pretrained
 from ganparts.training.checkpoint import CHECKPOINT, newest_checkpoint
-from ganparts.training.folder import describe_part
+from ganparts.training.record import describe_part
 
 __all__ = ["start_discriminators_from", "start_from"]
 
