@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ganparts.adversarial.critic import Critic, Critics, sum_of
+from ganparts.adversarial.critic import Critic
+from ganparts.adversarial.critics import Critics, sum_of
 from ganparts.adversarial.optimizers import Optimizers
 from ganparts.adversarial.presets import TrainingSettings
 from ganparts.protocols import AdversarialLoss, Augment, Discriminator, Penalty, ReplayBuffer
