@@ -139,6 +139,28 @@ def test_two_processes_train_as_one_with_twice_the_batch(name: str, together: li
     torch.testing.assert_close(means, losses, rtol=1e-10, atol=1e-12)
 
 
+def test_an_assembly_names_what_it_draws_for_a_whole_batch(monkeypatch: pytest.MonkeyPatch):
+    class Drawing(nn.Module):
+        shared_draws = ("throw",)
+
+        def throw(self) -> list[Tensor]:
+            return [torch.rand(2), torch.rand(3)]
+
+        def draw_alone(self) -> Tensor:
+            return torch.rand(2)
+
+    copied: list[int] = []
+    distributed: Any = sys.modules["ganparts.adversarial.distributed"]
+    monkeypatch.setattr(distributed, "copy_from_first", lambda tensors: copied.append(len(list(tensors))))
+    model = Drawing()
+    share_draws(model)
+    assert model.draw_alone().shape == (2,)
+    assert copied == []
+    assert [len(drawn) for drawn in model.throw()] == [2, 3]
+    assert copied == [2]
+    share_draws(nn.Identity())  # which draws nothing
+
+
 def average_and_skip(rank: int) -> Any:
     plain = [nn.Parameter(torch.zeros(2, 3, 4, 4, dtype=kind)) for kind in (torch.float32, torch.float64)]
     silent = nn.Parameter(torch.zeros(3))

@@ -56,6 +56,9 @@ class Assembly(Protocol):
 
     Building one for a new method takes these five methods, with :class:`Critic` and :class:`Optimizers` to write
     ``train_step``.
+
+    Optional attribute: ``shared_draws``, the names of its methods that draw random numbers for a whole batch. Processes
+    that train together then use what the first one draws; else each draws its own.
     """
 
     def networks(self) -> Mapping[str, Mapping[str, nn.Module]]:
