@@ -31,7 +31,7 @@ import tyro
 from rich.console import Console
 
 import ganparts.metrics  # imported before the first fork, not in every run
-import ganparts.training.level
+import ganparts.training.planning
 from benchmarks.record import write_json
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 from ganparts.registry import PENALTIES
@@ -101,7 +101,7 @@ def _fork(arguments: list[str], log: Path, rank: int, processes: int, port: int,
     try:
         sys.argv = [str(RECIPE), *arguments]
         # the estimate would take most of so short a run
-        ganparts.training.level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(1.0, 1.0))
+        ganparts.training.planning.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(1.0, 1.0))
         if forget:
             Checkpoint.restore_random_states = lambda self: None
         runpy.run_path(str(RECIPE), run_name="__main__")

@@ -17,7 +17,7 @@ import torch
 
 import ganparts
 
-__all__ = ["interleaved", "machine", "write_json"]
+__all__ = ["interleaved", "machine", "summary", "write_json"]
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class Generator(Protocol):
 
     Optional attributes:
 
+    - ``in_channels`` (int, default 3): the channels of the images that it takes.
     - ``size_multiple`` (int, default 1): height and width must be multiples of it.
     - ``min_size`` (int, default ``size_multiple``): the smallest height and width.
     - ``images_are_independent`` (bool, default False): True if, in training, no image of a batch influences another's
@@ -109,7 +110,15 @@ class Discriminator(Protocol):
     """A module that maps images to logits [B, objectives, H', W'] (no sigmoid), or to a tuple of such maps, one per
     scale, finest first.
 
-    Optional attribute: ``images_are_independent``, as for a generator.
+    Optional attributes:
+
+    - ``images_are_independent``, ``size_multiple`` and ``min_size``: as for a generator.
+    - ``size`` (int): the only height and width that it takes. Without it there may be others.
+    - ``has_queues`` (bool, default False): whether it remembers images that it was shown, and judges others beside
+      them: ``forward(images, queue="real", push=True)``. ``queue`` is ``"real"``, ``"fake"`` or None; ``push`` adds the
+      images to that queue after they are judged. For images between real and generated ones,
+      ``forward(images, queue="mixed", alpha=alpha)`` judges them beside alpha * real + (1 - alpha) * fake of the
+      queues.
     """
 
     __call__: Callable[..., Any]

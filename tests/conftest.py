@@ -55,7 +55,7 @@ class Recipe:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         self.monkeypatch, self.capsys, self.module = monkeypatch, capsys, _recipe()
         plan = MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
-        monkeypatch.setattr("ganparts.training.level.plan_memory", lambda *_, **__: plan)
+        monkeypatch.setattr("ganparts.training.planning.plan_memory", lambda *_, **__: plan)
 
     def __call__(self, *arguments: object, code: int = 0) -> str:
         """What it says; it must end with this code."""

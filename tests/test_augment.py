@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ganparts import Pair, build_cyclegan, make_optimizers, train_step
-from ganparts.augment import AdaptiveAugment, Changes, DiffAugment, Draws
+from ganparts.augment import AdaptiveAugment, Changes, DiffAugment, Draws, apply_changes
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
 from ganparts.losses import image_gradients
@@ -138,7 +138,7 @@ def changes(batch: int = 1, **chosen: float | tuple[float, float]) -> Changes:
 
 
 def changed(images: torch.Tensor, **chosen: float | tuple[float, float]) -> torch.Tensor:
-    return AdaptiveAugment().apply_changes(images, changes(len(images), **chosen))
+    return apply_changes(images, changes(len(images), **chosen))
 
 
 def test_ada_changes_geometry_as_named():
@@ -213,10 +213,10 @@ def test_ada_changes_each_image_by_itself(batch, height, width, seed):
     augment = AdaptiveAugment(probability=0.8)
     images = torch.rand(batch, 3, height, width)
     drawn = augment.draw(images)
-    together = augment.apply_changes(images, drawn)
+    together = apply_changes(images, drawn)
     assert together.shape == images.shape
     for i in range(batch):
-        alone = augment.apply_changes(images[i : i + 1], Changes(*(values[i : i + 1] for values in drawn)))
+        alone = apply_changes(images[i : i + 1], Changes(*(values[i : i + 1] for values in drawn)))
         torch.testing.assert_close(together[i : i + 1], alone)
 
 
@@ -224,8 +224,8 @@ def test_ada_is_differentiable_twice_and_runs_on_meta():
     augment = AdaptiveAugment(probability=1.0)
     images = torch.rand(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     drawn = augment.draw(images)
-    assert torch.autograd.gradcheck(lambda x: augment.apply_changes(x, drawn), (images,))
-    assert torch.autograd.gradgradcheck(lambda x: augment.apply_changes(x, drawn).square(), (images,))
+    assert torch.autograd.gradcheck(lambda x: apply_changes(x, drawn), (images,))
+    assert torch.autograd.gradgradcheck(lambda x: apply_changes(x, drawn).square(), (images,))
     judge = torch.nn.Conv2d(3, 1, 3).double()
     penalty = image_gradients(torch.nn.Sequential(augment, judge), images).square().sum()  # R1 before augmentation
     (gradient,) = torch.autograd.grad(penalty, judge.weight)
@@ -239,10 +239,10 @@ def test_ada_is_the_same_by_deterministic_means():
     augment = AdaptiveAugment(probability=1.0)
     images = torch.rand(2, 3, 5, 6, dtype=torch.float64, requires_grad=True)
     drawn = augment.draw(images)
-    expected = augment.apply_changes(images, drawn)
+    expected = apply_changes(images, drawn)
     torch.use_deterministic_algorithms(True)
     try:
-        same = augment.apply_changes(images, drawn)
+        same = apply_changes(images, drawn)
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(same, expected)

@@ -139,6 +139,28 @@ def test_two_processes_train_as_one_with_twice_the_batch(name: str, together: li
     torch.testing.assert_close(means, losses, rtol=1e-10, atol=1e-12)
 
 
+def test_an_assembly_names_what_it_draws_for_a_whole_batch(monkeypatch: pytest.MonkeyPatch):
+    class Drawing(nn.Module):
+        shared_draws = ("throw",)
+
+        def throw(self) -> list[Tensor]:
+            return [torch.rand(2), torch.rand(3)]
+
+        def draw_alone(self) -> Tensor:
+            return torch.rand(2)
+
+    copied: list[int] = []
+    distributed: Any = sys.modules["ganparts.adversarial.distributed"]
+    monkeypatch.setattr(distributed, "copy_from_first", lambda tensors: copied.append(len(list(tensors))))
+    model = Drawing()
+    share_draws(model)
+    assert model.draw_alone().shape == (2,)
+    assert copied == []
+    assert [len(drawn) for drawn in model.throw()] == [2, 3]
+    assert copied == [2]
+    share_draws(nn.Identity())  # which draws nothing
+
+
 def average_and_skip(rank: int) -> Any:
     plain = [nn.Parameter(torch.zeros(2, 3, 4, 4, dtype=kind)) for kind in (torch.float32, torch.float64)]
     silent = nn.Parameter(torch.zeros(3))
@@ -221,8 +243,8 @@ def folders(tmp_path: Path) -> tuple[str, ...]:
 def run(rank: int, recipe: str, arguments: tuple[str, ...], during: Callable[[int, int], None] | None = None) -> None:
     """A recipe in a forked process, without the memory estimate; ``during(rank, step)`` is called in each step."""
     loop: Any = sys.modules["ganparts.training.loop"]
-    level: Any = sys.modules["ganparts.training.level"]
-    level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+    planning: Any = sys.modules["ganparts.training.planning"]
+    planning.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
     once = Loop._train_once
 
     def train_once(self: Loop, batch: Any, number: int) -> dict[str, Tensor]:
@@ -408,11 +430,11 @@ def test_an_error_of_one_ends_all_in_one_sentence(tmp_path: Path, folders: tuple
 
 KILLER = """
 import os, signal
-import ganparts.training.level as level
+import ganparts.training.planning as planning
 import ganparts.training.loop as loop
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 
-level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+planning.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
 once = loop.Loop._train_once
 
 def train_once(self, batch, number):

@@ -45,12 +45,12 @@ def hosts() -> Iterator[tuple[str, str]]:
 PULLED = """
 import os, subprocess
 import ganparts.distributed as distributed
-import ganparts.training.level as level
+import ganparts.training.planning as planning
 import ganparts.training.loop as loop
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 
 distributed._BEAT, distributed._SILENCE = 0.3, 3.0
-level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+planning.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
 once = loop.Loop._train_once
 
 def train_once(self, batch, number):
@@ -83,11 +83,11 @@ def train(hosts: tuple[str, str], folder: Path, *options: str, pull: bool = Fals
 
 FAULTY = """
 import os
-import ganparts.training.level as level
+import ganparts.training.planning as planning
 import ganparts.training.loop as loop
 from ganparts.adversarial import MemoryNeed, MemoryPlan
 
-level.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
+planning.plan_memory = lambda *_, **__: MemoryPlan("fast", MemoryNeed(2.0**20, 2.0**20))
 once = loop.Loop._train_once
 
 def train_once(self, batch, number):

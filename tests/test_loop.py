@@ -19,8 +19,16 @@ from torch import Tensor, nn
 from ganparts import GENERATORS
 from ganparts.adversarial import Optimizers, TrainingSettings, trained_parameters
 from ganparts.pretrained import from_pretrained
-from ganparts.training import EvaluationOptions, Loop, NotFiniteError, PolicyOptions, RunOptions, loop, read_checkpoint
-from ganparts.training import level as levels
+from ganparts.training import (
+    EvaluationOptions,
+    Loop,
+    NotFiniteError,
+    PolicyOptions,
+    RunOptions,
+    loop,
+    planning,
+    read_checkpoint,
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def recorded(trained: Loop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     note(trained.watch, "pictures", "look")
     note(trained.folder, "save_samples", "sample")
     note(trained.folder, "save", "save")
-    note(trained.folder, "save_scores", "keep scores")
+    note(trained.folder.scores, "save", "keep scores")
     note(trained.folder, "export", "export")
     note(trained.folder, "recover", "recover")
     return calls
@@ -462,9 +470,9 @@ def test_an_unchanged_length_stays_whatever_the_data_are_now(tmp_path: Path):
 
 def test_a_need_that_cannot_be_estimated_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: Any, **__: Any) -> Any:
-        raise levels.MemoryEstimateError("the memory of a step cannot be estimated (no)")
+        raise planning.MemoryEstimateError("the memory of a step cannot be estimated (no)")
 
-    monkeypatch.setattr(levels, "plan_memory", refuse)
+    monkeypatch.setattr(planning, "plan_memory", refuse)
     for wished, level in (("auto", "fast"), ("lowest", "lowest")):
         with pytest.warns(UserWarning, match=rf"cannot be estimated \(no\): training with --memory {level}"):
             trained = make_loop(tmp_path / wished, steps=1, memory=wished)
@@ -476,7 +484,7 @@ def test_a_need_that_cannot_be_estimated_is_a_warning(tmp_path: Path, monkeypatc
 def test_a_resumed_run_keeps_its_memory_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     asked: list[str] = []
     too_large: set[str] = set()
-    plan = levels.plan_memory
+    plan = planning.plan_memory
 
     def planned(*given: Any, level: str, **options: Any) -> Any:
         asked.append(level)
@@ -484,20 +492,20 @@ def test_a_resumed_run_keeps_its_memory_level(tmp_path: Path, monkeypatch: pytes
             raise ValueError("a batch needs more")
         return plan(*given, level=level, **options)
 
-    monkeypatch.setattr(levels, "plan_memory", planned)
+    monkeypatch.setattr(planning, "plan_memory", planned)
     out = tmp_path / "run"
     train(make_loop(out, steps=4, memory="low", time_limit=1e-9))
     resumed = make_loop(None, resume=out, steps=4, memory="auto")
-    assert (asked, resumed.level) == (["low", "low"], "low")
+    assert (asked, resumed.plan.level) == (["low", "low"], "low")
     too_large.add("low")
     with pytest.warns(UserWarning, match=r"--memory low, which does not fit any more: it goes on with fast, and last"):
         resumed = make_loop(None, resume=out, steps=4, memory="auto")
-    assert (asked[2:], resumed.level) == (["low", "auto"], "fast")
+    assert (asked[2:], resumed.plan.level) == (["low", "auto"], "fast")
     assert train(resumed)[:2] == (4, 4)
     assert json.loads((out / "config.json").read_text())["settled"]["memory"] == "fast"
     (out / "config.json").write_text("{}")  # the checkpoint counts, and what a run that died at once wrote does not
     too_large.clear()
-    assert make_loop(None, resume=out, steps=4, memory="auto").level == "fast"
+    assert make_loop(None, resume=out, steps=4, memory="auto").plan.level == "fast"
 
 
 def test_averages_that_are_not_finite_are_not_saved(tmp_path: Path):

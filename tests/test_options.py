@@ -29,6 +29,7 @@ from ganparts.adversarial import TrainingSettings
 from ganparts.adversarial.choices import parse_choice
 from ganparts.adversarial.options import TrainingOptions
 from ganparts.augment import AdaptiveAugment, DiffAugment
+from ganparts.cli.doctor import DoctorOptions
 from ganparts.cut.options import PresetOptions as CUTOptions
 from ganparts.cyclegan.options import PresetOptions
 from ganparts.generators import ResNetGenerator
@@ -54,6 +55,7 @@ def spelled(choice: Any) -> Any:
         ("pixel,patchgan + pixel", ("pixel", ["patchgan", "pixel"]), [1, 2]),
         ("pixel+pixel,patchgan", (["pixel", "pixel"], "patchgan"), [2, 1]),
         ("patchgan(layers=2)", ("patchgan", {"layers": 2}), [1, 1]),
+        ("patchgan (layers=2)", ("patchgan", {"layers": 2}), [1, 1]),
         ("patchgan()", "patchgan", [1, 1]),
         ("patchgan(layers=2, norm='batch'),pixel", (("patchgan", {"layers": 2, "norm": "batch"}), "pixel"), [1, 1]),
         (
@@ -210,6 +212,18 @@ def test_numbers_are_those_given():
     assert changed.framing() == {"resize": 286, "crop": 256, "flip": True, "squash": True}
     squashed = replace(settings, squash=True)
     assert TrainingOptions(squash=False).apply(squashed, small=False).preset.squash is False
+
+
+@pytest.mark.parametrize("kind", [TrainingOptions, InpaintingOptions, DoctorOptions])
+def test_numbers_below_their_limits_are_refused_by_all_options(kind: Any):
+    for values, message in (
+        ({"batch_size": -3, "width": 2}, r"^--batch-size -3 is too small: give 1 or more$"),
+        ({"width": 0}, r"^--width 0 is too small: give 1 or more$"),
+        ({"learning_rate": 0.0}, r"^--learning-rate 0\.0 is too small: give more than 0$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kind(**values)
+    assert kind(width=1, learning_rate=1e-9, resize="none", squash=False).width == 1
 
 
 # --- what is settled on

@@ -296,19 +296,19 @@ def test_the_best_score_is_written_down(tmp_path: Path):
     run, path = small_run(), tmp_path / "run"
     folder = folder_of(path, run)
     folder.start(resume=False)
-    assert not folder.scored
+    assert not folder.scores.begun
     for step, value, stale in ((1, 0.3, 0), (2, 0.4, 1), (3, 0.3, 2), (4, 0.2, 0), (5, 0.25, 1)):
         folder.save(step)
-        assert folder.scores_since_best(value, metric="kid") == stale
-        folder.save_scores(step, {"fid": 9.0 - step, "kid": value}, metric="kid", best=stale == 0)
-        assert folder.scored
+        assert folder.scores.since_best(value, metric="kid") == stale
+        folder.scores.save(step, {"fid": 9.0 - step, "kid": value}, metric="kid", best=stale == 0)
+        assert folder.scores.begun
     assert json.loads((path / "best.json").read_text()) == {"step": 4, "metric": "kid", "value": 0.2}
     folder.save(6)
     again = folder_of(path, run)
     assert step_of(again) == 6
-    assert again.scored
-    assert again.scores_since_best(0.3, metric="kid") == 2
-    again.save_scores(6, {"fid": 1.0, "kid": 0.3}, metric="kid", best=False)
+    assert again.scores.begun
+    assert again.scores.since_best(0.3, metric="kid") == 2
+    again.scores.save(6, {"fid": 1.0, "kid": 0.3}, metric="kid", best=False)
     shutil.copy(path / "checkpoint_before.pt", path / "checkpoint.pt")
     assert step_of(folder_of(path, run)) == 5  # the sixth is done again
     with (path / "scores.csv").open() as file:

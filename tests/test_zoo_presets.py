@@ -21,7 +21,7 @@ from ganparts import (
     train_step,
 )
 from ganparts.adversarial import ConstantThenLinear, memory_need
-from ganparts.adversarial.decay import DecayedAdam
+from ganparts.adversarial.adam import AdamBuilder
 from ganparts.cyclegan.penalties import QueuedZeroCentered
 from ganparts.discriminators import BatchHeadDiscriminator, PatchGAN, UGATITDiscriminator
 from ganparts.generators import GANILLAGenerator, UGATITGenerator, UNetViTGenerator
@@ -121,7 +121,7 @@ def test_a_quarter_of_loss_and_decay_is_the_same_step_of_adam():
     made = []
     for factor in (1.0, 4.0):
         parameter = nn.Parameter(weights.clone())
-        optimizer = DecayedAdam(1e-2, weight_decay=0.1 / factor)([parameter])
+        optimizer = AdamBuilder(1e-2, weight_decay=0.1 / factor)([parameter])
         for step in range(3):
             parameter.grad = (weights.roll(step) + 0.5) / factor
             optimizer.step()

@@ -14,7 +14,8 @@ from ganparts.adversarial.assembly import (
 )
 from ganparts.adversarial.averaging import Averages
 from ganparts.adversarial.batching import apply_to_each
-from ganparts.adversarial.critic import Critic, Critics, Judgement, judge_all, sum_of
+from ganparts.adversarial.critic import Critic, Judgement
+from ganparts.adversarial.critics import Critics, judge_all, sum_of
 from ganparts.adversarial.distributed import (
     GradientAverage,
     as_in_first,

@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ganparts.adversarial.critic import Critic, Critics, sum_of
+from ganparts.adversarial.critic import Critic
+from ganparts.adversarial.critics import Critics, sum_of
 from ganparts.adversarial.optimizers import Optimizers
 from ganparts.adversarial.presets import TrainingSettings
 from ganparts.protocols import AdversarialLoss, Augment, Discriminator, Penalty, ReplayBuffer
@@ -55,6 +56,9 @@ class Assembly(Protocol):
 
     Building one for a new method takes these five methods, with :class:`Critic` and :class:`Optimizers` to write
     ``train_step``.
+
+    Optional attribute: ``shared_draws``, the names of its methods that draw random numbers for a whole batch. Processes
+    that train together then use what the first one draws; else each draws its own.
     """
 
     def networks(self) -> Mapping[str, Mapping[str, nn.Module]]:

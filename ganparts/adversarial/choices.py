@@ -76,7 +76,7 @@ def _split_options(word: str, kind: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(word, mode="eval").body
         if not isinstance(call, ast.Call) or call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError(word)
-        return name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return name.strip(), {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError):
         raise ValueError(f"{word!r} is no {kind} with options: write it as name(option=value, option='text')") from None
 

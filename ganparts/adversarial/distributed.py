@@ -109,8 +109,8 @@ def as_in_first(tensors: Iterable[Tensor]) -> Iterator[None]:
 def share_draws(model: nn.Module) -> None:
     """Let what an assembly draws for a whole batch be the same in all processes: the first one's.
 
-    These are its methods ``draw_...``, such as CUT's ``draw_flip`` and ``draw_positions``. What parts draw for single
-    images, such as dropout and augmentations, stays each process's own.
+    The assembly names the methods that do so in ``shared_draws``. What parts draw for single images, such as dropout
+    and augmentations, stays each process's own.
     """
 
     def shared(draw: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,9 +122,8 @@ def share_draws(model: nn.Module) -> None:
 
         return draw_together
 
-    for name in dir(type(model)):
-        if name.startswith("draw_"):
-            setattr(model, name, shared(getattr(model, name)))
+    for name in getattr(model, "shared_draws", ()):
+        setattr(model, name, shared(getattr(model, name)))
 
 
 def synchronize_batch_norms(model: nn.Module) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from ganparts.adversarial.decay import DecayedAdam
+from ganparts.adversarial.adam import AdamBuilder
 
 if TYPE_CHECKING:
     from ganparts.adversarial.assembly import Assembly
@@ -267,7 +267,7 @@ def make_optimizers(
     optimizers: dict[str, Optimizer] = {}
     for name, parameters in groups.items():
         if parameters:
-            build = builders.get(name) or DecayedAdam(rates.get(name, learning_rate), betas, eps)
+            build = builders.get(name) or AdamBuilder(rates.get(name, learning_rate), betas, eps)
             optimizers[name] = build(parameters)
     if not optimizers:
         raise ValueError(f"no network of this {type(model).__name__} has parameters that are trained")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -30,17 +30,18 @@ __all__ = [
     "GeneratorOptions",
     "Settled",
     "TrainingOptions",
+    "check_numbers",
     "chosen",
-    "named",
-    "named_preset",
-    "number",
+    "part_help",
+    "preset_help",
+    "preset_number",
 ]
 
 
 _PLACES = ("generator", "discriminator")
 
 
-def number(*, least: float | None = None, above: float | None = None) -> Any:
+def preset_number(*, least: float | None = None, above: float | None = None) -> Any:
     """A dataclass field for a number that a preset has, too; None stands for the preset's.
 
     Args:
@@ -48,6 +49,23 @@ def number(*, least: float | None = None, above: float | None = None) -> Any:
         above: numbers must be larger than this.
     """
     return field(default=None, metadata={"least": least, "above": above})
+
+
+def check_numbers(options: Any) -> None:
+    """Refuse a number of options, a dataclass, that is below the limit of its field (see :func:`preset_number`).
+
+    Raises:
+        ValueError: names the option, its value and the limit.
+    """
+    for option in fields(options):
+        value = getattr(options, option.name)
+        least, above = option.metadata.get("least"), option.metadata.get("above")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            flag = f"--{option.name.replace('_', '-')} {value}"
+            if least is not None and value < least:
+                raise ValueError(f"{flag} is too small: give {least} or more")
+            if above is not None and value <= above:
+                raise ValueError(f"{flag} is too small: give more than {above}")
 
 
 class Settled(NamedTuple):
@@ -62,12 +80,12 @@ class Settled(NamedTuple):
     notes: list[str]
 
 
-def named(table: Registry[Any], what: str) -> Any:
+def part_help(table: Registry[Any], what: str) -> Any:
     """The help of an option that names parts of a table."""
     return tyro.conf.arg(help=f"{what}: {', '.join(table)}.", metavar="NAME")
 
 
-def named_preset(kind: type[TrainingSettings], default: str = "") -> Any:
+def preset_help(kind: type[TrainingSettings], default: str = "") -> Any:
     """The help of an option that names presets of a kind, with a sentence on its default."""
     names = ", ".join(name for name in PRESETS if isinstance(PRESETS.create(name), kind))
     return tyro.conf.arg(help=f"Complete settings: {names}. {default}".strip(), metavar="NAME")
@@ -75,25 +93,32 @@ def named_preset(kind: type[TrainingSettings], default: str = "") -> Any:
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """Options of generators and their training that every method has. None stands for the preset's value."""
+    """Options of generators and their training that every method has. None stands for the preset's value.
 
-    generator: Annotated[str | None, named(GENERATORS, "Generator")] = None
-    width: int | None = number(least=1)
+    Raises:
+        ValueError: a number is too small; the message names its limit.
+    """
+
+    generator: Annotated[str | None, part_help(GENERATORS, "Generator")] = None
+    width: int | None = preset_number(least=1)
     """Channels after the first convolution of each network."""
     upsample: Literal["transposed", "resize_conv"] | None = None
     """How generators enlarge, where they have the choice; resize_conv leaves no checkerboard."""
-    resize: int | Literal["none"] | None = number(least=1)
+    resize: int | Literal["none"] | None = preset_number(least=1)
     """Images are resized so that their shorter side has this many pixels; none: they keep their size."""
-    crop: int | None = number(least=1)
+    crop: int | None = preset_number(least=1)
     """A random square of this many pixels is cut out to train on."""
     squash: bool | None = None
     """Resize both sides to --resize, which distorts images that are not square; else their shorter side is."""
-    batch_size: int | None = number(least=1)
+    batch_size: int | None = preset_number(least=1)
     """Pairs in a step."""
-    learning_rate: float | None = number(above=0)
+    learning_rate: float | None = preset_number(above=0)
     """Learning rate of all optimizers, before the schedule."""
-    ema_decay: float | None = number(above=0)
+    ema_decay: float | None = preset_number(above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
     def apply(
         self,
@@ -197,16 +222,19 @@ class TrainingOptions(GeneratorOptions):
 
     A comma gives the two domains different parts, a plus gives one domain several discriminators, and parentheses set
     options: ``--discriminator "pixel,patchgan(layers=2)+pixel"``.
+
+    Raises:
+        ValueError: a number is too small; the message names its limit.
     """
 
-    discriminator: Annotated[str | None, named(DISCRIMINATORS, "Discriminator")] = None
-    adversarial: Annotated[str | None, named(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
-    replay: Annotated[str | None, named(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
-    penalty: Annotated[str | None, named(PENALTIES, "Penalty on discriminators, or none")] = None
-    penalty_every: int | None = number(least=1)
+    discriminator: Annotated[str | None, part_help(DISCRIMINATORS, "Discriminator")] = None
+    adversarial: Annotated[str | None, part_help(ADVERSARIAL_LOSSES, "Adversarial loss")] = None
+    replay: Annotated[str | None, part_help(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
+    penalty: Annotated[str | None, part_help(PENALTIES, "Penalty on discriminators, or none")] = None
+    penalty_every: int | None = preset_number(least=1)
     """Apply the penalty in every so many steps, multiplied by that number."""
-    augment: Annotated[str | None, named(AUGMENTATIONS, "Change what discriminators see, or none")] = None
-    discriminator_learning_rate: float | None = number(above=0)
+    augment: Annotated[str | None, part_help(AUGMENTATIONS, "Change what discriminators see, or none")] = None
+    discriminator_learning_rate: float | None = preset_number(above=0)
     """Learning rate of the discriminators, if they have their own."""
 
 

@@ -13,11 +13,11 @@ from ganparts.augment.places import take_places
 from ganparts.precision import at_least_fp32
 from ganparts.registry import AUGMENTATIONS
 
-__all__ = ["AdaptiveAugment", "Changes", "ada"]
+__all__ = ["AdaptiveAugment", "Changes", "ada", "apply_changes"]
 
 
 class Changes(NamedTuple):
-    """What :class:`AdaptiveAugment` does to each of B images: [B], shifts and moves [B, 2] (x, y).
+    """What :func:`apply_changes` does to each of B images: [B], shifts and moves [B, 2] (x, y).
 
     ``mirror`` and ``invert`` are 0 or 1, ``turns`` (by 90 degrees) 0 to 3. ``shift`` (by whole pixels) and ``move`` (by
     any distance) are fractions of the sides. Angles are in radians; ``hue`` is one, about the grey axis. ``stretch`` is
@@ -123,18 +123,7 @@ class AdaptiveAugment(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.apply_changes(images, self.draw(images))
-
-    def apply_changes(self, images: Tensor, changes: Changes) -> Tensor:
-        """The augmentation as a pure function of images and changes."""
-        if images.shape[1] not in (1, 3):
-            raise ValueError(
-                f"ADA changes the colours of images with 1 or 3 channels, but these have {images.shape[1]}: take "
-                f"DiffAugment(('translation', 'cutout'))"
-            )
-        changed = at_least_fp32(images)
-        x, y = _sources(changed, changes)
-        return _recolour(_sample(changed, x, y), changes).to(images.dtype)
+        return apply_changes(images, self.draw(images))
 
     @torch.no_grad()
     def observe(self, real_logits: Tensor | Sequence[Tensor]) -> None:
@@ -158,6 +147,22 @@ class AdaptiveAugment(nn.Module):
 
     def extra_repr(self) -> str:
         return f"target={self.target}, interval={self.interval}, images_to_full={self.images_to_full}"
+
+
+def apply_changes(images: Tensor, changes: Changes) -> Tensor:
+    """Images with these changes of geometry and colour: [B, C, H, W] to the same shape, differentiably.
+
+    Raises:
+        ValueError: images that have neither 1 nor 3 channels.
+    """
+    if images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"ADA changes the colours of images with 1 or 3 channels, but these have {images.shape[1]}: take "
+            f"DiffAugment(('translation', 'cutout'))"
+        )
+    changed = at_least_fp32(images)
+    x, y = _sources(changed, changes)
+    return _recolour(_sample(changed, x, y), changes).to(images.dtype)
 
 
 def _sources(images: Tensor, changes: Changes) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,8 @@ class CUT(nn.Module):
         ValueError: the same trained module in two places.
     """
 
+    shared_draws = ("draw_flip", "draw_positions")
+
     def __init__(
         self,
         *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, TypeVar
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, part_help, preset_help, preset_number
 from ganparts.adversarial.presets import preset_named
 from ganparts.cut.presets import CUTPreset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -19,23 +19,23 @@ OptionsT = TypeVar("OptionsT", bound="PresetOptions")
 class PresetOptions(TrainingOptions):
     """Options of a CUT. None stands for the preset's value."""
 
-    preset: Annotated[str | None, named_preset(CUTPreset, "None: restyle on a CPU, else monet_one_sided")] = None
-    nce_weight: float | None = number(least=0)
+    preset: Annotated[str | None, preset_help(CUTPreset, "None: restyle on a CPU, else monet_one_sided")] = None
+    nce_weight: float | None = preset_number(least=0)
     """Factor on the contrastive loss, which keeps the content."""
     nce_identity: bool | None = None
     """Compare target images with their translations, too."""
     flip_equivariance: bool | None = None
     """Mirror the source at random, and mirror its features back."""
-    patches: int | None = number(least=2)
+    patches: int | None = preset_number(least=2)
     """Patches to compare in each layer."""
 
-    content: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and source, or none")] = None
-    content_weight: float | None = number(least=0)
+    content: Annotated[str | None, part_help(CONSISTENCY_LOSSES, "Loss between translation and source, or none")] = None
+    content_weight: float | None = preset_number(least=0)
     """Factor on the content loss."""
-    identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between target and its translation, or none")] = (
-        None
-    )
-    identity_weight: float | None = number(least=0)
+    identity: Annotated[
+        str | None, part_help(CONSISTENCY_LOSSES, "Loss between target and its translation, or none")
+    ] = None
+    identity_weight: float | None = preset_number(least=0)
     """Factor on the identity loss."""
 
     def with_preset(self: OptionsT, *, small: bool) -> OptionsT:

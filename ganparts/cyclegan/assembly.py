@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,22 +16,20 @@ from ganparts.adversarial import (
     Critic,
     Critics,
     Optimizers,
-    apply_to_each,
     build_critics,
     build_part,
-    consistency_loss,
     overridden,
     pair_of,
     preset_named,
     refuse_shared,
 )
-from ganparts.cyclegan.attention import Seen, attention_loss, look
+from ganparts.cyclegan.direction import Direction
 from ganparts.cyclegan.presets import LossWeights, Preset
 from ganparts.cyclegan.step import train_cyclegan
 from ganparts.protocols import ConsistencyLoss, Generator, Pair
 from ganparts.registry import CONSISTENCY_LOSSES, GENERATORS
 
-__all__ = ["CycleGAN", "Direction", "Translation", "build_cyclegan"]
+__all__ = ["CycleGAN", "Translation", "build_cyclegan"]
 
 
 class Translation(NamedTuple):
@@ -48,85 +45,6 @@ class Translation(NamedTuple):
     cycled_b: Tensor
     identity_a: Tensor | None
     identity_b: Tensor | None
-
-
-@dataclass(frozen=True)
-class Direction:
-    """The parts that translate from one domain (the source) to the other (the target) and back.
-
-    Args:
-        source: letter of the source domain.
-        target: letter of the target domain.
-        forward_generator: from source to target.
-        backward_generator: from target to source.
-        critics: judge images of the target domain.
-        cycle: compares a source image with its translation there and back.
-        cycle_weight: factor on that loss.
-        identity: compares a target image with what the forward generator makes of it.
-        identity_weight: factor on that loss.
-        attention_weight: factor on the loss of the forward generator's attention.
-    """
-
-    source: str
-    target: str
-    forward_generator: nn.Module
-    backward_generator: nn.Module
-    critics: Critics
-    cycle: ConsistencyLoss
-    cycle_weight: float
-    identity: ConsistencyLoss
-    identity_weight: float
-    attention_weight: float = 0.0
-
-    @property
-    def sees_target(self) -> bool:
-        """Whether the forward generator also sees images of the target domain."""
-        return bool(self.identity_weight or self.attention_weight)
-
-    def see(self, images: Tensor) -> Seen:
-        """What the forward generator makes of images, and of what its loss needs beside it."""
-        if self.attention_weight:
-            return look(self.forward_generator, images)[0]
-        return Seen(self.forward_generator(images))
-
-    def see_both(self, source: Tensor, target: Tensor) -> tuple[Seen, Seen | None]:
-        """Translate a source and a target image; the second result is None if no loss needs it."""
-        if self.attention_weight:
-            fake, same = look(self.forward_generator, source, target)
-            return fake, same
-        fake, same = self.translate(source, target)
-        return Seen(fake), None if same is None else Seen(same)
-
-    def translate(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``source`` translated, and, where the identity loss has a weight, ``target`` by the same generator."""
-        if not self.identity_weight:
-            return self.forward_generator(source), None
-        fake, same = apply_to_each(self.forward_generator, source, target)
-        return fake, same
-
-    def cycle_loss(self, cycled: Tensor, source: Tensor) -> Tensor:
-        """The weighted cycle loss of ``source``."""
-        return self.cycle_weight * consistency_loss(self.cycle, cycled, source)
-
-    def identity_loss(self, same: Tensor, target: Tensor) -> Tensor:
-        """The weighted identity loss of ``target``."""
-        return self.identity_weight * consistency_loss(self.identity, same, target)
-
-    def target_losses(self, seen: Seen, target: Tensor) -> list[tuple[str, Tensor]]:
-        """The weighted losses of what the forward generator makes of ``target``, each with its name."""
-        losses = [(f"identity_{self.target}", self.identity_loss(seen.image, target))] if self.identity_weight else []
-        return losses + self.attention_losses(seen, 0.0)
-
-    def attention_losses(self, seen: Seen, label: float) -> list[tuple[str, Tensor]]:
-        """The weighted loss of what the forward generator's attention says of images, with its name; or nothing.
-
-        Args:
-            seen: what :meth:`see` gave.
-            label: what it should say: 1 of images of the source domain, 0 of those of the target domain.
-        """
-        if seen.logits is None:
-            return []
-        return [(f"attention_{self.source}{self.target}", self.attention_weight * attention_loss(seen.logits, label))]
 
 
 class CycleGAN(nn.Module):
@@ -255,7 +173,8 @@ class CycleGAN(nn.Module):
             ``disc_b`` (the mean of the real and the fake term), and ``penalty_a``, ``penalty_b`` where one is due. Of
             several critics there is the sum, and each one: ``disc_b``, ``disc_b_0``, ``disc_b_1``.
         """
-        return train_cyclegan(self, batch, optimizers, step=step, low_memory=low_memory, side_stream=side_stream)
+        directions = self.direction("a", "b"), self.direction("b", "a")
+        return train_cyclegan(directions, batch, optimizers, step=step, low_memory=low_memory, side_stream=side_stream)
 
 
 def build_cyclegan(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ganparts.adversarial import apply_to_each
 from ganparts.precision import at_least_fp32
 
 __all__ = ["Seen", "attention_loss", "look"]
@@ -32,13 +33,8 @@ class Seen(NamedTuple):
 
 def look(generator: Any, *batches: Tensor) -> list[Seen]:
     """Apply a generator with attention to each batch, in one call if its images are independent."""
-    attend = generator.forward_with_attention
-    together = getattr(generator, "images_are_independent", False) or not generator.training
-    if len(batches) == 1 or not together:
-        return [Seen(*attend(batch)[:2]) for batch in batches]
-    sizes = [len(batch) for batch in batches]
-    images, logits, *_ = attend(torch.cat(batches))
-    return [Seen(*each) for each in zip(images.split(sizes), logits.split(sizes), strict=True)]
+    seen = apply_to_each(generator, *batches, call=lambda images: generator.forward_with_attention(images)[:2])
+    return [Seen(*each) for each in seen]
 
 
 def attention_loss(logits: Tensor, label: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, part_help, preset_help, preset_number
 from ganparts.adversarial.presets import preset_named
 from ganparts.cyclegan.presets import Preset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -20,14 +20,14 @@ _LIGHT = {"monet": ("painter", "a painter of width 32 with 4 blocks"), "ugatit":
 class PresetOptions(TrainingOptions):
     """Options of a CycleGAN. None stands for the preset's value."""
 
-    preset: Annotated[str, named_preset(Preset)] = "paper"
-    cycle: Annotated[str | None, named(CONSISTENCY_LOSSES, "Cycle loss")] = None
-    identity: Annotated[str | None, named(CONSISTENCY_LOSSES, "Identity loss")] = None
-    cycle_weight: float | None = number(least=0)
+    preset: Annotated[str, preset_help(Preset)] = "paper"
+    cycle: Annotated[str | None, part_help(CONSISTENCY_LOSSES, "Cycle loss")] = None
+    identity: Annotated[str | None, part_help(CONSISTENCY_LOSSES, "Identity loss")] = None
+    cycle_weight: float | None = preset_number(least=0)
     """Factor on the loss between an image and its translation there and back."""
-    identity_weight: float | None = number(least=0)
+    identity_weight: float | None = preset_number(least=0)
     """Factor on the loss between a target image and its translation; 0 switches it off."""
-    attention_weight: float | None = number(least=0)
+    attention_weight: float | None = preset_number(least=0)
     """Factor on the loss of the generators' attention, for generators that have it (ugatit); 0 switches it off."""
 
     def settle(self, *, small: bool = False) -> Settled:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ganparts.adversarial import ConstantThenLinear, PiecewiseConstant, TrainingSettings
-from ganparts.adversarial.decay import DecayedAdam
+from ganparts.adversarial.adam import AdamBuilder
 from ganparts.augment import DiffAugment
 from ganparts.cyclegan.penalties import QueuedZeroCentered
 from ganparts.losses import ZeroCentered
@@ -107,7 +107,7 @@ class Preset(TrainingSettings):
         """The keyword arguments for :func:`~ganparts.make_optimizers`."""
         numbers = super().optimizer_numbers()
         builders = {
-            name: DecayedAdam(numbers["rates"].get(name, self.learning_rate), self.betas, self.eps, weight_decay=decay)
+            name: AdamBuilder(numbers["rates"].get(name, self.learning_rate), self.betas, self.eps, weight_decay=decay)
             for name, decay in self._decays().items()
         }
         return numbers | {"builders": builders} if builders else numbers

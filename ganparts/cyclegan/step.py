@@ -12,16 +12,14 @@ images that are already made, so updating all networks at the end gives the same
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ganparts.adversarial import Optimizers, constrain, judge_all, losses_of_critics, sum_of, trained_parameters
+from ganparts.cyclegan.direction import Direction
 from ganparts.protocols import Pair
-
-if TYPE_CHECKING:
-    from ganparts.cyclegan.assembly import CycleGAN, Direction
 
 __all__ = ["train_cyclegan"]
 
@@ -29,7 +27,7 @@ _ORDER = ("gan", "cycle", "identity", "attention", "disc", "penalty")
 
 
 def train_cyclegan(
-    model: CycleGAN,
+    directions: Sequence[Direction],
     pair: Pair,
     optimizers: Optimizers,
     *,
@@ -37,18 +35,16 @@ def train_cyclegan(
     low_memory: bool = False,
     side_stream: torch.cuda.Stream | None = None,
 ) -> dict[str, Tensor]:
-    """Train all networks once; see :meth:`ganparts.CycleGAN.train_step`."""
+    """Train all networks once, one direction after the other; see :meth:`ganparts.CycleGAN.train_step`."""
     optimizers.zero_grad()
     losses: dict[str, Tensor] = {}
-    for direction, source, target in (
-        (model.direction("a", "b"), pair.a, pair.b),
-        (model.direction("b", "a"), pair.b, pair.a),
-    ):
+    for direction in directions:
+        source, target = getattr(pair, direction.source), getattr(pair, direction.target)
         losses |= _train_direction(
             direction, source, target, optimizers, step=step, low_memory=low_memory, side_stream=side_stream
         )
     optimizers.step()
-    constrain(model.stages().values())
+    constrain(direction.forward_generator for direction in directions)
     return {name: losses[name].detach() for name in sorted(losses, key=_order)}
 
 

@@ -12,7 +12,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from ganparts.augment import AdaptiveAugment, Changes
+from ganparts.augment import Changes, apply_changes
 
 __all__ = ["Distortion", "Holes"]
 
@@ -95,4 +95,4 @@ class Distortion:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        return AdaptiveAugment().apply_changes(images, self.draw(images)).clamp(-1, 1)
+        return apply_changes(images, self.draw(images)).clamp(-1, 1)

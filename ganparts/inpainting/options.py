@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from ganparts.adversarial.options import GeneratorOptions, Settled, chosen, named, named_preset, number
+from ganparts.adversarial.options import GeneratorOptions, Settled, chosen, part_help, preset_help, preset_number
 from ganparts.adversarial.presets import preset_named
 from ganparts.inpainting.presets import InpaintingPreset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -17,13 +17,13 @@ __all__ = ["PresetOptions"]
 class PresetOptions(GeneratorOptions):
     """Options of inpainting. None stands for the preset's value."""
 
-    preset: Annotated[str, named_preset(InpaintingPreset)] = "inpainting"
-    loss: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between filled and whole images")] = None
-    hole_side: int | None = number(least=1)
+    preset: Annotated[str, preset_help(InpaintingPreset)] = "inpainting"
+    loss: Annotated[str | None, part_help(CONSISTENCY_LOSSES, "Loss between filled and whole images")] = None
+    hole_side: int | None = preset_number(least=1)
     """Side of a hole, in pixels."""
-    hole_fraction: float | None = number(least=0)
+    hole_fraction: float | None = preset_number(least=0)
     """Share of an image that is holes, from 0 to 1."""
-    weight_decay: float | None = number(least=0)
+    weight_decay: float | None = preset_number(least=0)
     """Weight decay of AdamW."""
     distort: bool = True
     """Rotate images and change their colours."""

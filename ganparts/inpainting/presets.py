@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ganparts.adversarial import TrainingSettings
-from ganparts.adversarial.decay import DecayedAdam
+from ganparts.adversarial.adam import AdamBuilder
 from ganparts.inpainting.holes import Distortion, Holes
 from ganparts.registry import PRESETS
 
@@ -68,7 +68,7 @@ class InpaintingPreset(TrainingSettings):
 
     def optimizer_numbers(self) -> dict[str, Any]:
         """The keyword arguments for :func:`~ganparts.make_optimizers`."""
-        adam = DecayedAdam(self.learning_rate, self.betas, self.eps, weight_decay=self.weight_decay, decoupled=True)
+        adam = AdamBuilder(self.learning_rate, self.betas, self.eps, weight_decay=self.weight_decay, decoupled=True)
         return {"builders": {"generators": adam}}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from ganparts.adversarial.options import Settled, TrainingOptions, chosen, named, named_preset, number
+from ganparts.adversarial.options import Settled, TrainingOptions, chosen, part_help, preset_help, preset_number
 from ganparts.adversarial.presets import preset_named
 from ganparts.pix2pix.presets import Pix2PixPreset
 from ganparts.registry import CONSISTENCY_LOSSES
@@ -17,9 +17,9 @@ __all__ = ["PresetOptions"]
 class PresetOptions(TrainingOptions):
     """Options of a pix2pix. None stands for the preset's value."""
 
-    preset: Annotated[str, named_preset(Pix2PixPreset)] = "pix2pix"
-    reconstruction: Annotated[str | None, named(CONSISTENCY_LOSSES, "Loss between translation and target")] = None
-    reconstruction_weight: float | None = number(least=0)
+    preset: Annotated[str, preset_help(Pix2PixPreset)] = "pix2pix"
+    reconstruction: Annotated[str | None, part_help(CONSISTENCY_LOSSES, "Loss between translation and target")] = None
+    reconstruction_weight: float | None = preset_number(least=0)
     """Factor on the reconstruction loss."""
 
     def settle(self, *, small: bool = False) -> Settled:

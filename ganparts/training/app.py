@@ -38,6 +38,7 @@ from ganparts.distributed import (
 )
 from ganparts.registry import UnknownPartError
 from ganparts.training.capture import CaptureError
+from ganparts.training.checkpoint import CHECKPOINT
 from ganparts.training.device import DeviceError, explain_out_of_memory, make_deterministic
 from ganparts.training.options import RunOptions, parse_options
 from ganparts.training.policy import CompileError
@@ -125,7 +126,7 @@ def _say_why(error: Exception, folder: Path | None) -> str:
     console.quiet = False
     where = f" (process {rank()})" if processes() > 1 else ""
     kept = ""
-    if isinstance(error, PeerLostError) and folder is not None and (folder / "checkpoint.pt").exists():
+    if isinstance(error, PeerLostError) and folder is not None and (folder / CHECKPOINT).exists():
         kept = f": the last checkpoint in {folder} is whole, and --resume {folder} goes on"
     reason = f"{explain_error(error)}{kept}"
     console.print(f"error{where}: {reason}")

@@ -6,14 +6,14 @@ device does not wait for Python between kernels.
 
 from __future__ import annotations
 
-import random
-import sys
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
+
+from ganparts.training.randomness import random_states, set_random_states
 
 __all__ = ["CaptureError", "CapturedStep", "Step"]
 
@@ -22,6 +22,7 @@ Step = Callable[..., dict[str, Tensor]]
 0; gives losses, scalars on the device."""
 
 _WARMUP = 3  # steps before recording: libraries choose their algorithms, buffers are allocated, networks compiled
+_HOST_GENERATORS = {"torch": "PyTorch's CPU generator", "python": "Python's random", "numpy": "NumPy's random"}
 
 
 class CaptureError(RuntimeError):
@@ -85,13 +86,13 @@ class CapturedStep:
 
         device = tensors[0].device
         states = {name: _copied(thing.state_dict()) for name, thing in self._stateful.items()}
-        randomness = _random_states(device)
+        randomness = random_states()
         _warm_up(run, device)
         for name, thing in self._stateful.items():
             thing.load_state_dict(states[name])
-        _restore_random_states(randomness, device)
+        set_random_states(randomness)
         del states
-        before = _host_states()
+        before = random_states()
         (names, losses), replay = _record(run)
         _refuse_host_randomness(before)
         modules = [thing for thing in self._stateful.values() if isinstance(thing, nn.Module)]
@@ -99,21 +100,17 @@ class CapturedStep:
         return _Recording(tensors, names, losses, gradients, replay)
 
 
-def _host_states() -> dict[str, Any]:
-    states: dict[str, Any] = {"PyTorch's CPU generator": torch.get_rng_state(), "Python's random": random.getstate()}
-    if numpy := sys.modules.get("numpy"):
-        kind, keys, *rest = numpy.random.get_state()
-        states["NumPy's random"] = (kind, keys.tolist(), *rest)
-    return states
-
-
 def _refuse_host_randomness(before: dict[str, Any]) -> None:
-    for name, state in _host_states().items():
-        same = torch.equal(state, before[name]) if isinstance(state, Tensor) else state == before.get(name, state)
+    """Refuse a step that changed a random state of the host; the device's goes on in a replay, too."""
+    now = random_states()
+    for name, generator in _HOST_GENERATORS.items():
+        if name not in before:  # NumPy was not imported
+            continue
+        same = torch.equal(now[name], before[name]) if name == "torch" else now[name] == before[name]
         if not same:
             raise CaptureError(
-                f"the step draws from {name}, whose numbers would be recorded once and repeated in every step: draw "
-                "them with torch on the images' device, or train with --capture off"
+                f"the step draws from {generator}, whose numbers would be recorded once and repeated in every step: "
+                "draw them with torch on the images' device, or train with --capture off"
             )
 
 
@@ -159,13 +156,3 @@ def _copied(state: Any) -> Any:
     if isinstance(state, list | tuple):
         return type(state)(map(_copied, state))
     return state
-
-
-def _random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _restore_random_states(states: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if states[1] is not None:
-        torch.cuda.set_rng_state(states[1], device)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ganparts.training.randomness import random_states, set_random_states
 
 __all__ = [
+    "CHECKPOINT",
     "Checkpoint",
     "load_checkpoint",
     "newest_checkpoint",
@@ -28,6 +29,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
+CHECKPOINT = "checkpoint.pt"  # in a run folder
 FORMAT = 2
 MAX_VALUES = 1_000_000  # in a checkpoint; lists that hold one another would go on without end
 # What the pickle of a state may call. PyTorch's own list has more, some of which take memory without end.

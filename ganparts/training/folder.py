@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import platform
-import re
 import shutil
 import time
 import warnings
@@ -21,11 +17,18 @@ from torch import Tensor, nn
 
 from ganparts.distributed import from_first, gather, highest, is_first, processes, rank
 from ganparts.pretrained import ModelCard, save_pretrained
-from ganparts.training.checkpoint import Checkpoint, newest_checkpoint, own_state, previous_checkpoint, save_checkpoint
-from ganparts.training.device import versions
-from ganparts.training.monitor import append_row, drop_rows_beyond
+from ganparts.training.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    newest_checkpoint,
+    own_state,
+    previous_checkpoint,
+    save_checkpoint,
+)
+from ganparts.training.record import compare_records, make_record
 from ganparts.training.report import write_report
 from ganparts.training.samples import fetch_later, paint_grid, save_grid
+from ganparts.training.scorebook import Scorebook
 
 __all__ = ["NotFiniteError", "RunFolder"]
 
@@ -82,14 +85,10 @@ class RunFolder:
     ):
         self.path, self.stateful = path, stateful
         self.losses, self.generator, self.images = path / "losses.csv", path / "generator", path / "images.zip"
-        self.warnings, self.checkpoint = path / "warnings.jsonl", path / "checkpoint.pt"
-        self.scores = path / "scores.csv"
-        self.parts = {name: describe_part(part) for name, part in (parts or {}).items()}
+        self.warnings, self.checkpoint = path / "warnings.jsonl", path / CHECKPOINT
+        self.scores = Scorebook(path)
         device = next(stateful["model"].parameters()).device
-        settled = {**settled, **({"processes": processes()} if processes() > 1 else {})}
-        whole = {"options": options, "settled": settled, "parts": self.parts}
-        whole |= {"machine": _machine(device), "versions": versions()}
-        self.config = json.loads(json.dumps(whole, default=_in_words))
+        self.config = make_record(options=options, settled=settled, parts=parts or {}, device=device)
         self._writer = futures.ThreadPoolExecutor(1, thread_name_prefix="run folder")
         self._written: list[futures.Future[object]] = []
         self._reported = 0.0
@@ -114,7 +113,7 @@ class RunFolder:
             found = found.of_rank(rank())
             found.restore(**self.stateful)
             if is_first():
-                drop_rows_beyond(self.scores, found.step)
+                self.scores.forget_beyond(found.step)
         from_first(self._prepare)
         if found is None:
             self.save(0)
@@ -128,7 +127,7 @@ class RunFolder:
         if not resume:
             return None
         found = newest_checkpoint(self.checkpoint)
-        self._compare(found.path, found.config)
+        compare_records(found.config, self.config, checkpoint=found.path)
         return found
 
     def _prepare(self) -> None:
@@ -148,37 +147,6 @@ class RunFolder:
     def _write_config(self) -> None:
         if is_first():
             (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
-
-    def _compare(self, path: Path, saved: dict[str, Any]) -> None:
-        for kind in ("parts", "settled"):
-            for name, value in self.config[kind].items():
-                before = saved[kind].get(name)
-                # the loop looks at the length
-                if before == value or name in ("steps", "pairs", "origin", "processes", "memory"):
-                    continue
-                if name == "data":
-                    warnings.warn(
-                        "the data are not those that the run began with (names and sizes of the images differ): "
-                        "going on with what is there now",
-                        stacklevel=3,
-                    )
-                    continue
-                raise ValueError(
-                    f"{path} is of a run with {name} {before}, but here it would go on with {value}: go on with the "
-                    "same device and version of ganparts"
-                )
-        before, now = (config["settled"].get("processes", 1) for config in (saved, self.config))
-        if before != now:
-            warnings.warn(
-                f"the run had {before} process(es) and goes on with {now}: from here on a step has {now}/{before} of "
-                "its pairs, and pairs, replay buffers and random numbers are others. The number of steps stays",
-                stacklevel=3,
-            )
-        before, now = (config.get("versions", {}).get("torch") for config in (saved, self.config))
-        if before != now:
-            warnings.warn(
-                f"the run began with PyTorch {before} and goes on with {now}: last bits may differ", stacklevel=3
-            )
 
     def _check_room(self) -> None:
         weights = sum(p.numel() * p.element_size() for p in self.stateful["model"].parameters())
@@ -239,40 +207,6 @@ class RunFolder:
         self._write_checkpoint(step)
         return newest.step
 
-    @property
-    def scored(self) -> bool:
-        """Whether there are scores."""
-        return self.scores.exists() and self.scores.stat().st_size > 0
-
-    def has_scores(self, step: int) -> bool:
-        """Whether those of a step were written."""
-        if not self.scored:
-            return False
-        with self.scores.open() as file:
-            return any(row["step"] == str(step) for row in csv.DictReader(file))
-
-    def scores_since_best(self, value: float, *, metric: str) -> int:
-        """How many scores there are since the best one, if this is the next; 0 if it is the best. Lower is better."""
-        values = [value]
-        if self.scored:
-            with self.scores.open() as file:
-                values = [*(float(row[metric]) for row in csv.DictReader(file)), value]
-        return len(values) - 1 - min(range(len(values)), key=lambda place: (values[place], place))
-
-    def save_scores(self, step: int, scores: Mapping[str, float], *, metric: str, best: bool) -> None:
-        """Write the scores of a step. The row comes last: it says that all else was done.
-
-        Args:
-            step: of the checkpoint.
-            scores: by name.
-            metric: the one that decides.
-            best: whether these are the best so far.
-        """
-        if best:
-            content = {"step": step, "metric": metric, "value": scores[metric]}
-            (self.path / "best.json").write_text(json.dumps(content) + "\n")
-        append_row(self.scores, {"step": step, **scores})
-
     def export(self, stages: Mapping[str, nn.Module], card: ModelCard) -> None:
         """Write the generators as pretrained folders: the first as ``generator/``, others under their own name."""
         if not is_first():
@@ -319,26 +253,3 @@ class RunFolder:
             self._written.remove(future)
             if error := future.exception():
                 warnings.warn(f"a sample or the report could not be written: {error}", stacklevel=3)
-
-
-def describe_part(part: object) -> str:
-    """A part in one line: its registered name and options, else what its ``repr`` or class says."""
-    built_from = vars(part).get("built_from") if isinstance(part, nn.Module) else None
-    if built_from is not None:
-        _, name, options = built_from
-        return f"{name}({', '.join(f'{option}={value!r}' for option, value in options.items())})"
-    return type(part).__name__ if isinstance(part, nn.Module) else _in_words(part)
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    cuda = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _in_words(value: object) -> str:
-    """A value that JSON lacks as text, without addresses: the same in every process."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))

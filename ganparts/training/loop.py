@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,20 +28,18 @@ from ganparts.adversarial import (
     make_optimizers,
 )
 from ganparts.blocks import evaluating, recompute_blocks
-from ganparts.distributed import from_first, highest, is_first, processes
+from ganparts.distributed import from_first, is_first, processes
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
 from ganparts.training.budget import TimeBudget, resumed_length
-from ganparts.training.device import available_memory
 from ganparts.training.folder import RunFolder
-from ganparts.training.level import plan_level
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
-from ganparts.training.policy import PolicyOptions
+from ganparts.training.planning import make_plan
 from ganparts.training.randomness import random_states, set_random_states
 from ganparts.training.scoring import Score, Scoring, own_randomness
 from ganparts.training.starting import start_discriminators_from, start_from
 from ganparts.training.stopping import StopSignals
-from ganparts.training.together import agree_on_policy, join_others
+from ganparts.training.together import join_others
 from ganparts.training.watch import Watch
 
 __all__ = ["Batches", "Ended", "Loop"]
@@ -88,6 +85,8 @@ class Loop:
         samples: images for sample grids, float [N, 3, H, W] in [-1, 1].
         settled: further numbers of the run, for its record; a resumed run must have the same.
         card: facts for the model card: ``preset``, ``data``.
+        score: makes what scores a generator (see ``Score`` in ``scoring.py``); called once training begins. None for
+            no scores.
         after: pixels that will be translated after training; ``--hours`` leaves time for them.
         console: where to print.
         clock: seconds; for ``--hours``.
@@ -121,33 +120,21 @@ class Loop:
         self._began = clock()
         for network in model.stages().values():
             describe_network(network)  # refuses now, not after training, one that could not be saved
-        self.policy = agree_on_policy(device, _as(PolicyOptions, options), sync_batch_norm=options.sync_batch_norm)
-        evaluation = EvaluationOptions() if score is None else _as(EvaluationOptions, options)
-        self.scoring = Scoring(evaluation, score, device, clock)
-        self.free_memory = -highest(-available_memory(device))  # of the process that has the least
+        self.scoring = Scoring(EvaluationOptions() if score is None else options, score, device, clock)
         if options.resume is None and is_first():
             start_from(model, options.init)
             if options.init_discriminators is not None:
                 start_discriminators_from(model, options.init_discriminators)
-        self.level, self.need = plan_level(
-            model,
-            example,
-            options=options,
-            settings=settings,
-            policy=self.policy,
-            device=device,
-            available=self.free_memory,
-        )
-        self.policy = self.policy.at_level(self.level, model)
+        self.plan = make_plan(model, example, options=options, settings=settings, device=device)
         self.model = model.to(device)
-        self.policy.prepare(self.model)
-        recompute_blocks(self.model, self.level == "lowest")
+        self.plan.policy.prepare(self.model)
+        recompute_blocks(self.model, self.plan.level == "lowest")
         if processes() > 1:
             join_others(self.model, sync_batch_norm=options.sync_batch_norm)
         self.optimizers = make_optimizers(
             self.model,
             **settings.optimizer_numbers(),
-            scaling=self.policy.scaling,
+            scaling=self.plan.policy.scaling,
             skip_nonfinite=options.on_nonfinite == "skip",
             average=GradientAverage() if processes() > 1 else None,
         )
@@ -165,14 +152,14 @@ class Loop:
                 **settings.numbers(),
                 **settled,
                 "device": device.type,
-                "precision": self.policy.precision,
-                "memory": self.level,
+                "precision": self.plan.policy.precision,
+                "memory": self.plan.level,
             },
             parts=self.model.parts(),
             **self._trained,
             watch=self.watch,
         )
-        self._side_stream = self.policy.side_stream()
+        self._side_stream = self.plan.policy.side_stream()
 
     @property
     def stages(self) -> dict[str, nn.Module]:
@@ -181,26 +168,11 @@ class Loop:
 
     def fits_beside(self, nbytes: int) -> bool:
         """Whether so many bytes of data fit on a GPU beside training."""
-        if self.device.type != "cuda" or self.need is None:
-            return False
-        return self.need.at(self.settings.batch_size) + nbytes < self.free_memory
+        return self.plan.fits_beside(nbytes)
 
     def describe(self) -> list[str]:
         """How steps are computed, and why, in lines."""
-        lines = [f"{name} {choice}: {reason}" for name, choice, reason in self.policy.describe()]
-        if processes() > 1:
-            batch = self.settings.batch_size
-            lines.append(f"processes {processes()}: each trains on {batch} of a step's {processes() * batch} pairs")
-        if self.need is None:
-            return [*lines, f"memory {self.level}: the need could not be estimated"]
-        line = (
-            f"memory {self.level}: needs about {self.need.at(self.settings.batch_size) / 2**30:.2f} of "
-            f"{self.free_memory / 2**30:.1f} GiB"
-        )
-        largest = self.need.largest_batch(self.free_memory)
-        if largest < 100 * self.settings.batch_size:
-            line += f"; the largest batch that fits is {largest}"
-        return [*lines, line]
+        return self.plan.describe()
 
     def announce(self, batch: str, *, scaled_down: Sequence[str] = ()) -> None:
         """Print what is trained, how a step is computed, and where everything goes.
@@ -209,9 +181,10 @@ class Loop:
             batch: size of images and batches, in words.
             scaled_down: what is smaller than in the preset, for a CPU.
         """
-        generator, *_ = self.model.stages()
+        first, *_ = self.model.stages()
+        generator = self.folder.config["parts"][first]
         self.console.print(
-            f"Preset {self.card_facts.get('preset')} on {self.device}: {self.folder.parts[generator]}, {batch}; "
+            f"Preset {self.card_facts.get('preset')} on {self.device}: {generator}, {batch}; "
             f"everything goes to {self.folder.path}"
         )
         if scaled_down:
@@ -244,7 +217,7 @@ class Loop:
             self.watch.forget_beyond(start)
         monitor = self._make_monitor(start, steps)
         self.console.print(f"{start} of {steps if steps is not None else '?'} steps are done.")
-        train = self.policy.wrap(
+        train = self.plan.policy.wrap(
             self._train_once,
             networks=tuple(self.model.stages().values()),
             phase=self.model.phase,
@@ -314,9 +287,9 @@ class Loop:
     def _make_up_for(self, step: int, stop: StopSignals, *, last: bool) -> None:
         """What a run does after the checkpoint that this one resumes from, if it was killed meanwhile."""
         generator, *_ = self.stages.values()
-        if self.scoring.due(step, last=last) and not from_first(lambda: self.folder.has_scores(step)):
+        if self.scoring.due(step, last=last) and not from_first(lambda: self.folder.scores.has(step)):
             self._evaluate(step, generator, stop)
-        if not self.folder.scored:
+        if not self.folder.scores.begun:
             self._export(step)
 
     def _networks(self) -> list[nn.Module]:
@@ -328,12 +301,12 @@ class Loop:
             return next(batches, None)
         except ValueError:
             # the others are in the middle of a step, and cannot take part in a checkpoint
-            if processes() == 1 and self.folder.save(step) and not self.folder.scored:
+            if processes() == 1 and self.folder.save(step) and not self.folder.scores.begun:
                 self._export(step)
             raise
 
     def _train_once(self, batch: Any, number: int) -> dict[str, Tensor]:
-        low_memory = self.level != "fast"
+        low_memory = self.plan.level != "fast"
         losses = self.model.train_step(
             batch, self.optimizers, step=number, low_memory=low_memory, side_stream=self._side_stream
         )
@@ -366,26 +339,26 @@ class Loop:
         due = step % options.checkpoint_every == 0 or last or scored
         if finite and due:
             finite = self.folder.save(step)
-            if finite and not self.folder.scored:
+            if finite and not self.folder.scores.begun:
                 self._export(step)
         if not finite:
             back = self.folder.recover(step, options.on_nonfinite)
             self.console.print(f"Not finite at step {step}: going on with the weights of step {back}.")
-            if last and not self.folder.scored:
+            if last and not self.folder.scores.begun:
                 self._export(back)
         if scored:
             self._evaluate(step, generator, stop)
         return due or not finite
 
     def _log(self, step: int, losses: dict[str, Tensor], factor: float, monitor: Monitor) -> bool:
-        scale = self.optimizers.loss_scale if self.policy.scaling else None
+        scale = self.optimizers.loss_scale if self.plan.policy.scaling else None
         row = average_scalars(losses) | self.optimizers.gradient_norms(self.model.networks())
         row |= {} if scale is None else {"loss_scale": scale}
 
         def look() -> bool:
             values = monitor.log(step, row, factor * self.settings.learning_rate)
             skipping = self.options.on_nonfinite == "skip"
-            return self.watch.numbers(step, values, scaled=self.policy.scaling, skipping=skipping)
+            return self.watch.numbers(step, values, scaled=self.plan.policy.scaling, skipping=skipping)
 
         finite = from_first(look)
         self.folder.refresh_report()
@@ -400,11 +373,11 @@ class Loop:
     def _keep_scores(self, step: int, scores: Any) -> int:
         """Keep a generator if its scores are the best; how many scores there were since the best."""
         values, metric = scores.values(), self.scoring.options.metric
-        stale = self.folder.scores_since_best(values[metric], metric=metric)
+        stale = self.folder.scores.since_best(values[metric], metric=metric)
         if stale == 0:
             self.scoring.best = scores
             self._export(step)
-        self.folder.save_scores(step, values, metric=metric, best=stale == 0)
+        self.folder.scores.save(step, values, metric=metric, best=stale == 0)
         return stale
 
     def _export(self, step: int) -> None:
@@ -449,8 +422,3 @@ class Loop:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def _as(kind: type, options: Any) -> Any:
-    """The options of one kind out of a run's."""
-    return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})

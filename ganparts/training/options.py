@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ganparts.adversarial.options import check_numbers
 from ganparts.distributed import restarts
-from ganparts.training.checkpoint import newest_checkpoint, previous_checkpoint
+from ganparts.training.checkpoint import CHECKPOINT, newest_checkpoint, previous_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -112,15 +113,7 @@ class RunOptions:
         if len(lengths) > 1:
             given = " and ".join(f"--{name} {getattr(self, name)}" for name in lengths)
             raise ValueError(f"{given} exclude each other: give one")
-        for option in fields(self):
-            value = getattr(self, option.name)
-            least, above = option.metadata.get("least"), option.metadata.get("above")
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                flag = f"--{option.name.replace('_', '-')} {value}"
-                if least is not None and value < least:
-                    raise ValueError(f"{flag} is too small: give {least} or more")
-                if above is not None and value <= above:
-                    raise ValueError(f"{flag} is too small: give more than {above}")
+        check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -193,7 +186,7 @@ def parse_options(kind: type[OptionsT], *, description: str, arguments: list[str
 def _going_on(options: OptionsT) -> OptionsT:
     if options.out is None:
         raise ValueError("--max-restarts goes on in the run folder, so it must have a name: give --out FOLDER")
-    checkpoint = options.out / "checkpoint.pt"
+    checkpoint = options.out / CHECKPOINT
     begun = restarts()[0] and (checkpoint.exists() or previous_checkpoint(checkpoint).exists())
     return replace(options, resume=options.out) if begun else options
 
@@ -209,7 +202,7 @@ def _field(kind: type, name: str) -> Any:
 
 
 def _saved_options(kind: type[OptionsT], folder: Path) -> OptionsT:
-    saved = newest_checkpoint(folder / "checkpoint.pt").config["options"]
+    saved = newest_checkpoint(folder / CHECKPOINT).config["options"]
     hints, default, values = typing.get_type_hints(kind), kind(), {}
     for each in fields(kind):
         value = saved.get(each.name, getattr(default, each.name))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ganparts.pretrained import from_pretrained
-from ganparts.training.checkpoint import newest_checkpoint
-from ganparts.training.folder import describe_part
+from ganparts.training.checkpoint import CHECKPOINT, newest_checkpoint
+from ganparts.training.record import describe_part
 
 __all__ = ["start_discriminators_from", "start_from"]
 
@@ -26,8 +26,7 @@ def start_from(model: Any, sources: tuple[str, ...]) -> None:
         if sources and (Path(sources[0]) / name).is_dir():
             given[name] = str(Path(sources[0]) / name)
     for name, source in given.items():
-        first = Path(source) / "generator"  # of a run folder
-        trained = from_pretrained(first if first.is_dir() else source)
+        trained = from_pretrained(source)
         try:
             stages[name].load_state_dict(trained.state_dict())
         except RuntimeError:
@@ -44,7 +43,7 @@ def start_discriminators_from(model: Any, run: Path) -> None:
         ValueError: the run has no such discriminators.
         FileNotFoundError: there is no checkpoint.
     """
-    found = newest_checkpoint(run / "checkpoint.pt")
+    found = newest_checkpoint(run / CHECKPOINT)
     saved, places = found.states["model"], {id(module): name for name, module in model.named_modules()}
     for name, network in model.networks().get("discriminators", {}).items():
         prefix = f"{places[id(network)]}."

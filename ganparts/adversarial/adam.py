@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
-__all__ = ["DecayedAdam"]
+__all__ = ["AdamBuilder"]
 
 
 @dataclass(frozen=True)
-class DecayedAdam:
+class AdamBuilder:
     """Makes an Adam of parameters; on CUDA its fused, capturable form, whose rate can change under a captured graph.
 
     Args:
