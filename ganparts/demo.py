@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ganparts.data import decode_image
+from ganparts.data import decode_image, resize
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate
 
@@ -43,15 +43,11 @@ def blend(photo: Tensor, painting: Tensor, strength: float) -> Tensor:
 
 def fit_pixels(photo: Tensor, pixels: float) -> Tensor:
     """A photo made smaller to at most so many pixels, its aspect kept: uint8 [3, H, W]; else as it is."""
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2.functional import resize
-
     height, width = photo.shape[-2:]
     if height * width <= pixels:
         return photo
     factor = (pixels / (height * width)) ** 0.5
-    size = [max(1, int(height * factor)), max(1, int(width * factor))]
-    return resize(photo, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return resize(photo, (max(1, int(height * factor)), max(1, int(width * factor))))
 
 
 def build_page(
