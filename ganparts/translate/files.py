@@ -44,6 +44,11 @@ class Report:
     failed: int = 0
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def done(self) -> int:
+        """Inputs of which it is known what became of them."""
+        return self.written + self.skipped + self.failed
+
     def fail(self, problem: object) -> None:
         self.failed += 1
         if len(self.problems) < _MOST_PROBLEMS:
