@@ -22,13 +22,12 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from ganparts.data.images import IMAGE_SUFFIXES
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate.addresses import Place, Work, find_work, open_target
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.files import Report, Settings, translate_photos, wanted_photos
 from ganparts.translate.sinks import Claim, Sink
-from ganparts.translate.sources import ARCHIVE_ERRORS, Member, Photo, images_in, open_archive
+from ganparts.translate.sources import ARCHIVE_ERRORS, NO_IMAGES, Member, Photo, images_in, open_archive
 
 __all__ = ["translate_on_cluster"]
 
@@ -178,7 +177,7 @@ class _Setup:
             try:
                 archive = opened.enter_context(open_archive(str(opened.enter_context(work.place.fetched()))))
                 photos = [Member(archive, member, name, str(work)) for name, member in images_in(archive)]
-                problem = "" if photos else f"no images in it that end in {', '.join(IMAGE_SUFFIXES)}"
+                problem = "" if photos else NO_IMAGES
             except ARCHIVE_ERRORS as error:
                 photos, problem = [], f"an archive that cannot be read: {error}"
             if problem:
