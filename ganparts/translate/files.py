@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ganparts.data import UnreadableImageError, resize_square
-from ganparts.precision import InferencePrecision, choose_inference
+from ganparts.precision import InferencePrecision, choose_inference, device_of
 from ganparts.translate.encoding import Encoding, Subsampling
-from ganparts.translate.image import check_tile, device_of, pixels_at_once, translate_pixels
+from ganparts.translate.image import check_tile, pixels_at_once, translate_pixels
 from ganparts.translate.sinks import Sink, open_sink
 from ganparts.translate.sources import Photo, find_photos
 from ganparts.translate.tiles import TilingError
