@@ -10,7 +10,6 @@ from torch import Tensor
 
 __all__ = ["check_images", "is_exporting", "one_of", "size_limits"]
 
-
 # PyTorch 2.6 cannot tell export from compilation.
 is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 

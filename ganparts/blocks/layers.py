@@ -27,7 +27,6 @@ __all__ = [
     "upsampling",
 ]
 
-
 Padding = Literal["reflect", "replicate", "zero"]
 Upsample = Literal["transposed", "resize_conv"]
 Init = Literal["normal", "xavier"]

@@ -26,7 +26,6 @@ __all__ = [
     "normalized",
 ]
 
-
 Norm = Literal["instance", "instance_affine", "batch", "group", "none"] | Callable[[int], nn.Module]
 """A normalisation by name, or a function from the number of channels to a module."""
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts.blocks import one_of
+from ganparts.blocks.saved import adopt_saved
 from ganparts.losses.penalties import logit_maps
 from ganparts.registry import PENALTIES
 
@@ -86,11 +87,7 @@ class LeCam(nn.Module):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        saved = state_dict.get(prefix + "averages")
-        if saved is not None and (self.averages is None or self.averages.shape != saved.shape):
-            self.averages = torch.empty_like(saved, device=self.started.device)
-        elif saved is None and self.averages is not None:  # saved before its first use; kept for captured graphs
-            state_dict[prefix + "averages"] = torch.zeros_like(self.averages)
+        adopt_saved(self, "averages", state_dict, prefix, device=self.started.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
