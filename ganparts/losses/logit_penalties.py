@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts.blocks import one_of
+from ganparts.blocks.places import take_places
 from ganparts.blocks.saved import adopt_saved
 from ganparts.losses.penalties import logit_maps
 from ganparts.registry import PENALTIES
@@ -166,8 +167,7 @@ class BalancedConsistency:
             places = size - 1 - (size - 1 - places).abs()
             if axis == 3:
                 places = torch.where(moves.flip[:, None] < 0.5, size - 1 - places, places)
-            view = (len(images), 1, size, 1) if axis == 2 else (len(images), 1, 1, size)
-            images = images.gather(axis, places.view(view).expand_as(images))
+            images = take_places(images, axis, places)
         return images
 
     def _compared(self, logits: Tensor) -> Tensor:
