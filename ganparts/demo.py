@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ganparts.data import decode_image, resize
+from ganparts.optional import require
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate
 
@@ -69,10 +70,7 @@ def build_page(
         ImportError: gradio is not installed.
         ValueError: there are no models, a limit is not positive, or a model cannot compute in that precision.
     """
-    try:
-        import gradio as gr
-    except ImportError as error:
-        raise ImportError(f"the page needs gradio ({error}): pip install 'ganparts[demo]'") from None
+    gr = require("gradio", "gradio", "demo", what="the page")
     if not models:
         raise ValueError("no models: give at least one generator")
     if not megapixels > 0 or waiting < 1:

@@ -352,7 +352,7 @@ def test_mistakes_of_the_command_are_one_line(
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     arguments = ["translate", "model", "photos", "-o", tmp_path / "out"]
     for more, message in (
-        (["--ray"], "translating on a cluster needs Ray ("),
+        (["--ray"], "translating on a cluster needs ray, "),
         (["--ray", "a:1", "b:1"], "--ray a:1 b:1: it takes one address; give model and inputs before it"),
         (["-o", "s3://bucket/out"], "s3://bucket/out is an address: add --ray"),
     ):

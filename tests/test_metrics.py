@@ -907,15 +907,16 @@ def test_an_extractor_of_ones_own_takes_three_lines():
 
 
 def test_what_is_not_installed_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
-    for module, package, act in (
-        ("torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity", lambda: create_extractor("inception")),
-        ("timm", "timm", lambda: create_extractor("timm:resnet18")),
-        ("timm", "timm", lambda: create_extractor("efficientnet_lite0")),
-        ("torchmetrics.functional.image", "torchmetrics", lambda: score(photos=PHOTOS)),
+    inception, extra = "torch_fidelity.feature_extractor_inceptionv3", r"'ganparts\[metrics\]'"
+    for module, package, advice, act in (
+        (inception, "torch-fidelity", extra, lambda: create_extractor("inception")),
+        ("timm", "timm", "timm$", lambda: create_extractor("timm:resnet18")),
+        ("timm", "timm", "timm$", lambda: create_extractor("efficientnet_lite0")),
+        ("torchmetrics.functional.image", "torchmetrics", extra, lambda: score(photos=PHOTOS)),
     ):
         with monkeypatch.context() as context:
             context.setitem(sys.modules, module, None)
-            with pytest.raises(UnavailableError, match=rf"^this needs {package}, .*pip install 'ganparts\[metrics\]'"):
+            with pytest.raises(UnavailableError, match=rf"^this needs {package}, .*pip install {advice}"):
                 act()
 
 

@@ -16,7 +16,7 @@ from ganparts.blocks import evaluating
 from ganparts.distributed import gather, is_first, processes, rank
 from ganparts.metrics.cache import Features, cached, digest_of_images, digest_of_module
 from ganparts.metrics.distances import cmmd, content_distance, diversity, fid, memorization, penalized
-from ganparts.metrics.extractors import create_extractor, require
+from ganparts.metrics.extractors import create_extractor
 from ganparts.metrics.features import (
     IMAGE_SIZE,
     Batch,
@@ -29,6 +29,7 @@ from ganparts.metrics.manifolds import prdc
 from ganparts.metrics.resampling import kid_scores
 from ganparts.metrics.scores import Scores
 from ganparts.metrics.sources import Entry, Source, open_source, photo_of_each, without_unreadable
+from ganparts.optional import require
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -121,7 +122,7 @@ def _evaluate(
     fake_entries = fake_entries[:limit] if fake_entries else None
     real_entries = open_source(real)
     if photo_entries:
-        require("torchmetrics.functional.image", "torchmetrics")  # here, not after minutes of work
+        require("torchmetrics.functional.image", "torchmetrics", "metrics")  # here, not after minutes of work
     if isinstance(extractor, str):
         extractor = create_extractor(extractor).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -197,7 +198,7 @@ class Evaluator:
         device: torch.device | str = "cpu",
         workers: int = 0,
     ):
-        require("torchmetrics.functional.image", "torchmetrics")
+        require("torchmetrics.functional.image", "torchmetrics", "metrics")
         self.extractor = create_extractor(extractor).to(device)
         self.real, self.photos = without_unreadable(real), without_unreadable(photos)
         self.conditions = {"limit": limit, "squash": squash, "workers": workers}
@@ -317,7 +318,7 @@ class _Reader:
 
 def _similarity(photos: Tensor, paintings: Tensor) -> Tensor:
     """SSIM (Wang et al. 2004, Gaussian window of 11 px) of each pair of bytes [B, 3, H, W]: [B]."""
-    image = require("torchmetrics.functional.image", "torchmetrics")
+    image = require("torchmetrics.functional.image", "torchmetrics", "metrics")
     return image.structural_similarity_index_measure(
         paintings.float(), photos.float(), data_range=255.0, reduction="none"
     ).reshape(-1)  # of a batch of one it gives a scalar

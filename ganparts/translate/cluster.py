@@ -20,6 +20,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ganparts.optional import require
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate.actors import ATTEMPTS, Attempts, Outcome, Painter, Setup
 from ganparts.translate.addresses import Place, Work, find_work, open_target
@@ -189,11 +190,11 @@ class _Pool:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """Connect to a cluster, or start one of this machine; Ray keeps its own messages to itself."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ImportError(f"translating on a cluster needs Ray ({error}): pip install 'ganparts[ray]'") from None
+    for module in ("ray", "ray.data"):
+        require(module, "ray", "ray", what="translating on a cluster")
+    import ray
+    import ray.data
+
     context, ours = ray.data.DataContext.get_current(), not ray.is_initialized()
     loggers = {name: logging.getLogger(name) for name in ("ray.data", "ray.data._internal.progress")}
     before = context.enable_progress_bars, context.print_on_execution_start, [each.level for each in loggers.values()]
