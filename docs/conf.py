@@ -75,7 +75,7 @@ def _shorten(app, what, name, obj, options, signature, return_annotation):
     if signature is None:
         return None
     signature = re.sub(r"~?(?:typing\.)?Annotated\[([^,]+), ~?tyro[^(]*\([^)]*\)\]", r"\1", signature)
-    return signature.replace("= _UNSET", "= <the preset's>").replace("~collections.abc.", ""), return_annotation
+    return signature.replace("= UNSET", "= <the preset's>").replace("~collections.abc.", ""), return_annotation
 
 
 def setup(app):

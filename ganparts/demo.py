@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ganparts.data import decode_image
+from ganparts.data import decode_image, resize
+from ganparts.optional import require
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate import translate
 
@@ -43,15 +44,11 @@ def blend(photo: Tensor, painting: Tensor, strength: float) -> Tensor:
 
 def fit_pixels(photo: Tensor, pixels: float) -> Tensor:
     """A photo made smaller to at most so many pixels, its aspect kept: uint8 [3, H, W]; else as it is."""
-    from torchvision.transforms.v2 import InterpolationMode
-    from torchvision.transforms.v2.functional import resize
-
     height, width = photo.shape[-2:]
     if height * width <= pixels:
         return photo
     factor = (pixels / (height * width)) ** 0.5
-    size = [max(1, int(height * factor)), max(1, int(width * factor))]
-    return resize(photo, size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return resize(photo, (max(1, int(height * factor)), max(1, int(width * factor))))
 
 
 def build_page(
@@ -73,10 +70,7 @@ def build_page(
         ImportError: gradio is not installed.
         ValueError: there are no models, a limit is not positive, or a model cannot compute in that precision.
     """
-    try:
-        import gradio as gr
-    except ImportError as error:
-        raise ImportError(f"the page needs gradio ({error}): pip install 'ganparts[demo]'") from None
+    gr = require("gradio", "gradio", "demo", what="the page")
     if not models:
         raise ValueError("no models: give at least one generator")
     if not megapixels > 0 or waiting < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ __all__ = [
     "InferencePrecision",
     "at_least_fp32",
     "choose_inference",
+    "device_of",
     "has_depthwise",
     "in_precision",
     "infer",
@@ -48,6 +50,12 @@ def native_bf16() -> str | None:
     if torch.cpu._is_amx_tile_supported():  # no CPU has the tiles without bf16
         return "AMX"
     return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else None
+
+
+def device_of(network: object) -> torch.device:
+    """The device of a network's weights, or of its buffers if it has none; the CPU for anything else."""
+    tensors = chain(network.parameters(), network.buffers()) if isinstance(network, nn.Module) else ()
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def has_depthwise(network: nn.Module) -> bool:

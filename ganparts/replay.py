@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganparts.blocks.saved import adopt_saved
 from ganparts.registry import REPLAY_BUFFERS
 
 __all__ = ["HistoryBuffer", "QueueBuffer", "history", "none", "queue"]
@@ -53,11 +54,9 @@ class _StoredImages(nn.Module):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        saved = state_dict.get(prefix + "images")
-        if saved is not None and (self.images is None or self.images.shape != saved.shape):
-            self.size, self.images = len(saved), torch.empty_like(saved, device=self.count.device)
-        elif saved is None and self.images is not None:  # of a buffer not used yet; kept for captured graphs
-            state_dict[prefix + "images"] = torch.zeros_like(self.images)
+        adopt_saved(self, "images", state_dict, prefix, device=self.count.device)
+        if self.images is not None:
+            self.size = len(self.images)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

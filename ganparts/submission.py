@@ -7,7 +7,7 @@ import io
 import warnings
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -31,7 +31,16 @@ _SHOWN = 3  # offenders of each kind that an error lists
 
 
 class SubmissionError(ValueError):
-    """A submission that the competition would refuse; the text lists every problem and the first files that have it."""
+    """A submission that the competition would refuse; the text lists every problem and the first files that have it.
+
+    Args:
+        message: for a user.
+        problems: each in a line.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()):
+        super().__init__(message)
+        self.problems = list(problems)
 
 
 def write_submission(
@@ -117,8 +126,8 @@ def check_submission(path: Path | str) -> int:
             members = archive.infolist()
             problems, copies = _inspect(archive, members)
     except (OSError, zipfile.BadZipFile) as error:
-        advice = "translate_to_zip of ganparts.translate makes one"
-        raise SubmissionError(f"{path} is not a zip archive that can be read ({error}): {advice}") from None
+        problem = f"not a zip archive that can be read ({error}): translate_to_zip of ganparts.translate makes one"
+        raise SubmissionError(f"{path} is {problem}", [problem]) from None
     images = sum(not member.is_dir() for member in members)
     wrong = [f"{kind}: {_listed(names)}" for kind, names in problems.items()]
     if not _LEAST <= images <= _MOST:
@@ -126,7 +135,7 @@ def check_submission(path: Path | str) -> int:
         count = f"{images:,} images, where {_LEAST:,} to {_MOST:,} are taken"
         wrong.insert(0, count + (missing if images < _LEAST else ""))
     if wrong:
-        raise SubmissionError(f"{path} would be refused:\n" + "\n".join(f"- {line}" for line in wrong))
+        raise SubmissionError(f"{path} would be refused:\n" + "\n".join(f"- {line}" for line in wrong), wrong)
     if copies:
         warnings.warn(f"{path}: the same to the byte as another image: {_listed(copies)}", stacklevel=2)
     return images
@@ -226,6 +235,6 @@ def paint_submission(
         console.print(f"The competition takes it: {check_submission(path)} images.")
     except SubmissionError as error:
         if count >= _LEAST:
-            console.print(f"The competition would refuse it: {str(error).splitlines()[1][2:]}.")
+            console.print(f"The competition would refuse it: {'; '.join(error.problems)}.")
     except KeyboardInterrupt:
         console.print("Painting was interrupted: there is no images.zip of this run.")

@@ -9,11 +9,11 @@ from torch import nn
 from ganparts.blocks import (
     InstanceNorm2d,
     ReflectionPad2d,
-    _pointwise_instance_norm,
     init_weights,
     instance_norm,
     keras_instance_norm,
 )
+from ganparts.blocks.norms import _pointwise_instance_norm
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(2, 6), st.booleans(), st.integers(0, 2**31))

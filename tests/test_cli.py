@@ -237,7 +237,7 @@ def test_a_published_file_becomes_a_folder_and_an_export(monkeypatch, capsys, tm
     assert "monet.pt2: resnet6, " in said
     save_pretrained(DISCRIMINATORS.create("pixel", width=2), tmp_path / "d")
     code, said = run(monkeypatch, capsys, "export", str(tmp_path / "d"), str(tmp_path / "d.onnx"))
-    assert "holds the discriminator pixel, and what is exported is a generator" in said
+    assert "holds a discriminator, and this takes a generator" in said
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter's own

@@ -25,7 +25,7 @@ from ganparts import DISCRIMINATORS, GENERATORS, cli
 from ganparts.cli.app import load_generator
 from ganparts.data import ImageEntry, sample
 from ganparts.interchange import export_generator, from_pretrained, save_pretrained
-from ganparts.translate import TilingError, files, sinks, translate, translate_files, translate_to_zip
+from ganparts.translate import TilingError, pipeline, sinks, translate, translate_files, translate_to_zip
 from ganparts.translate.encoding import Encoding
 
 
@@ -474,7 +474,7 @@ def test_large_photos_go_alone_and_in_tiles(tmp_path: Path, monkeypatch: pytest.
     for index in range(5):
         Image.fromarray(gradient(40, 40)).save(tmp_path / f"{index}.png")
     monkeypatch.setattr("ganparts.translate.image.pixels_at_once", lambda device: 1000)
-    monkeypatch.setattr(files, "pixels_at_once", lambda device: 1000)
+    monkeypatch.setattr(pipeline, "pixels_at_once", lambda device: 1000)
     network = GENERATORS.create("resnet6", width=2).eval()
     translate_files(network, [tmp_path], tmp_path / "out", format="png", batch_size=4, precision="fp32")
     monkeypatch.undo()

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganparts import GENERATORS, cli
-from ganparts.translate import cluster, translate_files, translate_on_cluster
+from ganparts.translate import actors, cluster, translate_files, translate_on_cluster
 
 COLOURS = np.random.default_rng(0).integers(0, 255, (64, 8, 8, 3), np.uint8)
 """Pictures, small and different."""
@@ -265,10 +265,10 @@ def test_a_photo_that_kills_its_process_costs_no_other(
     def run(pool: object, setup: Any, work: Sequence[Any], most: int) -> Iterator[Any]:
         for start in range(0, len(work), most):
             call = work[start : start + most]
-            for attempt in range(1, cluster.ATTEMPTS + 2):
+            for attempt in range(1, actors.ATTEMPTS + 2):
                 attempts.append([each.target for each in call])
                 killed = [each.target for each in call].index("7.jpg") if "7.jpg" in attempts[-1] else None
-                if killed is not None and attempt <= cluster.ATTEMPTS:
+                if killed is not None and attempt <= actors.ATTEMPTS:
                     setup.work_off(call[:killed], attempt)  # what was written before
                 else:
                     yield from setup.work_off(call, attempt)
@@ -294,14 +294,14 @@ def test_what_was_written_before_a_death_is_not_written_again(tmp_path: Path):
     make_photos(tmp_path / "photos", NAMES)
     work = list(find_work([str(tmp_path / "photos")], Place.of(tmp_path / "out"), "jpg", print))
     settings = cluster.Settings(cluster.Encoding(), batch_size=1)
-    setup = cluster._Setup(tiny(), settings, Place.of(tmp_path / "out"), False, 1)
+    setup = actors.Setup(tiny(), settings, Place.of(tmp_path / "out"), False, 1)
     setup.work_off(work[:2], 1)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jpg")}
     assert len(before) == 2
     outcomes = setup.work_off(work, 2)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert sorted(outcome.target for outcome in outcomes if outcome.written) == sorted(each.target for each in work)
-    assert all(outcome.given_up for outcome in setup.work_off(work, cluster.ATTEMPTS + 1))
+    assert all(outcome.given_up for outcome in setup.work_off(work, actors.ATTEMPTS + 1))
 
 
 MACHINES = {
@@ -352,7 +352,7 @@ def test_mistakes_of_the_command_are_one_line(
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     arguments = ["translate", "model", "photos", "-o", tmp_path / "out"]
     for more, message in (
-        (["--ray"], "translating on a cluster needs Ray ("),
+        (["--ray"], "translating on a cluster needs ray, "),
         (["--ray", "a:1", "b:1"], "--ray a:1 b:1: it takes one address; give model and inputs before it"),
         (["-o", "s3://bucket/out"], "s3://bucket/out is an address: add --ray"),
     ):
@@ -472,7 +472,7 @@ def test_a_process_is_killed(
 
 def test_failures_that_are_not_told_one_by_one_count():
     report = cluster.Report()
-    cluster._count(cluster._Outcome("shard.tar", failed=3, problems=["a.png: broken"]), report)
+    cluster._count(actors.Outcome("shard.tar", failed=3, problems=["a.png: broken"]), report)
     assert (report.written, report.failed, report.problems) == (1, 3, ["a.png: broken"])
 
 

@@ -624,7 +624,7 @@ def blurred(x: Tensor, padding: int) -> Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize(("batch", "group"), [(1, 1), (3, 3), (6, 3), (8, 4), (5, 1)])
 def test_stylegan2_is_its_formula(batch: int, group: int):
-    network = StyleGAN2Discriminator(width=4, size=16, max_width=8).double()
+    network = StyleGAN2Discriminator(width=4, size=16).double()
     w = {key: nn.init.normal_(parameter) for key, parameter in network.named_parameters()}
     images = random_images(batch, 3, 16, 16)
 

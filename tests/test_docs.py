@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -30,9 +32,12 @@ from ganparts import (
     PENALTIES,
     PRESETS,
     REPLAY_BUFFERS,
+    build_cut,
     build_cyclegan,
+    build_pix2pix,
     from_pretrained,
 )
+from ganparts.adversarial import UNSET
 from ganparts.data import sample
 from ganparts.interchange import export_generator, save_pretrained
 from ganparts.metrics import FEATURE_EXTRACTORS
@@ -212,6 +217,19 @@ def test_the_catalogue_says_what_each_network_is_good_for(page: str, table: Regi
 def extension(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
     return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("build", [build_cyclegan, build_cut, build_pix2pix])
+def test_the_reference_says_where_the_preset_chooses(build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which the configuration adds
+    shorten = runpy.run_path(str(ROOT / "docs" / "conf.py"))["_shorten"]
+    (function,) = ast.parse(inspect.getsource(build)).body
+    assert isinstance(function, ast.FunctionDef)
+    defaults = [ast.unparse(default) for default in (*function.args.defaults, *function.args.kw_defaults) if default]
+    signature = "(" + ", ".join(f"name = {default}" for default in defaults) + ")"  # Sphinx takes them from the source
+    shown, _ = shorten(None, "function", build.__name__, build, None, signature, "")
+    unset = [each for each in inspect.signature(build).parameters.values() if each.default is UNSET]
+    assert shown.count("= <the preset's>") == len(unset) > 5
 
 
 def test_a_networks_picture_shows_its_sizes_and_skips(monkeypatch: pytest.MonkeyPatch):

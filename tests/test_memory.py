@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ganparts import CycleGAN, Pair, blocks, build_cyclegan, make_optimizers, train_step
+from ganparts import CycleGAN, Pair, build_cyclegan, make_optimizers, train_step
 from ganparts.adversarial import MEMORY_LEVELS, MemoryEstimateError, MemoryNeed, memory, memory_need, plan_memory
-from ganparts.blocks import recompute_blocks
+from ganparts.blocks import norms, recompute_blocks
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator, UNetGenerator
 from ganparts.training import available_memory, device, explain_out_of_memory
@@ -72,10 +72,10 @@ def test_the_estimate_is_what_the_allocator_gives_out(level: str, name: str, siz
 def test_the_estimate_knows_what_norms_keep_where_channels_come_last(level: str, monkeypatch: pytest.MonkeyPatch):
     def as_on_a_gpu(images: torch.Tensor, *rest: Any) -> torch.Tensor:
         last = images.is_contiguous(memory_format=torch.channels_last)
-        return blocks._pointwise_instance_norm(images, *rest) if last else whole(images, *rest)
+        return norms._pointwise_instance_norm(images, *rest) if last else whole(images, *rest)
 
-    whole = blocks.instance_norm
-    monkeypatch.setattr(blocks, "instance_norm", as_on_a_gpu)
+    whole = norms.instance_norm
+    monkeypatch.setattr(norms, "instance_norm", as_on_a_gpu)
     resnet = partial(build, "resnet", "none")
     first, last = (memory_need(resnet(), pairs(64), level=level, layout=f"channels_{end}") for end in ("first", "last"))
     assert last.per_pair > 1.1 * first.per_pair

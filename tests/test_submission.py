@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+from rich.console import Console
 from torch import Tensor, nn
 
+import ganparts.submission
 from ganparts import GENERATORS, cli
 from ganparts.data import open_images, sample
 from ganparts.interchange import save_pretrained
@@ -156,13 +158,32 @@ def test_all_kinds_come_in_one_error_with_the_first_offenders(tmp_path: Path):
     extra = [(f"{i}.jpg", encoded(mode="L")) for i in range(5)] + [("a/b.gif", encoded(kind="GIF"))]
     with pytest.raises(SubmissionError) as error:
         check_submission(archive(tmp_path / "images.zip", extra, good=10))
-    assert str(error.value).splitlines()[1:] == [
-        "- 16 images, where 7,000 to 10,000 are taken, 6,984 too few (ganparts submission --mirror adds mirrored ones)",
-        "- not RGB but L: 0.jpg, 1.jpg, 2.jpg and 2 more",
-        "- in a folder, where all must lie flat: a/b.gif",
-        "- not called .jpg: a/b.gif",
-        "- not JPEG but GIF: a/b.gif",
+    assert error.value.problems == [
+        "16 images, where 7,000 to 10,000 are taken, 6,984 too few (ganparts submission --mirror adds mirrored ones)",
+        "not RGB but L: 0.jpg, 1.jpg, 2.jpg and 2 more",
+        "in a folder, where all must lie flat: a/b.gif",
+        "not called .jpg: a/b.gif",
+        "not JPEG but GIF: a/b.gif",
     ]
+    assert str(error.value).splitlines()[1:] == [f"- {problem}" for problem in error.value.problems]
+
+
+def test_painting_ends_with_everything_that_the_competition_would_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    photos, path = open_images(sample() / "testA"), tmp_path / "images.zip"
+    monkeypatch.setattr(ganparts.submission, "_LEAST", 1)
+    for write, said in (
+        (
+            lambda: archive(path, [("a.png", encoded(kind="PNG"))], good=1),
+            re.escape("not called .jpg: a.png; not JPEG but PNG: a.png."),
+        ),
+        (lambda: path.write_text("no archive"), r"not a zip archive that can be read \(.*\): translate_to_zip .*\."),
+    ):
+        monkeypatch.setattr(ganparts.submission, "translate_to_zip", lambda *_, write=write, **__: write())
+        console = Console(file=io.StringIO(), soft_wrap=True)
+        paint_submission(nn.Identity(), photos, path, count=1, console=console)
+        assert re.search(rf"^The competition would refuse it: {said}$", console.file.getvalue(), re.MULTILINE)
 
 
 def test_what_is_damaged_or_no_archive_is_refused(tmp_path: Path):

@@ -499,7 +499,7 @@ def test_tensorboard_gets_the_same_curves(tmp_path: Path):
 
 def test_without_tensorboard_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match=r'pip install "ganparts\[tensorboard\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'ganparts\[tensorboard\]'"):
         Monitor(tmp_path / "l.csv", steps=1, start=0, pairs=1, every=1, tensorboard=tmp_path)
 
 

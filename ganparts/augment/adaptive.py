@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganparts.augment.places import take_places
+from ganparts.blocks.places import take_places
 from ganparts.precision import at_least_fp32
 from ganparts.registry import AUGMENTATIONS
 

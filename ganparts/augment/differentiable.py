@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganparts.augment.places import take_places
+from ganparts.blocks.places import take_places
 from ganparts.registry import AUGMENTATIONS
 
 __all__ = ["DiffAugment", "Draws", "diffaugment"]

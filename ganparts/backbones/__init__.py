@@ -3,7 +3,7 @@
 from ganparts.backbones.backbone import Backbone, create_backbone
 from ganparts.backbones.networks import efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, timm_model
 from ganparts.backbones.trunks import alexnet, vgg16
-from ganparts.backbones.weights import UnavailableError
+from ganparts.optional import UnavailableError
 
 __all__ = [
     "Backbone",

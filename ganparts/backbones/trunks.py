@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ganparts.backbones.backbone import Backbone, share_backbone
 from ganparts.backbones.networks import weights_key
-from ganparts.backbones.weights import UnavailableError, build_quietly, is_planning, load_into, require
+from ganparts.backbones.weights import build_quietly, is_planning, load_into
+from ganparts.optional import UnavailableError, require
 from ganparts.registry import BACKBONES
 
 __all__ = ["alexnet", "vgg16"]

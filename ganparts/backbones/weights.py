@@ -1,40 +1,19 @@
-"""Packages and files of weights: found, read safely, or refused with the way out."""
+"""Files of weights: read safely, or refused with the way out; networks built for them."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["UnavailableError", "build_quietly", "is_planning", "load_into", "read_weights", "require", "wrong_weights"]
+from ganparts.optional import UnavailableError
+
+__all__ = ["build_quietly", "is_planning", "load_into", "read_weights", "wrong_weights"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-class UnavailableError(RuntimeError):
-    """Something is not here: a package, a file of weights, the network. The text says what to do."""
-
-
-def require(module: str, package: str) -> ModuleType:
-    """Import an optional module.
-
-    Args:
-        module: to import, as ``torchmetrics.functional.image``.
-        package: what the package index calls it.
-
-    Raises:
-        UnavailableError: it is not installed; the text says how to get it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        advice = f"pip install 'ganparts[metrics]', or {package} alone"
-        raise UnavailableError(f"this needs {package}, which cannot be imported ({error}): {advice}") from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

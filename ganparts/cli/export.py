@@ -50,10 +50,7 @@ def export(
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
-    generator = from_pretrained(model)
-    kind, name, _ = vars(generator)["built_from"]
-    if kind != "generator":
-        raise ValueError(f"{model} holds the {kind} {name}, and what is exported is a generator")
+    generator = from_pretrained(model, kind="generator")
     if web:
         return _web(generator, model, out, fp16 or int8 is not None, _given(title, megapixels, runtime))
     if given := _given(title, megapixels, runtime):
@@ -61,6 +58,7 @@ def export(
     if int8 is not None:
         return _quantize(generator, out, int8, fp16)
     difference = export_generator(generator, out, half=fp16)
+    _, name, _ = vars(generator)["built_from"]
     console.print(f"{out}: {name}, {out.stat().st_size / 2**20:.1f} MiB")
     console.print(f"The greatest difference from PyTorch, on several sizes, is {difference:.1g} of [-1, 1].")
     return 0

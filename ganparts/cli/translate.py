@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,7 +93,8 @@ def translate(
             raise ValueError(f"--ray {' '.join(ray)}: it takes one address; give model and inputs before it")
         generator = load_generator(model, device=torch.device("cpu"))
         options |= {"batch_size": batch_size, "device": device, "address": next(iter(ray), None)}
-        report = _on_cluster(bar, generator, inputs, out, actors=ray_actors, cores=ray_cores, **options)
+        options |= {"actors": ray_actors, "cores": ray_cores}
+        report = _with_bar(bar, translate_on_cluster, generator, inputs, out, **options)
     else:
         if addresses := [each for each in (*inputs, out) if "://" in each]:
             raise ValueError(f"{addresses[0]} is an address: add --ray")
@@ -102,34 +103,32 @@ def translate(
         taken, reason = choose_inference(generator, precision)
         if taken != "own":
             console.print(f"Precision {taken}: {reason}.")
-        report = _here(
-            bar, generator, inputs, out, batch_size=batch_size or (1 if chosen.type == "cpu" else 16), **options
-        )
+        options["batch_size"] = batch_size or (1 if chosen.type == "cpu" else 16)
+        report = _with_bar(bar, translate_files, generator, inputs, out, count=True, **options)
     return _tell(report, out)
 
 
-def _here(bar: Progress, generator: nn.Module, inputs: Sequence[str], out: str, **options: Any) -> Report:
+def _with_bar(
+    bar: Progress,
+    translate: Callable[..., Report],
+    generator: nn.Module,
+    inputs: Sequence[str],
+    out: str,
+    *,
+    count: bool = False,
+    **options: Any,
+) -> Report:
+    """Translate and show how far it is; with ``count`` the photos are counted beside it, else ``translate`` tells."""
     with bar:
         task = bar.add_task("photos", total=None)
 
-        def show(report: Report) -> None:
-            bar.update(task, completed=report.written + report.skipped + report.failed)
+        def show(report: Report, total: int | None = None) -> None:
+            bar.update(task, completed=report.done, total=total)
 
-        with _counting(inputs, out, lambda total: bar.update(task, total=total)):
-            report = translate_files(generator, inputs, out, progress=show, **options)
-        done = report.written + report.skipped + report.failed
-        bar.update(task, total=done, completed=done)
+        with _counting(inputs, out, lambda total: bar.update(task, total=total)) if count else nullcontext():
+            report = translate(generator, inputs, out, progress=show, **options)
+        show(report, report.done)
     return report
-
-
-def _on_cluster(bar: Progress, generator: nn.Module, inputs: Sequence[str], out: str, **options: Any) -> Report:
-    with bar:
-        task = bar.add_task("photos", total=None)
-
-        def show(report: Report, total: int) -> None:
-            bar.update(task, completed=report.written + report.skipped + report.failed, total=total)
-
-        return translate_on_cluster(generator, inputs, out, progress=show, **options)
 
 
 @contextmanager

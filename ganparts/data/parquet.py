@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ganparts.backbones.weights import UnavailableError
 from ganparts.data.entries import printable_stem
 from ganparts.data.errors import DataError, UnreadableImageError
 from ganparts.data.files import File
 from ganparts.data.images import ImageEntry
 from ganparts.data.shards import Encoded
+from ganparts.optional import require
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -229,9 +229,4 @@ def require_stream(module: str, what: str) -> None:
     Raises:
         UnavailableError: it is not; the text says how to get it.
     """
-    try:
-        __import__(module)
-    except ImportError as error:
-        raise UnavailableError(
-            f"{what} need the package {module}, which cannot be imported ({error}): pip install 'ganparts[stream]'"
-        ) from None
+    require(module, module, "stream", what=f"reading {what}")

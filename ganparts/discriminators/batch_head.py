@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.blocks import check_images, one_of
+from ganparts.blocks.saved import adopt_saved
 from ganparts.discriminators.spectral_patchgan import spectral_body
 from ganparts.precision import at_least_fp32
 from ganparts.pretrained import PretrainedModule
@@ -91,12 +92,10 @@ class FeatureQueue(nn.Module):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        saved = state_dict.get(prefix + "entries")
         state_dict.setdefault(prefix + "pushed", torch.zeros_like(self.pushed))  # the source's files have no queues
-        if saved is not None and (self.entries is None or self.entries.shape != saved.shape):
-            self.size, self.entries = len(saved), torch.empty_like(saved, device=self.pushed.device)
-        elif saved is None and self.entries is not None:  # of a queue not used yet; kept for captured graphs
-            state_dict[prefix + "entries"] = torch.zeros_like(self.entries)
+        adopt_saved(self, "entries", state_dict, prefix, device=self.pushed.device)
+        if self.entries is not None:
+            self.size = len(self.entries)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

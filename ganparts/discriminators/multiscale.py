@@ -18,7 +18,7 @@ from ganparts.blocks import Norm, ReflectionPad2d, check_images, images_are_inde
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
-__all__ = ["MUNITDiscriminator", "MultiScalePatchGAN", "multiscale_patchgan", "munit"]
+__all__ = ["MUNITDiscriminator", "MultiScalePatchGAN", "multiscale_patchgan", "munit", "plain_key"]
 
 
 class MultiScalePatchGAN(PretrainedModule):
@@ -92,14 +92,18 @@ class MultiScalePatchGAN(PretrainedModule):
     ) -> None:
         # runs before the layers load
         for key in list(state_dict):
-            if (renamed := re.sub(r"scale(\d+)_layer(\d+)\.(\d+)", _plain_key, key)) != key:
+            if (renamed := plain_key(key)) != key:
                 state_dict[renamed] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, *args)
 
 
-def _plain_key(match: re.Match[str]) -> str:
-    # with feature matching each convolution begins a group of its own: conv, (norm,) activation
-    scale, group, place = map(int, match.groups())
+def plain_key(key: str) -> str:
+    """The key of pix2pixHD without feature matching, ``layer0.2.weight``, for one with, ``scale0_layer1.0.weight``."""
+    return re.sub(r"(?<![^.])scale(\d+)_layer(\d+)\.(\d+)(?=\.)", _plain_place, key)
+
+
+def _plain_place(match: re.Match[str]) -> str:
+    scale, group, place = map(int, match.groups())  # a group: convolution, norm, activation; the first has no norm
     return f"layer{scale}.{place + max(0, 3 * group - 1)}"
 
 

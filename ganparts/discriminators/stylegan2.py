@@ -89,22 +89,21 @@ class StyleGAN2Discriminator(PretrainedModule):
 
     Args:
         in_channels: channels of the images.
-        width: channels at the full size; doubled with each halving, up to ``max_width``.
+        width: channels at the full size; doubled with each halving, up to 512.
         size: height and width of the images, a power of two of at least 8.
-        max_width: most channels.
         group: images that the minibatch standard deviation compares; 1 makes the images of a batch independent.
 
     Raises:
         ValueError: a ``size`` that is no such power, ``group`` below 1; in ``forward`` images of another size.
     """
 
-    def __init__(self, in_channels: int = 3, *, width: int = 64, size: int = 256, max_width: int = 512, group: int = 4):
+    def __init__(self, in_channels: int = 3, *, width: int = 64, size: int = 256, group: int = 4):
         super().__init__()
         if group < 1:
             raise ValueError(f"group={group}: a group has at least 1 image")
         self.in_channels, self.size, self.group = in_channels, size, group
         self.images_are_independent = group == 1
-        widths = [min(width * 2**halving, max_width) for halving in range(halvings(size) + 1)]
+        widths = [min(width * 2**halving, 512) for halving in range(halvings(size) + 1)]
         self.from_rgb = _Conv(in_channels, widths[0], 1)
         self.blocks = nn.Sequential(*(_Block(widths[i], widths[i + 1]) for i in range(halvings(size))))
         self.conv = _Conv(widths[-1] + 1, widths[-1], 3)

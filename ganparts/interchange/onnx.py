@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.blocks import check_images
+from ganparts.optional import require
 
 __all__ = ["OnnxGenerator", "load_onnx", "write_onnx"]
-
-_REMEDY = "pip install 'ganparts[onnx]'"
 
 
 class OnnxGenerator(nn.Module):
@@ -97,11 +96,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, *, metadata: d
         ImportError: onnx or onnxscript is not installed.
         RuntimeError: this PyTorch cannot write an operation of the program.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  torch.onnx needs it
-    except ImportError as error:
-        raise ImportError(f"writing ONNX needs a package that is not installed ({error}): {_REMEDY}") from None
+    onnx = require("onnx", "onnx", "onnx", what="writing ONNX")
+    require("onnxscript", "onnxscript", "onnx", what="writing ONNX")  # for torch.onnx
     try:
         translated = torch.onnx.export(program, dynamo=True, verbose=False)
     except Exception as error:  # of many kinds, and each of many lines
@@ -131,10 +127,7 @@ def _rename(graph: Any, value: Any, name: str) -> None:
 
 
 def _session(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ImportError(f"reading {path} needs onnxruntime, which is not installed: {_REMEDY}") from None
+    onnxruntime = require("onnxruntime", "onnxruntime", "onnx", what=f"reading {path}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     options = onnxruntime.SessionOptions()

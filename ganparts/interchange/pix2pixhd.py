@@ -5,10 +5,9 @@ A checkpoint that was trained with feature matching calls its layers ``scale0_la
 
 from __future__ import annotations
 
-import re
-
 from torch import nn
 
+from ganparts.discriminators.multiscale import plain_key
 from ganparts.interchange.weights import Builder, Weights, as_module, layer_numbers, norm_of
 from ganparts.registry import DISCRIMINATORS
 
@@ -17,12 +16,7 @@ __all__ = ["find_builder", "plain_names"]
 
 def plain_names(weights: Weights) -> Weights:
     """The same tensors, with the names that a checkpoint without feature matching has."""
-    return {re.sub(r"^scale(\d+)_layer(\d+)\.(\d+)(?=\.)", _plain_name, name): t for name, t in weights.items()}
-
-
-def _plain_name(match: re.Match[str]) -> str:
-    scale, group, place = map(int, match.groups())  # a group: convolution, norm, activation; the first has no norm
-    return f"layer{scale}.{place + max(0, 3 * group - 1)}"
+    return {plain_key(name): tensor for name, tensor in weights.items()}
 
 
 def find_builder(weights: Weights) -> Builder | None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts.blocks import one_of
+from ganparts.blocks.places import take_places
+from ganparts.blocks.saved import adopt_saved
 from ganparts.losses.penalties import logit_maps
 from ganparts.registry import PENALTIES
 
@@ -86,11 +88,7 @@ class LeCam(nn.Module):
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        saved = state_dict.get(prefix + "averages")
-        if saved is not None and (self.averages is None or self.averages.shape != saved.shape):
-            self.averages = torch.empty_like(saved, device=self.started.device)
-        elif saved is None and self.averages is not None:  # saved before its first use; kept for captured graphs
-            state_dict[prefix + "averages"] = torch.zeros_like(self.averages)
+        adopt_saved(self, "averages", state_dict, prefix, device=self.started.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
@@ -169,8 +167,7 @@ class BalancedConsistency:
             places = size - 1 - (size - 1 - places).abs()
             if axis == 3:
                 places = torch.where(moves.flip[:, None] < 0.5, size - 1 - places, places)
-            view = (len(images), 1, size, 1) if axis == 2 else (len(images), 1, 1, size)
-            images = images.gather(axis, places.view(view).expand_as(images))
+            images = take_places(images, axis, places)
         return images
 
     def _compared(self, logits: Tensor) -> Tensor:

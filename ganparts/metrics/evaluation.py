@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
 from ganparts.distributed import gather, is_first, processes, rank
-from ganparts.metrics.cache import Features, cached, digest_of_images, digest_of_module
+from ganparts.metrics.cache import digest_of_module
 from ganparts.metrics.distances import cmmd, content_distance, diversity, fid, memorization, penalized
-from ganparts.metrics.extractors import create_extractor, require
-from ganparts.metrics.features import (
-    IMAGE_SIZE,
-    Batch,
-    describe_sizes,
-    extract,
-    load_batches,
-    paint_batches,
-)
+from ganparts.metrics.extractors import create_extractor
 from ganparts.metrics.manifolds import prdc
+from ganparts.metrics.reading import Reader, interleaved, progress_bar
 from ganparts.metrics.resampling import kid_scores
 from ganparts.metrics.scores import Scores
 from ganparts.metrics.sources import Scored, Source, open_source, photo_of_each, without_unreadable
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from ganparts.optional import require
 
 __all__ = ["Evaluator", "FewImagesWarning", "evaluate"]
 
@@ -121,12 +107,12 @@ def _evaluate(
     fake_entries = fake_entries[:limit] if fake_entries else None
     real_entries = open_source(real)
     if photo_entries:
-        require("torchmetrics.functional.image", "torchmetrics")  # here, not after minutes of work
+        require("torchmetrics.functional.image", "torchmetrics", "metrics")  # here, not after minutes of work
     if isinstance(extractor, str):
         extractor = create_extractor(extractor).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    with evaluating(extractor, generator), _progress_bar(progress) as bar:
-        reader = _Reader(extractor, digest_of_module(extractor), squash, batch_size, workers, bar)
+    with evaluating(extractor, generator), progress_bar(progress) as bar:
+        reader = Reader(extractor, digest_of_module(extractor), squash, batch_size, workers, bar)
         own = photo_entries[rank() :: processes()] if shared else []
         if shared and not is_first():
             gather(reader.paintings(None, own, generator) if own else None)
@@ -135,7 +121,7 @@ def _evaluate(
         photo_set, photos_digest = reader.kept(photo_entries, "photos") if photo_entries else (None, None)
         if shared:
             parts = gather(reader.paintings(None, own, generator)) or []
-            found = _interleaved([part for part in parts if part is not None])
+            found = interleaved([part for part in parts if part is not None])
         else:
             found = reader.paintings(fake_entries, photo_entries, generator)
         fake_set, ssim = found.features(), None if found.similarities is None else found.similarities.mean().item()
@@ -197,7 +183,7 @@ class Evaluator:
         device: torch.device | str = "cpu",
         workers: int = 0,
     ):
-        require("torchmetrics.functional.image", "torchmetrics")
+        require("torchmetrics.functional.image", "torchmetrics", "metrics")
         self.extractor = create_extractor(extractor).to(device)
         self.real, self.photos = without_unreadable(real), without_unreadable(photos)
         self.conditions = {"limit": limit, "squash": squash, "workers": workers}
@@ -240,95 +226,3 @@ def _label(extractor: nn.Module) -> str:
     """``inception``, ``timm:resnet18``, or the name of a module's class."""
     _, name, options = getattr(extractor, "built_from", (None, type(extractor).__name__, {}))
     return ":".join([name, *([options["model"]] if "model" in options else [])])
-
-
-class _Read(NamedTuple):
-    """What was read of a set of images: features [N, D], sizes, and the similarity of each to its photo [N]."""
-
-    matrix: Tensor
-    sizes: set[tuple[int, int]]
-    similarities: Tensor | None
-
-    def features(self) -> Features:
-        return Features(self.matrix, describe_sizes(self.sizes))
-
-
-def _interleaved(parts: list[_Read]) -> _Read:
-    """What processes read that took turns, in the order of the images."""
-    count = sum(len(part.matrix) for part in parts)
-    order = torch.cat([torch.arange(start, count, len(parts)) for start in range(len(parts))]).argsort()
-    similarities = [part.similarities for part in parts if part.similarities is not None]
-    return _Read(
-        torch.cat([part.matrix for part in parts])[order],
-        set().union(*(part.sizes for part in parts)),
-        torch.cat(similarities)[order] if similarities else None,
-    )
-
-
-@dataclass
-class _Reader:
-    """Turns images into features, with one extractor and one progress bar."""
-
-    extractor: nn.Module
-    digest: str
-    squash: bool
-    batch_size: int
-    workers: int
-    bar: Progress
-
-    def kept(self, entries: list[Scored], what: str) -> tuple[Features, str]:
-        """Features of images that come again, from the disk if they were there before; and the images' digest."""
-        images = digest_of_images(entries)
-        framing = "squashed" if self.squash else "cropped"
-        key = hashlib.sha256(f"{self.digest} {images} {framing}".encode()).hexdigest()
-        return cached(key, lambda: self.read(self._load(entries), len(entries), what).features()), images
-
-    def paintings(self, entries: list[Scored] | None, photos: list[Scored], generator: nn.Module | None) -> _Read:
-        """Read the generated images: those that are there, or a generator's."""
-        if entries is not None:
-            batches = self._load(entries, photos)
-        else:
-            assert generator is not None
-            size = getattr(self.extractor, "input_size", None)
-            batches = paint_batches(self._load_at(IMAGE_SIZE, photos), generator, size=size)
-        return self.read(batches, len(entries or photos), "generated images")
-
-    def read(self, batches: Iterator[Batch], total: int, what: str) -> _Read:
-        """Features of all batches, and the similarities of photos and paintings where batches have them."""
-        rows: list[Tensor] = []
-        sizes: set[tuple[int, int]] = set()
-        similarities: list[Tensor] = []
-        task = self.bar.add_task(what, total=total)
-        for batch in batches:
-            rows.append(extract(self.extractor, batch.images))
-            sizes.update(batch.sizes)
-            if batch.photos is not None and batch.paintings is not None:
-                similarities.append(_similarity(batch.photos, batch.paintings))
-            self.bar.advance(task, len(batch.images))
-        return _Read(torch.cat(rows), sizes, torch.cat(similarities) if similarities else None)
-
-    def _load(self, entries: list[Scored], photos: list[Scored] | None = None) -> Iterator[Batch]:
-        return self._load_at(getattr(self.extractor, "input_size", None), entries, photos)
-
-    def _load_at(self, size: int | None, entries: list[Scored], photos: list[Scored] | None = None) -> Iterator[Batch]:
-        options = {"squash": self.squash, "batch_size": self.batch_size, "workers": self.workers}
-        return load_batches(entries, size=size, photos=photos, **options)
-
-
-def _similarity(photos: Tensor, paintings: Tensor) -> Tensor:
-    """SSIM (Wang et al. 2004, Gaussian window of 11 px) of each pair of bytes [B, 3, H, W]: [B]."""
-    image = require("torchmetrics.functional.image", "torchmetrics")
-    return image.structural_similarity_index_measure(
-        paintings.float(), photos.float(), data_range=255.0, reduction="none"
-    ).reshape(-1)  # of a batch of one it gives a scalar
-
-
-@contextmanager
-def _progress_bar(wanted: bool) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
-        yield bar

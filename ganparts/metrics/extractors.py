@@ -23,14 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.backbones.networks import lite_network, timm_network
-from ganparts.backbones.weights import (
-    UnavailableError,
-    build_quietly,
-    load_into,
-    read_weights,
-    require,
-    wrong_weights,
-)
+from ganparts.backbones.weights import build_quietly, load_into, read_weights, wrong_weights
+from ganparts.optional import UnavailableError, require
 from ganparts.registry import Registry
 
 __all__ = [
@@ -43,7 +37,6 @@ __all__ = [
     "efficientnet_lite1",
     "efficientnet_lite2",
     "inception",
-    "require",
     "timm_model",
 ]
 
@@ -112,7 +105,7 @@ def inception(*, weights: Path | str | None = None) -> nn.Module:
     Raises:
         UnavailableError: no torch-fidelity, no such file, no network, or a file that holds something else.
     """
-    module = require("torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity")
+    module = require("torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity", "metrics")
     path = Path(weights) if weights else _downloaded_inception()
     if not weights and not path.is_file():
         _download(module.URL_INCEPTION_V3, path)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ganparts.data import UnreadableImageError, to_bytes, to_unit_range
 from ganparts.data.loading import ignore_interrupts
 from ganparts.metrics.sources import Scored
-from ganparts.precision import choose_inference, infer
+from ganparts.precision import choose_inference, device_of, infer
 
 __all__ = [
     "IMAGE_SIZE",
@@ -155,7 +155,7 @@ def paint_batches(batches: Iterable[Batch], generator: nn.Module, *, size: int |
         generator: in ``eval()`` mode; images [B, 3, 256, 256] in [-1, 1] to the same.
         size: height and width to resize the paintings to, in pixels; None keeps theirs.
     """
-    device = _device(generator)
+    device = device_of(generator)
     precision, _ = choose_inference(generator)
     for batch in batches:
         photos = torch.stack(batch.images)
@@ -175,7 +175,7 @@ def extract(extractor: nn.Module, images: list[Tensor]) -> Tensor:
     Raises:
         ValueError: the extractor gives something else, or values that are not finite.
     """
-    device, kind = _device(extractor), type(extractor).__name__
+    device, kind = device_of(extractor), type(extractor).__name__
     together = _ON_CPU if device.type == "cpu" else len(images)
     alike = len({image.shape for image in images}) == 1
     stacks = [torch.stack(chunk) for chunk in _chunks(images, together if alike else 1)]
@@ -195,11 +195,6 @@ def extract(extractor: nn.Module, images: list[Tensor]) -> Tensor:
 
 def _chunks(images: list[Tensor], size: int) -> Iterator[list[Tensor]]:
     return (images[start : start + size] for start in range(0, len(images), size))
-
-
-def _device(module: nn.Module) -> torch.device:
-    tensors = [*module.parameters(), *module.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def describe_sizes(sizes: Collection[tuple[int, int]]) -> str:

@@ -138,16 +138,6 @@ class Scores:
                 "under the same conditions"
             )
 
-    def compare(self, other: Scores) -> dict[str, float]:
-        """How much larger each score of ``other`` is than this one's, for the scores that both have.
-
-        Raises:
-            ValueError: as :meth:`check_comparable`.
-        """
-        self.check_comparable(other)
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _MEASURES}
-        return {name: after - before for name, (before, after) in pairs.items() if None not in (before, after)}
-
     def interval(self, name: str = "kid_ratio") -> Interval:
         """The 95% bootstrap interval of ``kid`` or ``kid_ratio``.
 

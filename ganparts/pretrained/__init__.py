@@ -2,14 +2,9 @@
 
 from ganparts.pretrained.card import ModelCard
 from ganparts.pretrained.finding import find_pretrained, is_pretrained
-from ganparts.pretrained.folder import (
-    PretrainedModule,
-    describe_network,
-    from_pretrained,
-    push_to_hub,
-    save_pretrained,
-)
+from ganparts.pretrained.loading import from_pretrained
 from ganparts.pretrained.painters import Painter, PainterFile, list_painters
+from ganparts.pretrained.saving import PretrainedModule, describe_network, push_to_hub, save_pretrained
 
 __all__ = [
     "ModelCard",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from ganparts.pretrained.hub import download, is_hub_name
 from ganparts.pretrained.painters import find_painter, list_painters
+from ganparts.registry import DISCRIMINATORS, GENERATORS, Registry
 
-__all__ = ["CONFIG", "GENERATOR", "WEIGHTS", "find_pretrained", "is_pretrained"]
+__all__ = ["CONFIG", "GENERATOR", "TABLES", "WEIGHTS", "find_pretrained", "is_pretrained"]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GENERATOR = "generator"  # the pretrained folder in a run folder
+TABLES: dict[str, Registry[Any]] = {table.kind: table for table in (GENERATORS, DISCRIMINATORS)}  # of what it holds
 _CHECKPOINT = "checkpoint.pt"  # of a run folder
 
 

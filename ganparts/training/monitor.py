@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import Tensor
 
+from ganparts.optional import require
+
 __all__ = ["Monitor", "append_row", "drop_rows_beyond"]
 
 ItemT = TypeVar("ItemT")
@@ -181,8 +183,5 @@ def _header(path: Path) -> list[str]:
 
 
 def _summary_writer(folder: Path, start: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ImportError('TensorBoard is not installed: pip install "ganparts[tensorboard]"') from None
-    return SummaryWriter(str(folder), purge_step=start + 1)
+    tensorboard = require("torch.utils.tensorboard", "tensorboard", "tensorboard", what="TensorBoard's log")
+    return tensorboard.SummaryWriter(str(folder), purge_step=start + 1)

@@ -2,8 +2,9 @@
 
 from ganparts.translate.archive import translate_to_zip
 from ganparts.translate.cluster import translate_on_cluster
-from ganparts.translate.files import Report, translate_files
+from ganparts.translate.files import translate_files
 from ganparts.translate.image import translate
+from ganparts.translate.pipeline import Report
 from ganparts.translate.tiles import TilingError, translate_tiled
 
 __all__ = [

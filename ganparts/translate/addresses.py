@@ -17,10 +17,9 @@ from typing import Any
 from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
-from ganparts.data.images import IMAGE_SUFFIXES
 from ganparts.data.members import is_hidden, read_member
 from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Listed, Sink, replace_file, too_long
-from ganparts.translate.sources import ARCHIVE_ERRORS, images_in, is_photo, open_archive
+from ganparts.translate.sources import ARCHIVE_ERRORS, NO_IMAGES, images_in, is_photo, open_archive
 
 __all__ = ["Place", "Work", "find_work", "open_target"]
 
@@ -264,7 +263,7 @@ def _in_archive(place: Place, folder: str, format: str, tell: Callable[[str], No
         tell(f"{place}: an archive that cannot be read: {error}")
     else:
         if not found:
-            tell(f"{place}: no images in it that end in {', '.join(IMAGE_SUFFIXES)}")
+            tell(f"{place}: {NO_IMAGES}")
 
 
 def _stem(name: str) -> str:
@@ -273,5 +272,5 @@ def _stem(name: str) -> str:
 
 def _why_nothing(place: Place) -> str:
     if place.files.isdir(place.path):
-        return f"no images in it that end in {', '.join(IMAGE_SUFFIXES)}"
+        return NO_IMAGES
     return "no file matches this pattern" if glob.has_magic(place.path) else "there is no such file or folder"

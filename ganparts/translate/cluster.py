@@ -12,30 +12,25 @@ import pickle
 import signal
 import threading
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from ganparts.data.images import IMAGE_SUFFIXES
+from ganparts.optional import require
 from ganparts.precision import InferencePrecision, choose_inference
+from ganparts.translate.actors import ATTEMPTS, Attempts, Outcome, Painter, Setup
 from ganparts.translate.addresses import Place, Work, find_work, open_target
 from ganparts.translate.encoding import Encoding, Subsampling
-from ganparts.translate.files import Report, Settings, translate_photos, wanted_photos
-from ganparts.translate.sinks import Claim, Sink
-from ganparts.translate.sources import ARCHIVE_ERRORS, Member, Photo, images_in, open_archive
+from ganparts.translate.pipeline import Report, Settings, wanted_photos
 
 __all__ = ["translate_on_cluster"]
 
-ATTEMPTS = 3  # after which work whose process died each time is given up
 _BATCHES = 16  # in a call of an actor: as much is done again when its process dies
 _CALLS = 10_000  # in a run, about, since Ray takes some milliseconds for each
-_REMOTE_READERS = 16  # threads, which wait for the network most of their time
 
 
 def translate_on_cluster(
@@ -111,7 +106,7 @@ def translate_on_cluster(
         waiting = {work.target: work for _, work in wanted_photos(found, sink, lambda work: work.name, report)}
         total = len(waiting) + report.skipped + report.failed
         progress(report, total)
-        setup = _Setup(generator, settings, place, overwrite, pool.cores)
+        setup = Setup(generator, settings, place, overwrite, pool.cores)
         at_once = min(
             max(_BATCHES * settings.batch_size, len(waiting) // _CALLS), -(-len(waiting) // (4 * pool.actors))
         )
@@ -128,128 +123,11 @@ def translate_on_cluster(
     return report
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of a piece of work."""
-
-    target: str
-    written: bool = True
-    failed: int = 0
-    problems: list[str] = field(default_factory=list)
-    encoded: bytes = b""
-    given_up: bool = False
-
-
-def _count(outcome: _Outcome, report: Report) -> None:
+def _count(outcome: Outcome, report: Report) -> None:
     report.written += outcome.written
     for problem in outcome.problems:
         report.fail(problem)
     report.failed += outcome.failed - len(outcome.problems)
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What an actor is given once."""
-
-    generator: Callable[[Tensor], Tensor]
-    settings: Settings
-    out: Place
-    overwrite: bool
-    cores: int
-
-    def work_off(self, work: Sequence[Work], attempt: int) -> list[_Outcome]:
-        """Translate and write photos and archives."""
-        if attempt > ATTEMPTS:
-            return [_Outcome(each.target, given_up=True) for each in work]
-        outcomes: list[_Outcome] = []
-        if attempt > 1 and not self.overwrite and not self.out.is_archive:
-            outcomes = [_Outcome(each.target) for each in work if (self.out / each.target).exists()]
-            written = {outcome.target for outcome in outcomes}
-            work = [each for each in work if each.target not in written]
-        outcomes += [self._translate_archive(each) for each in work if each.whole]
-        photos, results = [(each.target, each) for each in work if not each.whole], _Results(self.out)
-        remote = not (self.out.is_local and all(each.place.is_local for _, each in photos))
-        self._translate(iter(photos), results, Report(), _REMOTE_READERS if remote else self.cores)
-        return outcomes + results.outcomes
-
-    def _translate_archive(self, work: Work) -> _Outcome:
-        report, format = Report(), self.settings.encoding.format
-        with ExitStack() as opened:
-            try:
-                archive = opened.enter_context(open_archive(str(opened.enter_context(work.place.fetched()))))
-                photos = [Member(archive, member, name, str(work)) for name, member in images_in(archive)]
-                problem = "" if photos else f"no images in it that end in {', '.join(IMAGE_SUFFIXES)}"
-            except ARCHIVE_ERRORS as error:
-                photos, problem = [], f"an archive that cannot be read: {error}"
-            if problem:
-                return _Outcome(work.target, written=False, failed=1, problems=[f"{work}: {problem}"])
-            with (self.out / work.target).archive(overwrite=True) as sink:
-                wanted = wanted_photos(photos, sink, lambda photo: f"{photo.name}.{format}", report)
-                self._translate(wanted, sink, report, self.cores)
-        return _Outcome(work.target, failed=report.failed, problems=report.problems)
-
-    def _translate(self, wanted: Iterator[tuple[str, Photo]], sink: Sink, report: Report, workers: int) -> None:
-        translate_photos(self.generator, wanted, sink, self.settings, workers=workers, report=report)
-
-
-class _Painter:
-    """An actor: lists of work go in, outcomes come out."""
-
-    def __init__(self, setup: Any, attempts: Any, gpu: bool):
-        import ray
-
-        self.setup: _Setup = ray.get(setup)
-        self.attempts = attempts
-        torch.set_num_threads(self.setup.cores)
-        if gpu and isinstance(self.setup.generator, torch.nn.Module):
-            self.setup.generator.to("cuda")
-
-    def __call__(self, row: dict[str, Any]) -> list[dict[str, bytes]]:
-        import ray
-
-        attempt = cast(int, ray.get(self.attempts.count.remote(row["name"])))
-        outcomes: list[Any]
-        try:
-            outcomes = self.setup.work_off(pickle.loads(row["work"]), attempt)
-        except Exception as error:  # as one that the other process knows, too
-            known = isinstance(error, OSError | ValueError) and type(error).__module__ == "builtins"
-            outcomes = [error if known else RuntimeError(f"{type(error).__name__}: {error}")]
-        return [{"outcome": pickle.dumps(outcome)} for outcome in outcomes]
-
-
-class _Results:
-    """Where an actor writes, or collects for the process that writes the archive, and what becomes of its work."""
-
-    def __init__(self, out: Place):
-        self.out, self.path = out, Path(str(out))
-        self.outcomes: list[_Outcome] = []
-
-    def claim(self, name: str) -> Claim:
-        return "free"
-
-    def write(self, name: str, encoded: bytes) -> None:
-        if self.out.is_archive:
-            self.outcomes.append(_Outcome(name, encoded=encoded))
-        else:
-            (self.out / name).write(encoded)
-            self.outcomes.append(_Outcome(name))
-
-    def release(self, name: str, reason: str) -> None:
-        self.outcomes.append(_Outcome(name, written=False, failed=1, problems=[reason]))
-
-    def close(self, *, whole: bool) -> None:
-        pass
-
-
-class _Attempts:
-    """An actor that counts how often each call was begun."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def count(self, name: str) -> int:
-        self.counts[name] += 1
-        return self.counts[name]
 
 
 @dataclass(frozen=True)
@@ -284,7 +162,7 @@ class _Pool:
             raise ValueError(f"no machine of the cluster has {cores} cores{' and a GPU' * gpus} for an actor: {sizes}")
         return cls(actors or room, cores, gpus)
 
-    def run(self, setup: _Setup, work: Sequence[Work], most: int) -> Iterator[_Outcome]:
+    def run(self, setup: Setup, work: Sequence[Work], most: int) -> Iterator[Outcome]:
         """Work through a list, at most ``most`` photos or one archive a call of an actor."""
         import ray.data
 
@@ -294,9 +172,9 @@ class _Pool:
         if not calls:
             return
         rows = [{"name": uuid.uuid4().hex, "work": pickle.dumps(call)} for call in calls]
-        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
+        attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
         outcomes = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-            _Painter,
+            Painter,
             fn_constructor_args=(ray.put(setup), attempts, bool(self.gpus)),
             compute=ray.data.ActorPoolStrategy(size=min(self.actors, len(rows))),
             num_cpus=self.cores,
@@ -312,11 +190,11 @@ class _Pool:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """Connect to a cluster, or start one of this machine; Ray keeps its own messages to itself."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ImportError(f"translating on a cluster needs Ray ({error}): pip install 'ganparts[ray]'") from None
+    for module in ("ray", "ray.data"):
+        require(module, "ray", "ray", what="translating on a cluster")
+    import ray
+    import ray.data
+
     context, ours = ray.data.DataContext.get_current(), not ray.is_initialized()
     loggers = {name: logging.getLogger(name) for name in ("ray.data", "ray.data._internal.progress")}
     before = context.enable_progress_bars, context.print_on_execution_start, [each.level for each in loggers.values()]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ganparts.data import ImageEntry, to_bytes, to_rgb, to_unit_range
-from ganparts.precision import InferencePrecision, choose_inference, in_precision, infer
+from ganparts.precision import InferencePrecision, choose_inference, device_of, in_precision, infer
 from ganparts.pretrained import from_pretrained
 from ganparts.translate.tiles import fit, translate_tiled
 
@@ -128,12 +128,6 @@ def translate_pixels(
             return torch.stack([translate_tiled(generator, image, tile=tile) for image in images])
     batches = images.split(max(1, budget // max(1, size)))
     return torch.cat([_translate_batch(generator, batch, device, chosen) for batch in batches])
-
-
-def device_of(generator: object) -> torch.device:
-    """The device of a network's weights; the CPU for anything else."""
-    parameters = generator.parameters() if isinstance(generator, torch.nn.Module) else iter(())
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
 def _translate_batch(

@@ -20,7 +20,19 @@ from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES
 from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
 
-__all__ = ["ARCHIVE_ERRORS", "Member", "Photo", "find_photos", "images_in", "is_archive", "is_photo", "open_archive"]
+__all__ = [
+    "ARCHIVE_ERRORS",
+    "NO_IMAGES",
+    "Member",
+    "Photo",
+    "find_photos",
+    "images_in",
+    "is_archive",
+    "is_photo",
+    "open_archive",
+]
+
+NO_IMAGES = f"no images in it that end in {', '.join(IMAGE_SUFFIXES)}"  # what a folder or an archive is told of
 
 Archive: TypeAlias = zipfile.ZipFile | tarfile.TarFile
 ArchiveMember: TypeAlias = zipfile.ZipInfo | tarfile.TarInfo
@@ -103,7 +115,7 @@ def find_photos(inputs: Iterable[str], out: Path | None = None) -> Iterator[Phot
             found = True
             yield photo
         if not found:
-            yield _Nothing(given, f"no images in it that end in {', '.join(IMAGE_SUFFIXES)}")
+            yield _Nothing(given, NO_IMAGES)
 
 
 def _photos_of(given: str, out: Path | None) -> Iterator[Photo]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ganparts.blocks import size_limits
 from ganparts.data import to_bytes, to_unit_range
+from ganparts.precision import device_of
 from ganparts.translate.operations import pad
 from ganparts.translate.strips import FeatureMap, Node, Plan, TilingError
 
@@ -55,7 +56,7 @@ def translate_tiled(
             f"a {type(generator).__name__} takes pictures whole, not in tiles: make the picture smaller (--size), or "
             "give it in one piece (tile=0, --tile 0) if it fits into memory"
         )
-    device = next((parameter.device for parameter in generator.parameters()), torch.device("cpu"))
+    device = device_of(generator)
     if memory is None:
         memory = _free(device) // 2 if device.type == "cuda" else _KEPT_ON_CPU
     if tile is None:

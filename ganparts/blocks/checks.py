@@ -1,0 +1,69 @@
+"""Whether images, sizes and options are such that a network can take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_images", "is_exporting", "one_of", "size_limits"]
+
+# PyTorch 2.6 cannot tell export from compilation.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def size_limits(network: object) -> tuple[int, int]:
+    """``size_multiple`` and ``min_size`` of a network: 1 and ``size_multiple`` where it does not say."""
+    multiple = getattr(network, "size_multiple", 1)
+    return multiple, getattr(network, "min_size", multiple)
+
+
+def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: int = 1) -> None:
+    """Refuse images that a network cannot take; during export check nothing, so that sizes stay free.
+
+    Args:
+        images: should be float [B, C, H, W].
+        channels: C must be this.
+        multiple: H and W must be multiples of it.
+        minimum: H and W must be at least this.
+
+    Raises:
+        ValueError: names the type or shape, what is wanted, and the remedy.
+    """
+    if is_exporting():
+        return
+    if not images.is_floating_point():
+        raise ValueError(f"images are floats in [-1, 1], but these are {images.dtype}: see ganparts.data.to_unit_range")
+    if images.ndim != 4:
+        raise ValueError(
+            f"images are [B, C, H, W], but this has the shape {list(images.shape)}: a single one is image[None]"
+        )
+    if images.shape[1] != channels:
+        raise ValueError(
+            f"images are [B, C, H, W] with C={channels} for this network, but these have the shape "
+            f"{list(images.shape)}: convert them, or build it with in_channels={images.shape[1]}"
+        )
+    height, width = images.shape[-2:]
+    nearest = [max(minimum, (side + multiple // 2) // multiple * multiple, multiple) for side in (height, width)]
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"the images are {height}x{width}, but this network needs a height and a width that are multiples of "
+            f"{multiple}: resize, crop or pad them to {nearest[0]}x{nearest[1]}"
+        )
+    if min(height, width) < minimum:
+        raise ValueError(
+            f"the images are {height}x{width}, but this network needs at least {minimum}x{minimum}: resize or pad them"
+        )
+
+
+def one_of(option: str, value: Any, known: Collection[Any]) -> Any:
+    """``value``, if it is one of those that an option knows.
+
+    Raises:
+        ValueError: names the option, its value and those that are known.
+    """
+    if value not in known:
+        raise ValueError(f"{option}={value!r} is not known: use one of {', '.join(map(repr, known))}")
+    return value
