@@ -137,7 +137,7 @@ def test_images_without_a_partner_are_named_or_left_out(tmp_path: Path):
 def test_unreadable_pairs_are_skipped_whole(tmp_path: Path):
     folder = write_pairs(tmp_path, 2) / "by_name"
     (folder / "trainB" / "0.bmp").write_bytes(b"broken")
-    with pytest.raises(UnreadableImageError, match=r"0\.bmp"):
+    with pytest.raises(UnreadableImageError, match=r"0\.bmp: .*--skip-unreadable"):
         list(load_pairs(AlignedPairs(open_aligned(folder).train, resize=8, crop=8), steps=2, workers=1))
     train = open_aligned(folder, skip_unreadable=True).train
     with pytest.warns(UserWarning, match=r"skipped: .*0\.bmp"):
@@ -157,6 +157,17 @@ def test_a_pair_that_is_too_narrow_to_resize_is_named(tmp_path: Path):
     assert pairs.nbytes == 0  # not known, and no error yet
     with pytest.raises(DataError, match=r"cannot use the image .*trainA/\d\.png: an image of 1 x 3000 pixels"):
         pairs[0]
+
+
+def test_the_pair_that_is_taken_for_a_skipped_one_is_named(tmp_path: Path):
+    folder = write_pairs(tmp_path, 2, height=3000, width=1) / "by_name"
+    (folder / "trainA" / "0.png").write_bytes(b"broken")
+    pairs = AlignedPairs(open_aligned(folder, skip_unreadable=True).train, resize=256, crop=256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for read in (lambda: pairs[0], lambda: pairs[1], lambda: pairs.on_device("cpu")):
+            with pytest.raises(DataError, match=r"cannot use the image .*trainA/1\.png: an image of 1 x 3000 pixels"):
+                read()
 
 
 def test_what_is_not_there_is_said_with_what_was_found(tmp_path: Path):

@@ -422,6 +422,18 @@ def test_unreadable_images_are_skipped_with_a_warning_if_asked(tmp_path: Path):
             images[0]
 
 
+def test_the_image_that_is_taken_for_a_skipped_one_is_named(tmp_path: Path):
+    (tmp_path / "0.png").write_bytes(b"broken")
+    Image.new("RGB", (1, 3000)).save(tmp_path / "1.png")
+    images = open_images(tmp_path, skip_unreadable=True)
+    pairs = PairDataset(images, images, resize=256, crop=256)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for read in (lambda: pairs[0], lambda: pairs[1], lambda: pairs.on_device("cpu")):
+            with pytest.raises(DataError, match=r"cannot use the image .*1\.png: an image of 1 x 3000 pixels"):
+                read()
+
+
 @pytest.mark.parametrize("held", [False, True])
 def test_an_image_that_is_too_narrow_to_resize_is_named(tmp_path: Path, held: bool):
     folder = write_folder(tmp_path / "photos", 3)

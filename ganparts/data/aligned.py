@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,8 +24,9 @@ from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
 from ganparts.data.resizing import resize
 from ganparts.data.shards import shards_of
+from ganparts.data.skipping import Decoded, located
 from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
-from ganparts.distributed import processes, rank
+from ganparts.distributed import processes
 
 __all__ = ["AlignedDomains", "AlignedImages", "AlignedPairs", "PairOrder", "open_aligned"]
 
@@ -34,7 +35,7 @@ _ASPECT_TOLERANCE = 0.02  # by which the aspects of a pair's images may differ: 
 _SHOWN = 3  # names that an error lists
 
 
-class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
+class AlignedImages(Decoded[tuple[Tensor, Tensor]]):
     """Pairs that are decoded when asked for: source and target, each uint8 [3, H, W], of one size.
 
     A target of another size is resized to the source's. A file with both images side by side is cut in the middle.
@@ -49,6 +50,8 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
         UnreadableImageError: a pair that was asked for cannot be read, or its images have different aspects.
     """
 
+    noun = "pair"
+
     def __init__(
         self,
         a: Sequence[Entry],
@@ -61,48 +64,14 @@ class AlignedImages(Sequence[tuple[Tensor, Tensor]]):
             raise ValueError(f"direction={direction!r}: it is 'ab' or 'ba'")
         if b is not None and len(a) != len(b):
             raise ValueError(f"{len(a)} first and {len(b)} second images: pairs need as many of both")
-        self.a = a if isinstance(a, Entries) else list(a)
+        super().__init__(a, skip_unreadable=skip_unreadable)
+        self.a = self.entries
         self.b = b if b is None or isinstance(b, Entries) else list(b)
         self.direction: PairOrder = direction
-        self.skip_unreadable = skip_unreadable
 
-    def __len__(self) -> int:
-        return len(self.a)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
-    @overload
-    def __getitem__(self, index: slice) -> AlignedImages: ...
-
-    def __getitem__(self, index: int | slice) -> tuple[Tensor, Tensor] | AlignedImages:
-        if isinstance(index, slice):
-            b = None if self.b is None else self.b[index]
-            return AlignedImages(self.a[index], b, direction=self.direction, skip_unreadable=self.skip_unreadable)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"there is no pair {index}: there are only {len(self)}")
-        if not self.skip_unreadable:
-            return self._load(index)
-        for later in range(len(self)):
-            try:
-                return self._load((index + later) % len(self))
-            except UnreadableImageError as error:
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-        raise UnreadableImageError(f"none of {len(self)} pairs can be read, {self.a[0]} and the others")
-
-    def readable(
-        self, limit: int | None = None, *, shared: bool = False
-    ) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-        """The first ``limit`` pairs with their names, without unreadable ones if ``skip_unreadable``.
-
-        With ``shared``, those of them that are this process's share.
-        """
-        for index in range(len(self))[slice(rank(), limit, processes()) if shared else slice(limit)]:
-            try:
-                yield self.a[index].name, self._load(index)
-            except UnreadableImageError as error:
-                if not self.skip_unreadable:
-                    raise
-                warnings.warn(f"skipped: {error}", stacklevel=2)
+    def _some(self, chosen: slice) -> AlignedImages:
+        b = None if self.b is None else self.b[chosen]
+        return AlignedImages(self.a[chosen], b, direction=self.direction, skip_unreadable=self.skip_unreadable)
 
     def _load(self, index: int) -> tuple[Tensor, Tensor]:
         first = self.a[index].load()
@@ -158,9 +127,8 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
     ):
         self.images, self.seed, self.batch_size = images, seed, batch_size
         self.framing = Framing(resize, crop, flip, squash)
-        shards = shards_of(images.a) if isinstance(images, AlignedImages) else None
         self._lanes = None
-        if shards is not None:
+        if (shards := shards_of(images)) is not None:
             self._lanes = Lanes(shards.blocks, key=f"{seed}", chunk=batch_size, processes=processes())
 
     def __len__(self) -> int:
@@ -178,8 +146,8 @@ class AlignedPairs(Dataset[tuple[Tensor, Tensor]]):
         return self.framing.cut(source, window), self.framing.cut(target, window)
 
     def _fitted(self, index: int) -> tuple[Tensor, Tensor]:
-        source, target = self.images[index]
-        with naming(self.images.a[index] if isinstance(self.images, AlignedImages) else index):
+        entry, (source, target) = located(self.images, index)
+        with naming(entry):
             return self.framing.fit(source), self.framing.fit(target)
 
     @property

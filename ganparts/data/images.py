@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import stat
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TypeVar
 
 from torch import Tensor
 
 from ganparts.data.decoding import decode_image, encoded_dimensions
-from ganparts.data.entries import Entries, Entry
-from ganparts.data.errors import UnreadableImageError, unreadable
-from ganparts.distributed import processes, rank
+from ganparts.data.errors import unreadable
+from ganparts.data.skipping import Decoded
 
 __all__ = ["IMAGE_SUFFIXES", "EncodedImage", "ImageEntry", "Images"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_BYTES = 2**31 - 1  # of one encoded image
-_Decoded = TypeVar("_Decoded")
+_Value = TypeVar("_Value")
 
 
 class EncodedImage(ABC):
@@ -57,7 +55,7 @@ class EncodedImage(ABC):
         """
         return self._decoded(bytes)
 
-    def _decoded(self, decode: Callable[[bytes], _Decoded]) -> _Decoded:
+    def _decoded(self, decode: Callable[[bytes], _Value]) -> _Value:
         try:
             return decode(self._bytes())
         except (OSError, ValueError) as error:
@@ -108,7 +106,7 @@ class ImageEntry(EncodedImage):
             return file.read(self.length)
 
 
-class Images(Sequence[Tensor]):
+class Images(Decoded[Tensor]):
     """Images that are decoded when asked for: ``images[i]`` is uint8 [3, H, W], ``images[:9]`` the first nine Images.
 
     Args:
@@ -119,53 +117,8 @@ class Images(Sequence[Tensor]):
         UnreadableImageError: an image that was asked for cannot be read, or none can.
     """
 
-    def __init__(self, entries: Sequence[Entry], *, skip_unreadable: bool = False):
-        self.entries = entries if isinstance(entries, Entries) else list(entries)
-        self.skip_unreadable = skip_unreadable
+    def _load(self, index: int) -> Tensor:
+        return self.entries[index].load()
 
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, index: slice) -> Images: ...
-
-    def __getitem__(self, index: int | slice) -> Tensor | Images:
-        if isinstance(index, slice):
-            return Images(self.entries[index], skip_unreadable=self.skip_unreadable)
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"there is no image {index}: there are only {len(self)}")
-        if not self.skip_unreadable:
-            return self._load(self.entries[index])
-        for later in range(len(self)):
-            try:
-                return self.entries[(index + later) % len(self)].load()
-            except UnreadableImageError as error:
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-        raise UnreadableImageError(f"none of {len(self)} images can be read, {self.entries[0]} and the others")
-
-    def readable(self, limit: int | None = None, *, shared: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """The first ``limit`` images with their names, without unreadable ones if ``skip_unreadable``.
-
-        With ``shared``, those of them that are this process's share.
-
-        Raises:
-            UnreadableImageError: an image cannot be read, and skipping was not chosen.
-        """
-        for entry in self.entries[slice(rank(), limit, processes()) if shared else slice(limit)]:
-            try:
-                yield entry.name, self._load(entry)
-            except UnreadableImageError as error:
-                if not self.skip_unreadable:
-                    raise
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-
-    def _load(self, entry: Entry) -> Tensor:
-        try:
-            return entry.load()
-        except UnreadableImageError as error:
-            if self.skip_unreadable:
-                raise
-            advice = "Remove it, or skip such images (skip_unreadable=True; --skip-unreadable)"
-            raise UnreadableImageError(f"{error}. {advice}") from None
+    def _some(self, chosen: slice) -> Images:
+        return Images(self.entries[chosen], skip_unreadable=self.skip_unreadable)

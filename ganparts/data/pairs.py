@@ -18,6 +18,7 @@ from ganparts.data.images import Images
 from ganparts.data.loading import decode_ahead, estimate_bytes
 from ganparts.data.order import Lanes, shuffled
 from ganparts.data.shards import shards_of
+from ganparts.data.skipping import located
 from ganparts.distributed import processes
 
 __all__ = ["PairDataset", "shuffled"]
@@ -141,8 +142,8 @@ class _Fitted:
 
 
 def _fitted(images: Sequence[Tensor] | Tensor, index: int, framing: Framing) -> Tensor:
-    image = images[index]
-    with naming(images.entries[index] if isinstance(images, Images) else index):
+    entry, image = located(images, index)
+    with naming(entry):
         return framing.fit(image)
 
 

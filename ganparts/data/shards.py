@@ -20,8 +20,9 @@ from torch.utils.data import get_worker_info
 
 from ganparts.data.entries import Entries
 from ganparts.data.files import File, is_address
-from ganparts.data.images import EncodedImage, Images
+from ganparts.data.images import EncodedImage
 from ganparts.data.order import Blocks, lanes_touched
+from ganparts.data.skipping import Decoded
 
 __all__ = ["Encoded", "Shard", "ShardEntry", "ShardSource", "shards_of"]
 
@@ -200,7 +201,7 @@ def _read_patiently(shard: Shard, block: int) -> list[Encoded]:
 
 def shards_of(images: object) -> ShardSource | None:
     """The shards that images come from, if they are all images of these."""
-    entries = images.entries if isinstance(images, Images) else images
+    entries = images.entries if isinstance(images, Decoded) else images
     if isinstance(entries, Entries) and entries.is_whole and isinstance(entries.source, ShardSource):
         return entries.source
     return None
