@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ganparts.data.address import parse_address
 from ganparts.data.aligned import AlignedImages, PairOrder
 from ganparts.data.entries import Entry
 from ganparts.data.errors import DataError
 from ganparts.data.layouts import digest
+from ganparts.data.shard_sets import ShardSet, shards_of_data
 from ganparts.data.shards import shards_of
-from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
+from ganparts.data.sources import existing_folder, listing, open_images
 
 __all__ = ["AlignedDomains", "open_aligned"]
 

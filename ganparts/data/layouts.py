@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ganparts.data.address import parse_address
 from ganparts.data.entries import Entries, Entry, few, joined
 from ganparts.data.errors import DataError
 from ganparts.data.images import Images
-from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
+from ganparts.data.shard_sets import ShardSet, shards_of_data
+from ganparts.data.sources import existing_folder, listing, open_images
 
 __all__ = ["Domains", "digest", "open_domains", "sample"]
 
