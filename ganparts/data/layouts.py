@@ -119,8 +119,8 @@ def open_domains(
 
     if None not in (root, photos, paintings):
         raise DataError(
-            f"photos and paintings are both given, so {root} would not be used: leave out the data set (--data), or "
-            "one of the two (--photos, --paintings)"
+            f"photos and paintings are both given, so {root} would not be used: leave out one of the three (a run that "
+            "is resumed keeps its own: --data None, --photos None or --paintings None)"
         )
     given_a, given_b = opened(photos), opened(paintings)
     test_a = test_b = None
