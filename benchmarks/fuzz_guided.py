@@ -68,9 +68,9 @@ def readers(path: Path) -> dict[str, Callable[[bytes], object]]:
     """What reads an input; it may write to ``path``."""
     from benchmarks.mutations import record
     from ganparts.adversarial.choices import parse_choice
+    from ganparts.data.address import parse_address
     from ganparts.data.errors import DataError
     from ganparts.data.files import File
-    from ganparts.data.sources import parse_address
     from ganparts.data.tar import open_tar
     from ganparts.data.tfrecord import TFRecordError, read_examples
     from ganparts.registry import GENERATORS, UnknownPartError

@@ -3,7 +3,8 @@
 Images are bytes in files and in memory; a batch for training has floats in [-1, 1].
 """
 
-from ganparts.data.aligned import AlignedDomains, AlignedImages, AlignedPairs, open_aligned
+from ganparts.data.aligned import AlignedImages, AlignedPairs
+from ganparts.data.aligned_layouts import AlignedDomains, open_aligned
 from ganparts.data.decoding import decode_image, to_rgb
 from ganparts.data.errors import DataError, UnreadableImageError
 from ganparts.data.images import ImageEntry, Images

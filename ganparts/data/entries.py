@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PureWindowsPath
-from typing import Protocol, overload
+from typing import Protocol, TypeVar, overload
 
 from torch import Tensor
 
-__all__ = ["Entries", "Entry", "Source", "evenly", "few", "joined", "printable_stem"]
+__all__ = ["Entries", "Entry", "Indexed", "Source", "evenly", "few", "joined", "printable_stem"]
+
+_Item = TypeVar("_Item", covariant=True)
 
 
 class Entry(Protocol):
@@ -39,6 +41,14 @@ class Entry(Protocol):
     def read(self) -> bytes:
         """The encoded image."""
         ...
+
+
+class Indexed(Protocol[_Item]):
+    """Items by number, as a sequence or a tensor has them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> _Item: ...
 
 
 class Source(Protocol):

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ganparts.data.address import parse_address
 from ganparts.data.entries import Entries, Entry, few, joined
 from ganparts.data.errors import DataError
 from ganparts.data.images import Images
-from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
+from ganparts.data.shard_sets import ShardSet, shards_of_data
+from ganparts.data.sources import existing_folder, listing, open_images
 
 __all__ = ["Domains", "digest", "open_domains", "sample"]
 
@@ -117,8 +119,8 @@ def open_domains(
 
     if None not in (root, photos, paintings):
         raise DataError(
-            f"photos and paintings are both given, so {root} would not be used: leave out the data set (--data), or "
-            "one of the two (--photos, --paintings)"
+            f"photos and paintings are both given, so {root} would not be used: leave out one of the three (a run that "
+            "is resumed keeps its own: --data None, --photos None or --paintings None)"
         )
     given_a, given_b = opened(photos), opened(paintings)
     test_a = test_b = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ganparts.data.entries import Entry, few
+from ganparts.data.entries import Entry, Indexed, few
 from ganparts.data.errors import DataError
 from ganparts.data.resizing import to_unit_range
 from ganparts.distributed import processes, rank
@@ -19,7 +19,7 @@ from ganparts.protocols import Pair
 
 __all__ = ["Pairs", "decode_ahead", "estimate_bytes", "ignore_interrupts", "load_pairs"]
 
-_Item = TypeVar("_Item", covariant=True)
+_Item = TypeVar("_Item")
 _MOST_LOOKED_AT = 64  # images whose sizes are read for an estimate
 
 
@@ -88,16 +88,10 @@ def _positions(batch_size: int, start: int, steps: int | None) -> Iterator[int]:
         yield from range(first, first + batch_size)
 
 
-class _Indexed(Protocol[_Item]):
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, position: int, /) -> _Item: ...
-
-
 class _ErrorsAsItems(Dataset[Any]):
     """Returns errors as items: raised in a worker, they would bring the worker's whole trace."""
 
-    def __init__(self, dataset: _Indexed[Any]):
+    def __init__(self, dataset: Indexed[Any]):
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -125,7 +119,7 @@ def ignore_interrupts(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def decode_ahead(items: _Indexed[_Item], *, workers: int) -> Iterator[_Item]:
+def decode_ahead(items: Indexed[_Item], *, workers: int) -> Iterator[_Item]:
     """All items of a data set in order, from worker processes.
 
     Raises:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, overload
 
-from ganparts.data.entries import Entries, Entry
+from ganparts.data.entries import Entries, Entry, Indexed
 from ganparts.data.errors import UnreadableImageError
 from ganparts.distributed import processes, rank
 
@@ -88,7 +88,7 @@ class Decoded(Sequence[_Item]):
         warnings.warn(f"skipped: {error}", stacklevel=3)
 
 
-def located(items: Sequence[_Item], index: int) -> tuple[object, _Item]:
+def located(items: Indexed[_Item], index: int) -> tuple[object, _Item]:
     """An item, and what names it: the entry that it was decoded from, or its number if it is in memory.
 
     Raises:
