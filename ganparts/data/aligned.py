@@ -6,16 +6,8 @@ Isola et al. 2017, arXiv 1611.07004. Both images of a pair get the same crop and
 from __future__ import annotations
 
 import random
-<<<<<<< HEAD
-import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
-=======
 from collections.abc import Sequence
 from typing import Literal
->>>>>>> wt-a
 
 import torch
 from torch import Tensor
@@ -29,10 +21,6 @@ from ganparts.data.order import Lanes, shuffled
 from ganparts.data.resizing import resize
 from ganparts.data.shards import shards_of
 from ganparts.data.skipping import Decoded, located
-<<<<<<< HEAD
-from ganparts.data.sources import ShardSet, existing_folder, listing, open_images, parse_address, shards_of_data
-=======
->>>>>>> wt-a
 from ganparts.distributed import processes
 
 __all__ = ["AlignedImages", "AlignedPairs", "PairOrder"]
