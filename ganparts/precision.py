@@ -16,6 +16,7 @@ __all__ = [
     "at_least_fp32",
     "choose_inference",
     "device_of",
+    "dtype_of",
     "has_depthwise",
     "in_precision",
     "infer",
@@ -56,6 +57,12 @@ def device_of(network: object) -> torch.device:
     """The device of a network's weights, or of its buffers if it has none; the CPU for anything else."""
     tensors = chain(network.parameters(), network.buffers()) if isinstance(network, nn.Module) else ()
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def dtype_of(network: object) -> torch.dtype:
+    """The type of a network's weights if they are floating-point numbers, else float32."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else ()
+    return next((weight.dtype for weight in parameters if weight.is_floating_point()), torch.float32)
 
 
 def has_depthwise(network: nn.Module) -> bool:

@@ -18,7 +18,9 @@ import fnmatch
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, ParamSpec, Protocol, TypeVar
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, ParamSpec, Protocol, TypeVar, get_args, get_type_hints
 
 from torch import nn
 
@@ -115,7 +117,7 @@ class Registry(Mapping[str, Callable[..., PartT]]):
         """
         return inspect.signature(self[name]).parameters
 
-    def create(self, name: str, **options: Any) -> PartT:
+    def create(self, name: str, /, **options: Any) -> PartT:
         """Build the part called ``name``.
 
         A module built here remembers its origin: ``part.built_from`` is ``(kind, name, options)``, which
@@ -123,7 +125,8 @@ class Registry(Mapping[str, Callable[..., PartT]]):
 
         Raises:
             UnknownPartError: there is no such name.
-            TypeError: the part has no such option; the message names the option, the part and its options.
+            TypeError: the part has no such option (the message names the option, the part and its options), or the
+                option takes another type, as its annotation says.
         """
         builder = self[name]
         parameters = self.options(name)
@@ -134,6 +137,10 @@ class Registry(Mapping[str, Callable[..., PartT]]):
                         f"the {self.kind} {name!r} has no option {option!r}{_nearest(option, parameters)}; "
                         f"it takes: {', '.join(parameters) or 'none'}"
                     )
+        hints = _type_hints(builder)
+        for option, value in options.items():
+            if (wanted := _unfit(value, hints.get(option))) is not None:
+                raise TypeError(f"the {self.kind} {name!r} takes {wanted} for {option}, but was given {value!r}")
         part = builder(**options)
         if isinstance(part, nn.Module):
             vars(part)["built_from"] = (self.kind, name, options)
@@ -169,6 +176,28 @@ class Registry(Mapping[str, Callable[..., PartT]]):
 
     def __repr__(self) -> str:
         return f"<{self.kind} table: {', '.join(self.names())}>"
+
+
+_PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
+
+
+def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(builder.__init__ if isinstance(builder, type) else builder)
+    except (NameError, TypeError):  # a name that is imported for type checkers only, or nothing that has hints
+        return {}
+
+
+def _unfit(value: object, hint: Any) -> str | None:
+    """What an option takes, in words, if ``value`` is none of that; None if it is, or if the hint is no plain type."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if not set(kinds) <= _PLAIN.keys():
+        return None
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    fits = {float: number, int: number and isinstance(value, Integral)}
+    if any(fits.get(kind, isinstance(value, kind)) for kind in kinds):
+        return None
+    return " or ".join(_PLAIN[kind] for kind in kinds)
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:

@@ -140,6 +140,9 @@ def test_a_submission_is_written_and_checked(monkeypatch, capsys, tmp_path):
     code, said = run(monkeypatch, capsys, "submission", str(tmp_path / "model"))
     assert code == 1
     assert "give a folder of photos" in said
+    code, said = run(monkeypatch, capsys, "submission", "monet")
+    assert code == 1
+    assert "there is no archive monet to check: to paint with a model, give a folder of photos as well" in said
     with zipfile.ZipFile(out) as archive:
         encoded = archive.read(names[0])
     with zipfile.ZipFile(out, "w") as archive:

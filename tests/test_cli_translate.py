@@ -558,6 +558,7 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, capsys):
         ((model, *out), "no inputs: give files, folders, patterns or archives (.zip, .tar) after the model"),
         ((model, photo, *out, "--quality", 0), "quality=0: it is at least 1"),
         ((model, photo, *out, "--quality", 101), "quality=101: it is at most 100"),
+        ((model, photo, *out, "--batch-size", 0), "batch_size=0: it is at least 1"),
         ((model, photo, *out, "--tile", -5), "tile=-5 pixels: give the side of a tile, 0 for none, or leave it out"),
         ((model, photo, "-o", tmp_path / "file"), "file is a file: give a folder, a .zip or a .tar"),
         ((model, photo, "-o", tmp_path / "broken.zip"), "broken.zip is not a zip archive that can be read"),

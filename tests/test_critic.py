@@ -227,9 +227,12 @@ def test_only_networks_that_say_so_get_two_batches_in_one_call():
     mixing.images_are_independent = True  # pyright: ignore[reportAttributeAccessIssue]
     apply_to_each(mixing, first, second[:1])
     assert mixing.batches[-1] == 3
-    silent = MinibatchDeviation().eval()
+    mixing.batches.clear()
+    apply_to_each(mixing, first, second.repeat(1, 1, 1, 2))  # of another size
+    assert mixing.batches == [2, 2]
+    silent = MinibatchDeviation().eval()  # which mixes them all the same
     apply_to_each(silent, first, second)
-    assert silent.batches == [4]
+    assert silent.batches == [2, 2]
 
     class TwoScales(nn.Module):
         images_are_independent = True

@@ -246,6 +246,44 @@ def test_a_loss_needs_a_weight_and_a_weight_a_loss(options: dict[str, Any], mess
         _small("cut", **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0}, "temperature=0: give a number above 0"),
+        ({"temperature": -1.0}, "temperature=-1.0: give a number above 0"),
+        ({"nce_weight": -1.0}, "nce_weight=-1.0: give a number from 0 on"),
+        ({"nce_weight": "a"}, "nce_weight='a': give a number from 0 on"),
+        ({"content": "l1", "content_weight": float("inf")}, "content_weight=inf: give a number from 0 on"),
+        ({"identity": "l1", "identity_weight": True}, "identity_weight=True: give a number from 0 on"),
+        ({"patches": 2.5}, "patches=2.5: give a whole number, at least 1"),
+        ({"projector_width": 0}, "projector_width=0: give a whole number, at least 1"),
+    ],
+)
+def test_numbers_are_in_their_range(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        _small("cut", **options)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_frozen_generator_stays_as_it_is(low_memory: bool):
+    generator = GENERATORS.create("resnet6", width=4).requires_grad_(False)
+    before = copy.deepcopy(generator.state_dict())
+    model = _small("cut", generator=generator)
+    optimizers = make_optimizers(model)
+    for _ in range(2):
+        train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32, dtype=torch.float64)), optimizers, low_memory=low_memory)
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
+    for name, values in generator.state_dict().items():
+        assert torch.equal(values, before[name].double()), name
+
+
+def test_both_domains_have_images_of_one_size():
+    model = _small("cut")
+    sizes = r"images of a have the shape \[1, 3, 32, 32\] and those of b \[1, 3, 32, 48\]: give all of one height"
+    with pytest.raises(ValueError, match=sizes):
+        train_step(model, Pair(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 48)), make_optimizers(model))
+
+
 def test_mirrored_crops_need_a_schedule_with_a_decay():
     with pytest.raises(ValueError, match=r"^jitter='constant' needs a schedule with a decay"):
         CUTPreset(schedule=PiecewiseConstant(((1, 1.0),)))

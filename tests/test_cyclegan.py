@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
 
@@ -200,6 +201,45 @@ def test_shared_trained_weights_are_refused_and_frozen_ones_are_not():
     assert len(make_optimizers(model)["discriminators"].param_groups[0]["params"]) == 10  # not the first convolution's
 
 
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("identity", [0.5, 0.0])
+@pytest.mark.parametrize("frozen", [("generator_ab",), ("generator_ba",), ("generator_ab", "generator_ba")])
+def test_a_frozen_generator_stays_and_changes_nothing_for_the_others(
+    frozen: tuple[str, ...], identity: float, low_memory: bool
+):
+    torch.manual_seed(0)
+    whole = build_cyclegan(**small, replay="none", weights=LossWeights(identity=identity)).double()
+    model = deepcopy(whole)
+    for name in frozen:
+        getattr(model, name).requires_grad_(False)
+    pair = torch.rand(2, 2, 3, 32, 32, dtype=torch.float64)
+    for each in (whole, model):
+        train_step(each, Pair(*pair), make_optimizers(each), low_memory=low_memory)
+    expected = dict(whole.named_parameters())
+    for name, parameter in model.named_parameters():
+        if name.startswith(frozen):
+            assert parameter.grad is None
+        else:
+            torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_any_two_batches_are_a_batch_and_their_images_may_differ_in_size():
+    model = build_cyclegan(**small)
+    losses = train_step(model, (torch.rand(2, 3, 32, 32), torch.rand(1, 3, 48, 40)), make_optimizers(model))
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_augmentations_come_by_name_by_builder_or_ready():
+    def flipped(images: Tensor) -> Tensor:
+        return images.flip(-1)
+
+    for choice in ("diffaugment", DiffAugment, partial(DiffAugment, cutout=0.2), lambda: DiffAugment(), DiffAugment()):
+        for critic in critics(build_cyclegan(**small, augment=choice)):
+            assert isinstance(critic.augment, DiffAugment)
+    for critic in critics(build_cyclegan(**small, augment=flipped)):
+        assert critic.augment is flipped
+
+
 def test_parts_are_listed_by_name():
     with torch.device("meta"):
         model = build_cyclegan(
@@ -244,15 +284,21 @@ def test_nonsense_is_refused_by_name():
             {"weights": LossWeights(attention=1.0), "generator": partial(AttentionGANGenerator, width=2, blocks=1)},
             "but a AttentionGANGenerator does not tell",
         ),
-        ({"augment": DiffAugment}, "augment must be a function"),
+        (
+            {"generator": partial(ResNetGenerator, widht=3)},
+            r"^generator: ResNetGenerator cannot .*: it takes in_channels, ",
+        ),
+        ({"cycle": nn.functional.l1_loss}, r"^cycle: l1_loss cannot be called as it is given, .*: it takes input, ta"),
+        ({"cycle": lambda: None}, r"^cycle: the builder .*<lambda> returned None, and no part$"),
         ({"adversarial": nn.BCELoss}, r"must have the methods discriminator and generator.*BCELoss\(\)"),
         ({"penalty": 3.0}, r"penalty takes a name .* but was given 3\.0"),
     )
     for argument, message in wrong:
         with pytest.raises(TypeError, match=message):
             build_cyclegan(**{**small, **argument})
-    with pytest.raises(ValueError, match="penalty_every=0: a penalty applies every 1 or more steps"):
-        build_cyclegan(**small, penalty_every=0)
+    for every in (0, 2.5, "2"):
+        with pytest.raises(ValueError, match=f"penalty_every={every!r}: give a whole number, at least 1"):
+            build_cyclegan(**small, penalty_every=every)
     with pytest.raises(TypeError, match=r"takes one of the presets .*paper.*, or a Preset, but was given LossWeights"):
         build_cyclegan(LossWeights())  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"make_optimizers takes an assembly such as .*, but was given a PatchGAN"):

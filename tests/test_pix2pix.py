@@ -82,6 +82,15 @@ def test_a_step_asks_nothing_of_the_device_and_counts_its_operations():
     assert counter.get_total_flops() / 1e12 <= 1.0001 * 0.08694  # the textbook's step takes as much
 
 
+def test_a_batch_is_aligned_and_a_weight_is_no_debt():
+    model = build_pix2pix(**SMALL)
+    for shape in ((2, 3, 32, 32), (1, 3, 32, 48)):
+        with pytest.raises(ValueError, match=r"images of a have the shape .*: give as many of one size as of"):
+            train_step(model, Pair(torch.rand(1, 3, 32, 32), torch.rand(shape)), make_optimizers(model))
+    with pytest.raises(ValueError, match=r"^reconstruction_weight=-1.0: give a number from 0 on$"):
+        build_pix2pix(**SMALL, reconstruction_weight=-1.0)
+
+
 def test_the_recipe_keeps_no_larger_images_for_scores_than_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "train").mkdir()
     for number in range(2):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -83,6 +84,37 @@ def test_unknown_option_names_option_part_and_what_it_takes():
         TypeError, match=r"generator 'resnet9' has no option 'wdth' \(did you mean 'width'\?\).*takes: width"
     ):
         GENERATORS.create("resnet9", wdth=32)
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "options", "message"),
+    [
+        (GENERATORS, "resnet9", {"width": "a"}, "the generator 'resnet9' takes a whole number for width, .* given 'a'"),
+        (GENERATORS, "resnet9", {"width": 2.5}, "takes a whole number for width, but was given 2.5"),
+        (GENERATORS, "resnet9", {"residual": 1}, "takes True or False for residual, but was given 1"),
+        (ADVERSARIAL_LOSSES, "lsgan", {"weight": "a"}, "loss 'lsgan' takes a number for weight, but was given 'a'"),
+        (ADVERSARIAL_LOSSES, "lsgan", {"weight": True}, "takes a number for weight, but was given True"),
+        (REPLAY_BUFFERS, "history", {"size": 2.5}, "takes a whole number for size, but was given 2.5"),
+    ],
+)
+def test_an_option_of_another_type_is_refused(table: Registry, name: str, options: dict, message: str):
+    with pytest.raises(TypeError, match=message):
+        table.create(name, **options)
+
+
+def test_options_have_the_types_of_their_annotations():
+    table: Registry[dict] = Registry("thing")
+
+    @table.register("all")
+    def everything(*, name: str = "", share: float | None = 1, many: list[int] | int = 0, rest=None) -> dict:
+        return {"name": name, "share": share, "many": many, "rest": rest}
+
+    given = {"name": "called so", "share": 2, "many": [1], "rest": object()}
+    assert table.create("all", **given) == given
+    assert table.create("all", share=None)["share"] is None
+    assert table.create("all", share=np.float32(0.5), many=np.int64(3))["many"] == 3
+    with pytest.raises(TypeError, match="the thing 'all' takes a number or None for share, but was given 'much'"):
+        table.create("all", share="much")
 
 
 def test_duplicate_is_refused_and_remove_frees_the_name():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from torch import Tensor, nn
 
 from ganparts.data import UnreadableImageError, sample, to_unit_range
@@ -50,6 +50,25 @@ def test_a_file_is_translated_by_a_real_generator():
     assert np.array_equal(np.array(painted), np.array(translate(generator, Image.open(path))))
     with pytest.raises(UnreadableImageError, match=r"^cannot read the image absent\.jpg: No such file or directory$"):
         translate(generator, "absent.jpg")
+
+
+def test_a_pillow_image_is_turned_upright_as_its_file_is(tmp_path: Path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.arange(3 * 20 * 30, dtype=np.uint8).reshape(20, 30, 3)).save(tmp_path / "turned.png", exif=exif)
+    from_file = translate(Negative(), tmp_path / "turned.png")
+    assert from_file.size == (20, 30)
+    assert np.array_equal(np.array(translate(Negative(), Image.open(tmp_path / "turned.png"))), np.array(from_file))
+
+
+@pytest.mark.parametrize("tile", [0, 32])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1), (torch.bfloat16, 16)])
+def test_networks_of_other_types_translate_too(dtype: torch.dtype, tolerance: int, tile: int):
+    generator = ResNetGenerator(width=2, blocks=1).eval()
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 40), dtype=np.uint8))
+    expected = translate(generator, image, tile=tile, precision="fp32")
+    painted = translate(generator.to(dtype), image, tile=tile)
+    assert (painted.int() - expected.int()).abs().max() <= tolerance
 
 
 def test_what_comes_back_is_what_was_given():
@@ -99,6 +118,7 @@ def test_pictures_of_one_size_go_together_and_no_more_than_fit(monkeypatch: pyte
         (torch.zeros(1, 8, 8), ValueError, r"a picture of shape \[1, 8, 8\]: give a tensor \[3, H, W\]"),
         (torch.zeros(3, 0, 8), ValueError, r"a picture of shape \[3, 0, 8\]"),
         (torch.zeros(3, 8, 8, dtype=torch.int32), ValueError, r"a picture of torch.int32: give uint8, or floats"),
+        (Image.new("RGB", (0, 8)), ValueError, "a picture of 0 x 8 pixels: there is nothing to translate"),
         (np.zeros((8, 8, 3), dtype=complex), ValueError, "complex128: give uint8"),
         (torch.full((3, 8, 8), 255.0), ValueError, r"floats from 255 to 255: floats are in \[-1, 1\]; .*to_unit_range"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import torch
@@ -160,14 +161,17 @@ def build_part(argument: str, choice: Any, table: Registry[Any]) -> Any:
 
     Raises:
         UnknownPartError: a name that is not registered.
-        TypeError: none of the three.
+        TypeError: none of the three, or a builder that takes other arguments than it is given.
     """
     if isinstance(choice, str):
         return table.create(choice)
     if isinstance(choice, nn.Module) or (hasattr(choice, "generator") and not isinstance(choice, type)):
         return choice  # an adversarial loss need not be a module
     if callable(choice):
-        return choice()
+        built = _call(argument, choice)
+        if built is None:
+            raise TypeError(f"{argument}: the builder {_name(choice)} returned None, and no part")
+        return built
     if isinstance(choice, tuple | list):
         raise TypeError(f"{argument} takes one choice here, but was given {len(choice)}: {choice!r}")
     raise TypeError(
@@ -176,20 +180,51 @@ def build_part(argument: str, choice: Any, table: Registry[Any]) -> Any:
     )
 
 
+def _call(argument: str, builder: Callable[..., Any]) -> Any:
+    """What a builder makes when it is called without more arguments."""
+    function = builder.func if isinstance(builder, partial) else builder
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some functions in C do not say
+        return builder()
+    if not _takes(builder):
+        raise TypeError(
+            f"{argument}: {_name(builder)} cannot be called as it is given, {builder!r}: it takes "
+            f"{', '.join(parameters) or 'nothing'}. Options are given as partial({_name(builder)}, option=value)"
+        )
+    return builder()
+
+
+def _takes(function: Callable[..., Any], *arguments: object) -> bool:
+    """Whether a function can be called with these arguments, as far as its signature says."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _name(builder: Any) -> str:
+    function = builder.func if isinstance(builder, partial) else builder
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
 def _build_penalty(choice: Any) -> Any:
     if choice is None or isinstance(choice, str | nn.Module) or not callable(choice):
         return choice if choice is None else build_part("penalty", choice, PENALTIES)
-    try:
-        inspect.signature(choice).bind()
-    except TypeError:  # it takes a discriminator and images, so it is a penalty and no builder
-        return choice
-    return choice()
+    # what takes a discriminator and images is a penalty, and no builder
+    return build_part("penalty", choice, PENALTIES) if _takes(choice) else choice
 
 
 def _build_augment(choice: Any) -> Any:
-    """A function of images, or none. Only a name, with or without options, is built: a function may be either."""
-    named = AUGMENTATIONS.named(choice)
-    return choice if named is None else AUGMENTATIONS.create(named[0], **named[1])
+    """A function of images, or none: a class, or a function that takes no images, is a builder."""
+    if choice is None or isinstance(choice, nn.Module) or not (isinstance(choice, str) or callable(choice)):
+        return choice
+    function = choice.func if isinstance(choice, partial) else choice
+    builds = isinstance(choice, str) or AUGMENTATIONS.named(choice) is not None or isinstance(function, type)
+    if builds or (_takes(choice) and not _takes(choice, None)):
+        return build_part("augment", choice, AUGMENTATIONS)
+    return choice
 
 
 def build_critics(

@@ -89,6 +89,8 @@ class Optimizers(Mapping[str, Optimizer]):
     def backward(self, loss: Tensor, inputs: Iterable[Tensor], *, onward: tuple[Tensor, Tensor] | None = None) -> None:
         """Add the gradient of ``loss`` to ``inputs``, and to nothing else; without inputs, do nothing.
 
+        What does not depend on trained weights, such as the image that a frozen generator made, adds nothing.
+
         Args:
             loss: a scalar.
             inputs: the parameters.
@@ -96,11 +98,14 @@ class Optimizers(Mapping[str, Optimizer]):
                 same pass.
         """
         inputs = list(inputs)
-        if not inputs:
+        roots = [(loss, None), *([] if onward is None else [onward])]
+        roots = [(root, seed) for root, seed in roots if root.requires_grad]
+        if not inputs or not roots:
             return
-        loss = self._scaled(loss)
-        roots, seeds = ([loss], [None]) if onward is None else ([loss, onward[0]], [None, onward[1]])
-        torch.autograd.backward(roots, seeds, inputs=inputs)
+        if roots[0][0] is loss:
+            roots[0] = (self._scaled(loss), None)
+        tensors, seeds = zip(*roots, strict=True)
+        torch.autograd.backward(tensors, seeds, inputs=inputs)
 
     def _scaled(self, loss: Tensor) -> Tensor:
         return loss if self.scaler is None else self.scaler.scale(loss)

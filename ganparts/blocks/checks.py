@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_images", "is_exporting", "one_of", "size_limits"]
+__all__ = ["check_count", "check_images", "check_sizes", "check_weight", "is_exporting", "one_of", "size_limits"]
 
 # PyTorch 2.6 cannot tell export from compilation.
 is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -56,6 +57,41 @@ def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: i
         raise ValueError(
             f"the images are {height}x{width}, but this network needs at least {minimum}x{minimum}: resize or pad them"
         )
+
+
+def check_sizes(a: Tensor, b: Tensor, *, aligned: bool = False) -> None:
+    """Refuse a batch whose images of ``a`` and ``b`` differ in height or width, or, if ``aligned``, in number.
+
+    Raises:
+        ValueError: names both shapes.
+    """
+    if a.shape[-2:] != b.shape[-2:] or (aligned and len(a) != len(b)):
+        wanted = "as many of one size as of the other, and all" if aligned else "all"
+        raise ValueError(
+            f"images of a have the shape {list(a.shape)} and those of b {list(b.shape)}: give {wanted} of one height "
+            "and width"
+        )
+
+
+def check_weight(name: str, value: object, *, above_zero: bool = False) -> None:
+    """Refuse what is no finite number from 0 on, or, with ``above_zero``, no finite number above 0.
+
+    Raises:
+        ValueError: names the number and its value.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    if not number or (above_zero and not value):
+        raise ValueError(f"{name}={value!r}: give a number {'above 0' if above_zero else 'from 0 on'}")
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number from 1 on.
+
+    Raises:
+        ValueError: names the number and its value.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
 
 
 def one_of(option: str, value: Any, known: Collection[Any]) -> Any:

@@ -56,6 +56,10 @@ def submission(
     import_parts(imports)
     if photos is None and Path(model).is_dir():
         raise ValueError(f"{model} is a folder: give a folder of photos to paint as well")
+    if photos is None and not Path(model).exists() and not model.endswith(".zip"):
+        raise ValueError(
+            f"there is no archive {model} to check: to paint with a model, give a folder of photos as well"
+        )
     if photos is None:
         console.print(f"{model} is valid: {check_submission(model):,} images")
         return 0

@@ -103,7 +103,8 @@ def translate(
         taken, reason = choose_inference(generator, precision)
         if taken != "own":
             console.print(f"Precision {taken}: {reason}.")
-        options["batch_size"] = batch_size or (1 if chosen.type == "cpu" else 16)
+        suits = 1 if chosen.type == "cpu" else 16
+        options["batch_size"] = suits if batch_size is None else batch_size
         report = _with_bar(bar, translate_files, generator, inputs, out, count=True, **options)
     return _tell(report, out)
 

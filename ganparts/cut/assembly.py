@@ -23,7 +23,9 @@ from ganparts.adversarial import (
     overridden,
     preset_named,
     refuse_shared,
+    trained_parameters,
 )
+from ganparts.blocks import check_count, check_weight
 from ganparts.cut.presets import CUTPreset
 from ganparts.cut.step import train_cut
 from ganparts.losses import PatchProjector, draw_positions
@@ -54,7 +56,7 @@ class CUT(nn.Module):
 
     Raises:
         TypeError: a generator that gives no features, which the contrastive loss needs.
-        ValueError: the same trained module in two places.
+        ValueError: the same trained module in two places, or a number that is out of its range.
     """
 
     shared_draws = ("draw_flip", "draw_positions")
@@ -78,19 +80,28 @@ class CUT(nn.Module):
     ):
         super().__init__()
         if nce_weight and not (hasattr(generator, "features") and hasattr(generator, "feature_channels")):
-            giving = ", ".join(GENERATORS.names("resnet*"))
+            giving = ", ".join(["painter", *GENERATORS.names("resnet*")])
             raise TypeError(
                 f"CUT compares features of its generator, and a {type(generator).__name__} gives none (it has no "
                 f"methods features and feature_channels): take one that does, such as {giving}, or nce_weight=0 with a "
                 "content loss"
             )
+        for name, weight in {
+            "nce_weight": nce_weight,
+            "content_weight": content_weight,
+            "identity_weight": identity_weight,
+        }.items():
+            check_weight(name, weight)
+        check_weight("temperature", temperature, above_zero=True)
+        check_count("patches", patches)
+        check_count("projector_width", projector_width)
         self.generator: Any = generator
         self.critics = Critics(critics)
         self.layers, self.projector = (), None
         if nce_weight:
             self.layers = tuple(self.generator.nce_layers if layers is None else layers)
-            if hasattr(generator, "prepare_features"):
-                self.generator.prepare_features(self.layers)
+            if hasattr(generator, "prepare_features") and trained_parameters(generator):
+                self.generator.prepare_features(self.layers)  # which a frozen one stays without
             self.projector = PatchProjector(self.generator.feature_channels(self.layers), width=projector_width)
         self.content, self.content_weight = content, content_weight
         self.identity, self.identity_weight = identity, identity_weight

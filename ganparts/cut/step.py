@@ -22,6 +22,7 @@ from ganparts.adversarial import (
     sum_of,
     trained_parameters,
 )
+from ganparts.blocks import check_sizes
 from ganparts.losses import patch_nce
 from ganparts.protocols import Pair
 
@@ -39,6 +40,7 @@ def train_cut(
     """Train generator, projector and discriminators once; see :meth:`ganparts.CUT.train_step`."""
     optimizers.zero_grad()
     source, target = pair
+    check_sizes(source, target)
     trained = trained_parameters(*model.stages().values(), *model.projectors().values())
     flip = model.draw_flip(source) if model.flip_equivariance else None
 

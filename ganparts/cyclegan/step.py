@@ -36,6 +36,7 @@ def train_cyclegan(
     side_stream: torch.cuda.Stream | None = None,
 ) -> dict[str, Tensor]:
     """Train all networks once, one direction after the other; see :meth:`ganparts.CycleGAN.train_step`."""
+    pair = Pair(*pair)
     optimizers.zero_grad()
     losses: dict[str, Tensor] = {}
     for direction in directions:

@@ -24,6 +24,7 @@ from ganparts.adversarial import (
     preset_named,
     refuse_shared,
 )
+from ganparts.blocks import check_weight
 from ganparts.pix2pix.presets import Pix2PixPreset
 from ganparts.pix2pix.step import train_pix2pix
 from ganparts.protocols import ConsistencyLoss, Pair
@@ -43,7 +44,7 @@ class Pix2Pix(nn.Module):
 
     Raises:
         TypeError: a generator that is not a module.
-        ValueError: the same trained module in two places.
+        ValueError: the same trained module in two places, or a weight below 0.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Pix2Pix(nn.Module):
         self.generator = generator
         self.critics = Critics(critics)
         self.reconstruction = reconstruction
+        check_weight("reconstruction_weight", reconstruction_weight)
         self.reconstruction_weight = reconstruction_weight
         refuse_shared(self.parts())
 

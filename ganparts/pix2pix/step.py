@@ -19,6 +19,7 @@ from ganparts.adversarial import (
     sum_of,
     trained_parameters,
 )
+from ganparts.blocks import check_sizes
 from ganparts.protocols import Pair
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def train_pix2pix(model: Pix2Pix, pair: Pair, optimizers: Optimizers, *, step: i
     """Train generator and discriminators once; see :meth:`ganparts.Pix2Pix.train_step`."""
     optimizers.zero_grad()
     source, target = pair
+    check_sizes(source, target, aligned=True)
     fake = model.generator(source)
     real_pair, fake_pair = torch.cat([source, target], 1), torch.cat([source, fake.detach()], 1)
     each = [critic.discriminate(real_pair, fake_pair, optimizers, step=step) for critic in model.critics]

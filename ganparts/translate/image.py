@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ganparts.data import ImageEntry, to_bytes, to_rgb, to_unit_range
-from ganparts.precision import InferencePrecision, choose_inference, device_of, in_precision, infer
+from ganparts.precision import InferencePrecision, choose_inference, device_of, dtype_of, in_precision, infer
 from ganparts.pretrained import from_pretrained
 from ganparts.translate.tiles import fit, translate_tiled
 
@@ -56,7 +56,7 @@ def translate(
     Args:
         generator: trained; put it in ``eval()`` mode (``from_pretrained`` does). Or what ``from_pretrained`` takes: a
             painter's name, as ``"monet"``, a folder, a name on the Hub. It is loaded anew in each call.
-        image: a Pillow image of any mode, or an image file, which becomes an RGB Pillow image; or a tensor
+        image: a Pillow image of any mode, or an image file, which becomes an upright RGB Pillow image; or a tensor
             [3, H, W] or [B, 3, H, W], or a NumPy array [H, W, 3] or [B, H, W, 3] (or shaped like a tensor), uint8 or
             float in [-1, 1]; or a list of these, which becomes a list. Pictures of one size go through the generator
             together.
@@ -135,7 +135,7 @@ def _translate_batch(
 ) -> Tensor:
     height, width = images.shape[-2:]
     inputs = images.to(device)
-    inputs = inputs.float() if images.is_floating_point() else to_unit_range(inputs)
+    inputs = (inputs if images.is_floating_point() else to_unit_range(inputs)).to(dtype_of(generator))
     paintings = infer(generator, fit(generator, inputs), precision)[..., :height, :width]
     return (paintings if images.is_floating_point() else to_bytes(paintings)).to(images)
 
@@ -147,7 +147,10 @@ def _pixels(image: object) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if isinstance(image, str | Path):
         return ImageEntry(Path(image).stem, Path(image)).load()[None], lambda batch: to_pil_image(batch[0])
     if isinstance(image, Image.Image):
-        return pil_to_tensor(to_rgb(image))[None], lambda batch: to_pil_image(batch[0])
+        if not (image.width and image.height):
+            raise ValueError(f"a picture of {image.width} x {image.height} pixels: there is nothing to translate")
+        upright = to_rgb(ImageOps.exif_transpose(image))  # as in a file
+        return pil_to_tensor(upright)[None], lambda batch: to_pil_image(batch[0])
     if isinstance(image, Tensor):
         return _checked(image), lambda batch: batch.reshape(image.shape)
     import numpy

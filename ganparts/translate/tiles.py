@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 from ganparts.blocks import size_limits
 from ganparts.data import to_bytes, to_unit_range
-from ganparts.precision import device_of
+from ganparts.precision import device_of, dtype_of
 from ganparts.translate.operations import pad
 from ganparts.translate.strips import FeatureMap, Node, Plan, TilingError
 
@@ -30,8 +31,8 @@ def translate_tiled(
     U-Nets work too, although their bottleneck sees the whole picture.
 
     Args:
-        generator: trained, in ``eval()`` mode, with weights in float32. One that cannot run in tiles has an attribute
-            ``tileable = False``.
+        generator: trained, in ``eval()`` mode. One that cannot run in tiles has an attribute ``tileable = False``. Of
+            one whose weights are not in float32, a copy in float32 is used.
         image: uint8 or float in [-1, 1], [3, H, W].
         tile: side of a square; about as many pixels as it has are computed at a time. None for 256, or 1024 on a GPU.
         memory: bytes of feature maps to keep in memory; the others go to temporary files (``TMPDIR``), which take up to
@@ -56,6 +57,8 @@ def translate_tiled(
             f"a {type(generator).__name__} takes pictures whole, not in tiles: make the picture smaller (--size), or "
             "give it in one piece (tile=0, --tile 0) if it fits into memory"
         )
+    if dtype_of(generator) != torch.float32:
+        generator = deepcopy(generator).float()
     device = device_of(generator)
     if memory is None:
         memory = _free(device) // 2 if device.type == "cuda" else _KEPT_ON_CPU
