@@ -218,13 +218,13 @@ def _build_penalty(choice: Any) -> Any:
 
 def _build_augment(choice: Any) -> Any:
     """A function of images, or none: a class, or a function that takes no images, is a builder."""
-    if choice is None or isinstance(choice, nn.Module) or not (isinstance(choice, str) or callable(choice)):
+    if isinstance(choice, str) or AUGMENTATIONS.named(choice) is not None:
+        return build_part("augment", choice, AUGMENTATIONS)
+    if choice is None or isinstance(choice, nn.Module) or not callable(choice):
         return choice
     function = choice.func if isinstance(choice, partial) else choice
-    builds = isinstance(choice, str) or AUGMENTATIONS.named(choice) is not None or isinstance(function, type)
-    if builds or (_takes(choice) and not _takes(choice, None)):
-        return build_part("augment", choice, AUGMENTATIONS)
-    return choice
+    is_builder = isinstance(function, type) or (_takes(choice) and not _takes(choice, None))
+    return build_part("augment", choice, AUGMENTATIONS) if is_builder else choice
 
 
 def build_critics(
