@@ -49,7 +49,7 @@ Choice: TypeAlias = str | Callable[[], PartT] | PartT
 Choices: TypeAlias = Choice[PartT] | Sequence[Choice[PartT]]
 """One choice, or a list of them where several critics judge."""
 
-AugmentChoice: TypeAlias = str | Augment | None
+AugmentChoice: TypeAlias = str | Augment | Callable[[], Augment] | None
 
 
 class Assembly(Protocol):

@@ -209,8 +209,8 @@ def build_cut(
         discriminator: likewise of ``DISCRIMINATORS``, or a list.
         adversarial: likewise of ``ADVERSARIAL_LOSSES``, or a list.
         replay: likewise of ``REPLAY_BUFFERS``, or a list.
-        augment: a name in ``AUGMENTATIONS``, ``partial(AUGMENTATIONS.create, name, ...)``, a function of images, None,
-            or a list of these.
+        augment: a name in ``AUGMENTATIONS``, a builder (a class, or a function without arguments), a function of
+            images, None, or a list of these.
         penalty: a name in ``PENALTIES``, a builder, a penalty or None, or a list of these.
         penalty_every: steps between two penalties.
         nce_weight: as for :class:`CUT`, like all that follow.

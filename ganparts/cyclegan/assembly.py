@@ -208,8 +208,8 @@ def build_cyclegan(
         cycle: a name in ``CONSISTENCY_LOSSES``, a builder, a module, or a tuple of two of these.
         identity: likewise.
         replay: likewise of ``REPLAY_BUFFERS``; a domain's entry may be a list.
-        augment: a name in ``AUGMENTATIONS``, ``partial(AUGMENTATIONS.create, name, ...)``, a function of images, None,
-            or a tuple of two of these; a domain's entry may be a list.
+        augment: a name in ``AUGMENTATIONS``, a builder (a class, or a function without arguments), a function of
+            images, None, or a tuple of two of these; a domain's entry may be a list.
         penalty: a name in ``PENALTIES``, a builder, a penalty, None, or a tuple of two of these; a domain's entry may
             be a list.
         penalty_every: steps between two penalties.

@@ -137,8 +137,8 @@ def build_pix2pix(
         discriminator: likewise of ``DISCRIMINATORS``; a list for several critics.
         adversarial: likewise of ``ADVERSARIAL_LOSSES``, or a list.
         replay: likewise of ``REPLAY_BUFFERS``, or a list.
-        augment: a name in ``AUGMENTATIONS``, ``partial(AUGMENTATIONS.create, name, ...)``, a function of images, None,
-            or a list of these.
+        augment: a name in ``AUGMENTATIONS``, a builder (a class, or a function without arguments), a function of
+            images, None, or a list of these.
         penalty: a name in ``PENALTIES``, a builder, a penalty or None, or a list of these.
         penalty_every: steps between two penalties.
         reconstruction: a name in ``CONSISTENCY_LOSSES``, a builder or a module.
