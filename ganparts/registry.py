@@ -19,6 +19,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 from types import NoneType, UnionType
 from typing import Any, ParamSpec, Protocol, TypeVar, get_args, get_type_hints
 
@@ -139,7 +140,8 @@ class Registry(Mapping[str, Callable[..., PartT]]):
                     )
         hints = _type_hints(builder)
         for option, value in options.items():
-            if (wanted := _unfit(value, hints.get(option))) is not None:
+            is_default = option in parameters and value is parameters[option].default
+            if not is_default and (wanted := _unfit(value, hints.get(option))) is not None:
                 raise TypeError(f"the {self.kind} {name!r} takes {wanted} for {option}, but was given {value!r}")
         part = builder(**options)
         if isinstance(part, nn.Module):
@@ -184,7 +186,7 @@ _PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: 
 def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(builder.__init__ if isinstance(builder, type) else builder)
-    except (NameError, TypeError):  # a name that is imported for type checkers only, or nothing that has hints
+    except Exception:  # annotations may be any text, and names that are imported for type checkers only
         return {}
 
 
@@ -194,7 +196,7 @@ def _unfit(value: object, hint: Any) -> str | None:
     if not set(kinds) <= _PLAIN.keys():
         return None
     number = isinstance(value, Real) and not isinstance(value, bool)
-    fits = {float: number, int: number and isinstance(value, Integral)}
+    fits = {float: number, int: number and isinstance(value, Integral), str: isinstance(value, str | PathLike)}
     if any(fits.get(kind, isinstance(value, kind)) for kind in kinds):
         return None
     return " or ".join(_PLAIN[kind] for kind in kinds)

@@ -7,6 +7,7 @@ import re
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden_files import about, golden_names, part_of, read
@@ -262,6 +263,7 @@ def test_a_loss_needs_a_weight_and_a_weight_a_loss(options: dict[str, Any], mess
 def test_numbers_are_in_their_range(options: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         _small("cut", **options)
+    _small("cut", nce_weight=np.float32(0.5), patches=np.int64(4))  # which are numbers, too
 
 
 @pytest.mark.parametrize("low_memory", [False, True])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import FrozenInstanceError, replace
-from functools import partial
+from functools import partial, wraps
 
 import pytest
 import torch
@@ -238,6 +238,17 @@ def test_augmentations_come_by_name_by_builder_or_ready():
             assert isinstance(critic.augment, DiffAugment)
     for critic in critics(build_cyclegan(**small, augment=flipped)):
         assert critic.augment is flipped
+
+
+def test_a_builder_that_wraps_another_is_called_as_it_is():
+    def inner(*, width: int) -> nn.Module:
+        return ResNetGenerator(width=width, blocks=1)
+
+    @wraps(inner)
+    def builder() -> nn.Module:
+        return inner(width=2)
+
+    assert isinstance(build_cyclegan(**{**small, "generator": builder}).generator_ab, ResNetGenerator)
 
 
 def test_parts_are_listed_by_name():

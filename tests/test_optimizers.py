@@ -302,6 +302,12 @@ def test_one_frozen_discriminator_leaves_the_other_to_be_trained():
         make_optimizers(model)
 
 
+def test_a_loss_that_no_trained_weight_made_is_an_error():
+    model = build_cyclegan(**small)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        make_optimizers(model).backward(torch.ones(()), trained_parameters(model.generator_ab))
+
+
 def test_averages_begin_with_the_weights_and_follow_them_by_the_decay():
     layer = torch.nn.Linear(1, 1, bias=False).double()
     averages = Averages({"layer": layer}, decay=0.9)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,12 +107,26 @@ def test_options_have_the_types_of_their_annotations():
     table: Registry[dict] = Registry("thing")
 
     @table.register("all")
-    def everything(*, name: str = "", share: float | None = 1, many: list[int] | int = 0, rest=None) -> dict:
+    def everything(
+        *,
+        name: str = "",
+        share: float | None = 1,
+        many: list[int] | int = 0,
+        rest=None,
+        width: int = None,  # noqa: RUF013  # pyright: ignore[reportArgumentType]
+    ) -> dict:
         return {"name": name, "share": share, "many": many, "rest": rest}
 
+    @table.register("free")
+    def free(*, size="small"):
+        return {"size": size}
+
+    free.__annotations__["size"] = "a text, and no type"
     given = {"name": "called so", "share": 2, "many": [1], "rest": object()}
     assert table.create("all", **given) == given
-    assert table.create("all", share=None)["share"] is None
+    assert table.create("all", share=None, width=None)["share"] is None
+    assert table.create("all", name=Path("here"))["name"] == Path("here")
+    assert table.create("free", size=3) == {"size": 3}
     assert table.create("all", share=np.float32(0.5), many=np.int64(3))["many"] == 3
     with pytest.raises(TypeError, match="the thing 'all' takes a number or None for share, but was given 'much'"):
         table.create("all", share="much")

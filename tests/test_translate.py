@@ -59,6 +59,9 @@ def test_a_pillow_image_is_turned_upright_as_its_file_is(tmp_path: Path):
     from_file = translate(Negative(), tmp_path / "turned.png")
     assert from_file.size == (20, 30)
     assert np.array_equal(np.array(translate(Negative(), Image.open(tmp_path / "turned.png"))), np.array(from_file))
+    damaged = Image.new("RGB", (20, 30))
+    damaged.info["exif"] = b"Exif\0\0no TIFF at all"
+    assert translate(Negative(), damaged).size == (20, 30)
 
 
 @pytest.mark.parametrize("tile", [0, 32])

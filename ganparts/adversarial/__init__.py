@@ -1,19 +1,9 @@
 """What assemblies of adversarially trained networks have in common: critics, optimizers, averages, memory."""
 
-from ganparts.adversarial.assembly import (
-    UNSET,
-    Assembly,
-    build_critics,
-    build_part,
-    constrain,
-    losses_of_critics,
-    overridden,
-    pair_of,
-    refuse_shared,
-    train_step,
-)
+from ganparts.adversarial.assembly import Assembly, constrain, losses_of_critics, refuse_shared, train_step
 from ganparts.adversarial.averaging import Averages
 from ganparts.adversarial.batching import apply_to_each
+from ganparts.adversarial.building import UNSET, build_critics, build_part, overridden, pair_of
 from ganparts.adversarial.critic import Critic, Judgement
 from ganparts.adversarial.critics import Critics, judge_all, sum_of
 from ganparts.adversarial.distributed import (

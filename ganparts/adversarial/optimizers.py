@@ -89,23 +89,20 @@ class Optimizers(Mapping[str, Optimizer]):
     def backward(self, loss: Tensor, inputs: Iterable[Tensor], *, onward: tuple[Tensor, Tensor] | None = None) -> None:
         """Add the gradient of ``loss`` to ``inputs``, and to nothing else; without inputs, do nothing.
 
-        What does not depend on trained weights, such as the image that a frozen generator made, adds nothing.
-
         Args:
             loss: a scalar.
             inputs: the parameters.
             onward: an image and what :meth:`gradient` gave for it. That gradient is propagated from the image in the
-                same pass.
+                same pass, if trained weights made the image.
         """
         inputs = list(inputs)
-        roots = [(loss, None), *([] if onward is None else [onward])]
-        roots = [(root, seed) for root, seed in roots if root.requires_grad]
-        if not inputs or not roots:
+        if not inputs:
             return
-        if roots[0][0] is loss:
-            roots[0] = (self._scaled(loss), None)
-        tensors, seeds = zip(*roots, strict=True)
-        torch.autograd.backward(tensors, seeds, inputs=inputs)
+        loss = self._scaled(loss)
+        if onward is None or not onward[0].requires_grad:
+            torch.autograd.backward(loss, inputs=inputs)
+        else:
+            torch.autograd.backward([loss, onward[0]], [None, onward[1]], inputs=inputs)
 
     def _scaled(self, loss: Tensor) -> Tensor:
         return loss if self.scaler is None else self.scaler.scale(loss)

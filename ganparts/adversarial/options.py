@@ -119,6 +119,8 @@ class GeneratorOptions:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        if (checks := getattr(super(), "__post_init__", None)) is not None:  # of other options beside these
+            checks()
 
     def apply(
         self,

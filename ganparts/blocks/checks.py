@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -73,24 +74,24 @@ def check_sizes(a: Tensor, b: Tensor, *, aligned: bool = False) -> None:
         )
 
 
-def check_weight(name: str, value: object, *, above_zero: bool = False) -> None:
+def check_weight(name: str, value: Any, *, above_zero: bool = False) -> None:
     """Refuse what is no finite number from 0 on, or, with ``above_zero``, no finite number above 0.
 
     Raises:
         ValueError: names the number and its value.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    number = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
     if not number or (above_zero and not value):
         raise ValueError(f"{name}={value!r}: give a number {'above 0' if above_zero else 'from 0 on'}")
 
 
-def check_count(name: str, value: object) -> None:
+def check_count(name: str, value: Any) -> None:
     """Refuse what is no whole number from 1 on.
 
     Raises:
         ValueError: names the number and its value.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
 
 

@@ -68,7 +68,7 @@ def _train_direction(
     apart: list[tuple[str, Tensor]] = []
     if low_memory and direction.sees_target:
         apart = direction.target_losses(direction.see(target), target)
-        optimizers.backward(_total(apart), generators)
+        optimizers.backward(_total(apart), trained_parameters(direction.forward_generator))
         seen, same = direction.see(source), None
     else:
         seen, same = direction.see_both(source, target)

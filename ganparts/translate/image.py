@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -149,8 +150,9 @@ def _pixels(image: object) -> tuple[Tensor, Callable[[Tensor], Any]]:
     if isinstance(image, Image.Image):
         if not (image.width and image.height):
             raise ValueError(f"a picture of {image.width} x {image.height} pixels: there is nothing to translate")
-        upright = to_rgb(ImageOps.exif_transpose(image))  # as in a file
-        return pil_to_tensor(upright)[None], lambda batch: to_pil_image(batch[0])
+        with suppress(Exception):  # damaged EXIF says nothing
+            image = ImageOps.exif_transpose(image)  # as in a file
+        return pil_to_tensor(to_rgb(image))[None], lambda batch: to_pil_image(batch[0])
     if isinstance(image, Tensor):
         return _checked(image), lambda batch: batch.reshape(image.shape)
     import numpy
