@@ -180,7 +180,7 @@ class Registry(Mapping[str, Callable[..., PartT]]):
         return f"<{self.kind} table: {', '.join(self.names())}>"
 
 
-_PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
+_PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "text", NoneType: "None"}
 
 
 def _type_hints(builder: Callable[..., Any]) -> dict[str, Any]:

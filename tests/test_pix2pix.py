@@ -85,7 +85,7 @@ def test_a_step_asks_nothing_of_the_device_and_counts_its_operations():
 def test_a_batch_is_aligned_and_a_weight_is_no_debt():
     model = build_pix2pix(**SMALL)
     for shape in ((2, 3, 32, 32), (1, 3, 32, 48)):
-        with pytest.raises(ValueError, match=r"images of a have the shape .*: give as many of one size as of"):
+        with pytest.raises(ValueError, match=r"images of a have the shape .*: give equally many, all of one height"):
             train_step(model, Pair(torch.rand(1, 3, 32, 32), torch.rand(shape)), make_optimizers(model))
     with pytest.raises(ValueError, match=r"^reconstruction_weight=-1.0: give a number from 0 on$"):
         build_pix2pix(**SMALL, reconstruction_weight=-1.0)

@@ -106,7 +106,7 @@ def _call(argument: str, builder: Callable[..., Any]) -> Any:
         return builder()
     if not _takes(builder, follow_wrapped=False):
         raise TypeError(
-            f"{argument}: {_name(builder)} cannot be called as it is given, {builder!r}: it takes "
+            f"{argument}: {_name(builder)} cannot be called as given, {builder!r}: it takes "
             f"{', '.join(parameters) or 'nothing'}. Options are given as partial({_name(builder)}, option=value)"
         )
     return builder()

@@ -67,7 +67,7 @@ def check_sizes(a: Tensor, b: Tensor, *, aligned: bool = False) -> None:
         ValueError: names both shapes.
     """
     if a.shape[-2:] != b.shape[-2:] or (aligned and len(a) != len(b)):
-        wanted = "as many of one size as of the other, and all" if aligned else "all"
+        wanted = "equally many, all" if aligned else "all"
         raise ValueError(
             f"images of a have the shape {list(a.shape)} and those of b {list(b.shape)}: give {wanted} of one height "
             "and width"
