@@ -1,4 +1,4 @@
-"""What the settings of a CPU bring: the same training step under each of them, in processes that take turns.
+"""What the settings of a CPU bring: the same training step, or painting, in processes that take turns.
 
 Most of these settings must be made before PyTorch is loaded, so each has a process of its own, which waits while the
 others compute. Run it from the repository: ``python -m benchmarks.cpu_settings --help``.
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import torch
 import tyro
@@ -22,7 +23,9 @@ from rich.table import Table
 
 from benchmarks.modes import Mode, build, make_step
 from benchmarks.record import interleaved, summary, write_json
-from ganparts import Pair
+from ganparts import GENERATORS, Pair
+from ganparts.allocation import keep_freed_memory
+from ganparts.precision import choose_inference, infer
 from ganparts.training import PolicyOptions
 
 
@@ -43,7 +46,7 @@ SETTINGS = {
     "threads bound to cores": Setting({"OMP_PROC_BIND": "true"}),
     "passive waits": Setting({"OMP_WAIT_POLICY": "PASSIVE"}),
     "large pages": Setting({"THP_MEM_ALLOC_ENABLE": "1"}),
-    "memory kept": Setting({"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}),
+    "memory given back": Setting({"MALLOC_CHECK_": "0"}),  # which changes nothing itself: see keep_freed_memory
     "denormals flushed": Setting(flush_denormals=True),
     "channels last": Setting(layout="channels_last"),
     "compiled": Setting(compiled=True),
@@ -57,14 +60,16 @@ class Config:
 
     names: tuple[str, ...] = tuple(name for name in SETTINGS if name != "compiled")
     """Of the settings; "compiled" takes minutes more."""
+    task: Literal["train", "paint"] = "train"
+    """A step of CycleGAN, or a generator's pass over a batch as `ganparts translate` makes it."""
     generator: str = "resnet9"
     """A registered generator."""
     size: int = 128
     """Height and width of the images, in pixels."""
     batch_size: int = 1
-    """Pairs a step."""
+    """Pairs a step, or images a pass."""
     width: int = 64
-    """Channels after the first convolution of each network."""
+    """Channels after the first convolution of each network; the one that paints has its own."""
     precision: str = "auto"
     """auto, fp32 or bf16."""
     rounds: int = 7
@@ -81,10 +86,28 @@ def make_call(config: Config, setting: Setting) -> Callable[[], object]:
         torch.set_num_threads(setting.threads)
     torch.set_flush_denormal(setting.flush_denormals)
     torch.manual_seed(0)
+    if config.task == "paint":
+        return make_painting(config)
     model = build(config.generator, width=config.width, identity_weight=5.0, replay="none")
     pair = Pair(*(torch.rand(2, config.batch_size, 3, config.size, config.size) * 2 - 1))
     policy = PolicyOptions(config.precision, setting.layout, "1", "off", "on" if setting.compiled else "off")  # pyright: ignore[reportArgumentType]
     return make_step(Mode(policy), model, pair)
+
+
+def make_painting(config: Config) -> Callable[[], object]:
+    """A pass of the generator, with memory kept as the commands keep it."""
+    keep_freed_memory()
+    network = GENERATORS.create(config.generator)
+    assert isinstance(network, torch.nn.Module)
+    network.eval()
+    precision = choose_inference(network, config.precision)[0]  # pyright: ignore[reportArgumentType]
+    images = torch.rand(config.batch_size, 3, config.size, config.size) * 2 - 1
+
+    def paint() -> None:
+        with torch.inference_mode():
+            infer(network, images, precision)
+
+    return paint
 
 
 def work(config: Config, name: str) -> None:

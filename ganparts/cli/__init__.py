@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 
+from ganparts.allocation import keep_freed_memory
 from ganparts.cli import demo, doctor, evaluate, export, import_published, parts, submission, translate
 from ganparts.cli.app import app, console
 
@@ -35,6 +36,7 @@ def main() -> None:
     """Run the command line; one line for a mistake, and exit code 1."""
     arguments = sys.argv[1:]
     debug = arguments[:1] == ["--debug"]
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
+from ganparts.allocation import keep_freed_memory
 from ganparts.precision import native_bf16
 from ganparts.training.capture import CapturedStep, Step
 
@@ -91,10 +92,12 @@ class Policy:
         return torch.cuda.Stream() if self.streams == 2 else None
 
     def set_backends(self) -> None:
-        """Set PyTorch's global switches: TF32, and the search for the fastest convolutions."""
+        """Set what holds for the whole process: TF32, the search for the fastest convolutions, memory that is kept."""
         if self.device_type == "cuda":
             torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.precision != "fp32"
+        else:
+            keep_freed_memory()
 
     def prepare(self, model: nn.Module) -> None:
         """Set PyTorch and a model, on its device already, up for training."""

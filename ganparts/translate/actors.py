@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ganparts.allocation import keep_freed_memory
 from ganparts.translate.addresses import Place, Work
 from ganparts.translate.pipeline import Report, Settings, translate_photos, wanted_photos
 from ganparts.translate.sinks import Claim, Sink
@@ -92,6 +93,8 @@ class Painter:
         torch.set_num_threads(self.setup.cores)
         if gpu and isinstance(self.setup.generator, torch.nn.Module):
             self.setup.generator.to("cuda")
+        else:
+            keep_freed_memory()
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, bytes]]:
         import ray
