@@ -8,10 +8,12 @@ from torch import nn
 
 from ganparts.blocks import (
     InstanceNorm2d,
+    Padding,
     ReflectionPad2d,
     init_weights,
     instance_norm,
     keras_instance_norm,
+    padded_conv,
 )
 from ganparts.blocks.norms import _pointwise_instance_norm
 
@@ -85,6 +87,19 @@ def test_padding_of_mirrored_slices_takes_each_margin(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     monkeypatch.setattr(nn.functional, "pad", None)
     assert all(torch.equal(pad(images), whole) for pad, whole in zip(pads, expected, strict=True))
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate"])
+def test_padding_keeps_bf16_under_autocast(padding: Padding):
+    pad, _ = padded_conv(3, 4, 3, padding)
+    images = torch.randn(2, 3, 5, 7, dtype=torch.bfloat16, requires_grad=True)
+    expected = pad(images.float()).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        padded = pad(images)
+    assert padded.dtype == torch.bfloat16
+    assert torch.equal(padded, expected)
+    (gradient,) = torch.autograd.grad(padded.float().sum(), images)
+    assert gradient.sum().item() == padded.numel()
 
 
 @pytest.mark.parametrize("batch", [1, 2])

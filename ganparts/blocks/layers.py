@@ -1,11 +1,13 @@
 """Padding, convolutions that keep or double the size, blurs, initialisation.
 
-Deviation from ``torch.nn``: :class:`ReflectionPad2d` is deterministic on CUDA under deterministic algorithms.
+Deviations from ``torch.nn``: :class:`ReflectionPad2d` is deterministic on CUDA under deterministic algorithms. Under
+autocast on a CPU, padding keeps bf16, where PyTorch's returns fp32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from ganparts.blocks.checks import one_of
 from ganparts.blocks.norms import Norm, normalized
+from ganparts.precision import without_autocast
 
 __all__ = [
     "BlurDownsample",
@@ -33,16 +36,30 @@ Init = Literal["normal", "xavier"]
 
 
 class ReflectionPad2d(nn.ReflectionPad2d):
-    """PyTorch's, except under deterministic algorithms on CUDA (``torch.use_deterministic_algorithms``).
+    """PyTorch's, except under deterministic algorithms on CUDA, and under autocast on a CPU.
 
-    There PyTorch's backward adds in no fixed order, so the padding is made of mirrored slices instead.
+    With ``torch.use_deterministic_algorithms`` on CUDA the padding is made of mirrored slices, since PyTorch's backward
+    adds in no fixed order. Autocast on a CPU would convert bf16 to fp32 before it pads; here it does not.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         if input.is_cuda and torch.are_deterministic_algorithms_enabled():
             left, right, top, bottom = self.padding
             return _mirror_margins(_mirror_margins(input, left, right, 3), top, bottom, 2)
-        return super().forward(input)
+        with _padding_as_it_comes(input):
+            return super().forward(input)
+
+
+class _ReplicationPad2d(nn.ReplicationPad2d):
+    """PyTorch's, except under autocast on a CPU, as :class:`ReflectionPad2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with _padding_as_it_comes(input):
+            return super().forward(input)
+
+
+def _padding_as_it_comes(images: Tensor) -> AbstractContextManager[object]:
+    return nullcontext() if images.is_cuda else without_autocast(images.device)
 
 
 def _mirror_margins(images: Tensor, before: int, after: int, axis: int) -> Tensor:
@@ -61,7 +78,7 @@ def padded_conv(
         ValueError: an unknown padding or norm.
     """
     margin = kernel // 2
-    pads = {"reflect": [ReflectionPad2d(margin)], "replicate": [nn.ReplicationPad2d(margin)], "zero": []}
+    pads = {"reflect": [ReflectionPad2d(margin)], "replicate": [_ReplicationPad2d(margin)], "zero": []}
     pad = pads[one_of("padding", padding, pads)]
     return [*pad, *normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin), norm)]
 
@@ -117,7 +134,7 @@ class BlurUpsample(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.pad = nn.ReplicationPad2d(1)
+        self.pad = _ReplicationPad2d(1)
         self.register_buffer("filt", 4 * _blur_filter((1.0, 3.0, 3.0, 1.0), channels))
 
     def forward(self, features: Tensor) -> Tensor:
