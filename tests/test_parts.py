@@ -34,6 +34,7 @@ from ganparts.adversarial import Averages, MemoryNeed, memory_need
 from ganparts.augment import DiffAugment
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import ResNetGenerator
+from ganparts.registry import Registry
 from ganparts.replay import QueueBuffer
 
 TABLES = {
@@ -202,6 +203,37 @@ def check_names(model: Any) -> None:
     owned = [id(p) for each in networks.values() for network in each.values() for p in network.parameters()]
     assert len(owned) == len(set(owned))
     assert {id(p) for p in model.parameters() if p.requires_grad} <= set(owned)
+
+
+def options_of(names: set[str], *tables: Registry[Any]) -> list[tuple[Registry[Any], str, str]]:
+    """Of the tables' parts, those of their options that have one of these names."""
+    return [
+        (table, part, option)
+        for table in tables
+        for part, builder in table.items()
+        for option in inspect.signature(builder).parameters
+        if option in names
+    ]
+
+
+COUNTS = {"width", "in_channels", "out_channels", "projection_width", "objectives", "blocks", "group"}
+FACTORS = {"weight", "constant", "sigma"}
+
+
+@pytest.mark.parametrize(("table", "part", "option"), options_of(COUNTS, GENERATORS, DISCRIMINATORS))
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_network_without_channels_is_refused(table: Registry[Any], part: str, option: str, value: int):
+    with torch.device("meta"), pytest.raises(ValueError, match=f"{option}={value}: "):
+        table.create(part, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("table", "part", "option"), options_of(FACTORS, ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, PENALTIES)
+)
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_loss_with_an_impossible_factor_is_refused(table: Registry[Any], part: str, option: str, value: float):
+    with pytest.raises(ValueError, match=f"{option}={value}: "):
+        table.create(part, **{option: value})
 
 
 @pytest.mark.parametrize("method", METHODS)

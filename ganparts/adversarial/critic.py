@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ganparts.adversarial.batching import apply_to_each
 from ganparts.adversarial.losses import Logits, as_scales, discriminator_loss, generator_loss
 from ganparts.adversarial.optimizers import Optimizers, trained_parameters
-from ganparts.blocks import check_count
+from ganparts.blocks import check_counts
 from ganparts.protocols import AdversarialLoss, Augment, Penalty
 
 __all__ = ["Critic", "Judgement"]
@@ -88,7 +88,7 @@ class Critic(nn.Module):
             if function is not None and (isinstance(function, type) or not callable(function)):
                 example = {"augment": "DiffAugment()", "penalty": 'PENALTIES.create("r1")'}[name]
                 raise TypeError(f"{name} must be a function such as {example}, or None, but is {function!r}")
-        check_count("penalty_every", penalty_every)
+        check_counts(penalty_every=penalty_every)
         self.discriminator = discriminator
         self.loss = loss
         self.replay = None if isinstance(replay, nn.Identity) else replay

@@ -4,7 +4,7 @@ Deviations from ``torch.nn``: :class:`InstanceNorm2d` keeps a channels-last layo
 PyTorch's refuses in training; :class:`ReflectionPad2d` is deterministic on CUDA under deterministic algorithms.
 """
 
-from ganparts.blocks.checks import check_count, check_images, check_sizes, check_weight, one_of, size_limits
+from ganparts.blocks.checks import check_counts, check_images, check_sizes, check_weight, one_of, size_limits
 from ganparts.blocks.layers import (
     BlurDownsample,
     BlurUpsample,
@@ -37,7 +37,7 @@ __all__ = [
     "Padding",
     "ReflectionPad2d",
     "Upsample",
-    "check_count",
+    "check_counts",
     "check_images",
     "check_sizes",
     "check_weight",

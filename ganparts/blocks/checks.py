@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_count", "check_images", "check_sizes", "check_weight", "is_exporting", "one_of", "size_limits"]
+__all__ = ["check_counts", "check_images", "check_sizes", "check_weight", "is_exporting", "one_of", "size_limits"]
 
 # PyTorch 2.6 cannot tell export from compilation.
 is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -85,14 +85,15 @@ def check_weight(name: str, value: Any, *, above_zero: bool = False) -> None:
         raise ValueError(f"{name}={value!r}: give a number {'above 0' if above_zero else 'from 0 on'}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Refuse what is no whole number from 1 on.
+def check_counts(**options: Any) -> None:
+    """Refuse options that are not whole numbers from 1 on, such as channels.
 
     Raises:
-        ValueError: names the number and its value.
+        ValueError: names the option and its value.
     """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
+    for name, value in options.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
 
 
 def one_of(option: str, value: Any, known: Collection[Any]) -> Any:

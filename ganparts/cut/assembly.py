@@ -25,7 +25,7 @@ from ganparts.adversarial import (
     refuse_shared,
     trained_parameters,
 )
-from ganparts.blocks import check_count, check_weight
+from ganparts.blocks import check_counts, check_weight
 from ganparts.cut.presets import CUTPreset
 from ganparts.cut.step import train_cut
 from ganparts.losses import PatchProjector, draw_positions
@@ -93,8 +93,7 @@ class CUT(nn.Module):
         }.items():
             check_weight(name, weight)
         check_weight("temperature", temperature, above_zero=True)
-        check_count("patches", patches)
-        check_count("projector_width", projector_width)
+        check_counts(patches=patches, projector_width=projector_width)
         self.generator: Any = generator
         self.critics = Critics(critics)
         self.layers, self.projector = (), None

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_images, one_of
+from ganparts.blocks import check_counts, check_images, one_of
 from ganparts.blocks.saved import adopt_saved
 from ganparts.discriminators.spectral_patchgan import spectral_body
 from ganparts.precision import at_least_fp32
@@ -190,8 +190,9 @@ class BatchHeadDiscriminator(PretrainedModule):
         queue_size: images to remember of each kind, real and generated.
 
     Raises:
-        ValueError: an unknown head, ``queue_size`` below 1; in ``forward`` images that are too small or of another
-            size than those in the queue, or a combination of options that means nothing.
+        ValueError: channels or blocks below 1; an unknown head, ``queue_size`` below 1; in ``forward``
+            images that are too small or of another size than those in the queue, or a combination of options that means
+            nothing.
     """
 
     images_are_independent = False
@@ -208,6 +209,7 @@ class BatchHeadDiscriminator(PretrainedModule):
         queue_size: int = 3,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width, objectives=objectives)
         one_of("head", head, ("batch_norm", "batch_stdev"))
         self.in_channels = in_channels
         self.min_size = 3 * 2**layers

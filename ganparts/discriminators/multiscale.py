@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ganparts.blocks import Norm, ReflectionPad2d, check_images, images_are_independent, init_weights, normalized
+from ganparts.blocks import (
+    Norm,
+    ReflectionPad2d,
+    check_counts,
+    check_images,
+    images_are_independent,
+    init_weights,
+    normalized,
+)
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
@@ -42,8 +50,8 @@ class MultiScalePatchGAN(PretrainedModule):
             PatchGAN, where the coarsest scale needs at least 3 * 2**layers pixels a side.
 
     Raises:
-        ValueError: ``scales``, ``layers`` or ``padding`` out of range, an unknown norm; in ``forward`` images that are
-            too small.
+        ValueError: channels or blocks below 1; ``scales``, ``layers`` or ``padding`` out of range, an
+            unknown norm; in ``forward`` images that are too small.
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class MultiScalePatchGAN(PretrainedModule):
         padding: Literal[1, 2] = 2,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width, objectives=objectives)
         if scales < 1:
             raise ValueError(f"scales={scales}: there is at least 1, the images as they are")
         if not 1 <= layers <= 16:
@@ -122,13 +131,15 @@ class MUNITDiscriminator(PretrainedModule):
         objectives: channels of the logits.
 
     Raises:
-        ValueError: ``scales`` or ``layers`` below 1; in ``forward`` images that are too small.
+        ValueError: channels or blocks below 1; ``scales`` or ``layers`` below 1; in ``forward`` images that
+            are too small.
     """
 
     images_are_independent = True
 
     def __init__(self, in_channels: int = 3, *, width: int = 64, scales: int = 3, layers: int = 4, objectives: int = 1):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width, objectives=objectives)
         if min(scales, layers) < 1:
             raise ValueError(f"scales={scales}, layers={layers}: there is at least 1 of each")
         self.in_channels = in_channels

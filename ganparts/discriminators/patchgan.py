@@ -17,6 +17,7 @@ from ganparts.blocks import (
     BlurDownsample,
     Init,
     Norm,
+    check_counts,
     check_images,
     images_are_independent,
     init_weights,
@@ -48,7 +49,8 @@ class PatchGAN(PretrainedModule):
         init: of the convolutions, ``"normal"`` or ``"xavier"``; see :func:`~ganparts.blocks.init_weights`.
 
     Raises:
-        ValueError: an unknown norm or init, ``layers`` not from 1 to 16; in ``forward`` images that are too small.
+        ValueError: channels or blocks below 1; an unknown norm or init, ``layers`` not from 1 to 16; in
+            ``forward`` images that are too small.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class PatchGAN(PretrainedModule):
         init: Init = "normal",
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width, objectives=objectives)
         self.in_channels = in_channels
         self.images_are_independent = images_are_independent(norm)
         if layers < 1:

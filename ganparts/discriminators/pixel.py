@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganparts.blocks import Norm, check_images, images_are_independent, init_weights, normalized
+from ganparts.blocks import Norm, check_counts, check_images, images_are_independent, init_weights, normalized
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
 
@@ -22,11 +22,12 @@ class PixelDiscriminator(PretrainedModule):
             to a module.
 
     Raises:
-        ValueError: an unknown norm.
+        ValueError: channels or blocks below 1; an unknown norm.
     """
 
     def __init__(self, in_channels: int = 3, *, width: int = 64, objectives: int = 1, norm: Norm = "instance"):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width, objectives=objectives)
         self.in_channels = in_channels
         self.images_are_independent = images_are_independent(norm)
         self.net = nn.Sequential(

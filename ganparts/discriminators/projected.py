@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts.backbones import Backbone, create_backbone
-from ganparts.blocks import check_images
+from ganparts.blocks import check_counts, check_images
 from ganparts.discriminators.spectral import SpectralLayer
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
@@ -101,7 +101,8 @@ class FeatureDiscriminator(nn.Module):
         separable: whether the heads have depthwise-separable convolutions.
 
     Raises:
-        ValueError: a size beyond 6 to 256; in ``forward`` maps that are not each twice as large as the next.
+        ValueError: channels or blocks below 1; a size beyond 6 to 256; in ``forward`` maps that are not
+            each twice as large as the next.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class FeatureDiscriminator(nn.Module):
         separable: bool = False,
     ):
         super().__init__()
+        check_counts(width=width, projection_width=projection_width)
         if not (sizes and min(sizes) >= 6 and max(sizes) <= _STARTS[-1]):
             raise ValueError(
                 f"heads are made for mixed maps from 6x6 to {_STARTS[-1]}x{_STARTS[-1]}, but these are "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganparts.blocks import check_counts
 from ganparts.discriminators.whole_image import Blur, check_size, halvings
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
@@ -79,15 +80,15 @@ class R3GANDiscriminator(PretrainedModule):
         blocks: residual blocks at each size, at least 1.
 
     Raises:
-        ValueError: a ``size`` that is no such power, ``blocks`` below 1; in ``forward`` images of another size.
+        ValueError: channels or blocks below 1; a ``size`` that is no such power; in
+            ``forward`` images of another size.
     """
 
     images_are_independent = True
 
     def __init__(self, in_channels: int = 3, *, width: int = 96, size: int = 256, blocks: int = 2):
         super().__init__()
-        if blocks < 1:
-            raise ValueError(f"blocks={blocks}: there is at least 1 at each size")
+        check_counts(in_channels=in_channels, width=width, blocks=blocks)
         self.in_channels, self.size = in_channels, size
         widths = [width * min(2**halving, 8) for halving in range(halvings(size) + 1)]
         layers: list[nn.Module] = [_scaled(nn.Conv2d(in_channels, width, 1, bias=False), 1.0)]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganparts.blocks import ReflectionPad2d, check_images, one_of
+from ganparts.blocks import ReflectionPad2d, check_counts, check_images, one_of
 from ganparts.discriminators.patchgan import PatchGAN
 from ganparts.discriminators.spectral import SpectralLayer, spectral_norm
 from ganparts.pretrained import PretrainedModule
@@ -70,7 +70,8 @@ class SpectralPatchGAN(PretrainedModule):
             norm; ``"ugatit"`` has spectral norm on every convolution, no other norm, and reflects borders.
 
     Raises:
-        ValueError: an unknown style, ``layers`` not from 1 to 16; in ``forward`` images that are too small.
+        ValueError: channels or blocks below 1; an unknown style, ``layers`` not from 1 to 16; in
+            ``forward`` images that are too small.
     """
 
     images_are_independent = False  # the spectral norms change with every call
@@ -85,6 +86,7 @@ class SpectralPatchGAN(PretrainedModule):
         style: Literal["uvcgan2", "ugatit"] = "uvcgan2",
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width, objectives=objectives)
         one_of("style", style, ("uvcgan2", "ugatit"))
         if not 1 <= layers <= 16:
             raise ValueError(f"layers={layers}: a PatchGAN has 1 to 16")

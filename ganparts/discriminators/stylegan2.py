@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganparts.blocks import check_counts
 from ganparts.discriminators.whole_image import Blur, check_size, halvings
 from ganparts.precision import at_least_fp32
 from ganparts.pretrained import PretrainedModule
@@ -94,13 +95,13 @@ class StyleGAN2Discriminator(PretrainedModule):
         group: images that the minibatch standard deviation compares; 1 makes the images of a batch independent.
 
     Raises:
-        ValueError: a ``size`` that is no such power, ``group`` below 1; in ``forward`` images of another size.
+        ValueError: channels or blocks below 1; a ``size`` that is no such power, ``group`` below 1; in
+            ``forward`` images of another size.
     """
 
     def __init__(self, in_channels: int = 3, *, width: int = 64, size: int = 256, group: int = 4):
         super().__init__()
-        if group < 1:
-            raise ValueError(f"group={group}: a group has at least 1 image")
+        check_counts(in_channels=in_channels, width=width, group=group)
         self.in_channels, self.size, self.group = in_channels, size, group
         self.images_are_independent = group == 1
         widths = [min(width * 2**halving, 512) for halving in range(halvings(size) + 1)]

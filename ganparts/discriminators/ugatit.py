@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import ReflectionPad2d, check_images
+from ganparts.blocks import ReflectionPad2d, check_counts, check_images
 from ganparts.discriminators.spectral import SpectralLayer
 from ganparts.discriminators.spectral_patchgan import reflecting_body
 from ganparts.pretrained import PretrainedModule
@@ -39,13 +39,15 @@ class UGATITDiscriminator(PretrainedModule):
         layers: as the source counts: ``layers - 2`` convolutions of stride 2 and two of stride 1; at least 3.
 
     Raises:
-        ValueError: ``layers`` not from 3 to 16; in ``forward`` images that are too small.
+        ValueError: channels or blocks below 1; ``layers`` not from 3 to 16; in ``forward`` images that are
+            too small.
     """
 
     images_are_independent = False  # the spectral norms change with every call
 
     def __init__(self, in_channels: int = 3, *, width: int = 64, layers: int = 5):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width)
         if not 3 <= layers <= 16:
             raise ValueError(f"layers={layers}: U-GAT-IT's discriminators have 3 to 16, 5 and 7 in the paper")
         self.in_channels = in_channels

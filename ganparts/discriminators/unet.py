@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganparts.blocks import check_images
+from ganparts.blocks import check_counts, check_images
 from ganparts.discriminators.spectral import SpectralLayer
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import DISCRIMINATORS
@@ -80,13 +80,15 @@ class UNetDiscriminator(PretrainedModule):
             multiples of 32 or 64 are judged, but the logit of the whole is a sum over places and grows with them.
 
     Raises:
-        ValueError: another ``size``; in ``forward`` images whose sides are no multiples.
+        ValueError: channels or blocks below 1; another ``size``; in ``forward`` images whose sides are no
+            multiples.
     """
 
     images_are_independent = False  # the spectral norms change with every call
 
     def __init__(self, in_channels: int = 3, *, width: int = 64, size: int = 256):
         super().__init__()
+        check_counts(in_channels=in_channels, width=width)
         if size not in _DOWN:
             raise ValueError(
                 f"size={size}: the paper has this network for images of 128 or 256 pixels; take the nearer one"

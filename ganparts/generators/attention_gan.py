@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ganparts.blocks import (
     Norm,
     ReflectionPad2d,
+    check_counts,
     check_images,
     images_are_independent,
     init_weights,
@@ -64,8 +65,8 @@ class AttentionGANGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: other channels out than in, unless there is one in and ``residual`` is False; an unknown norm; in
-            ``forward`` a wrong size.
+        ValueError: channels or blocks below 1; other channels out than in, unless there is one in and
+            ``residual`` is False; an unknown norm; in ``forward`` a wrong size.
     """
 
     size_multiple = 4
@@ -82,6 +83,7 @@ class AttentionGANGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
         if in_channels not in (1, out_channels):
             raise ValueError(
                 f"this network mixes its input into its output, but in_channels={in_channels} and "

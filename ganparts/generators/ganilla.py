@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ganparts.blocks import (
     InstanceNorm2d,
     ReflectionPad2d,
+    check_counts,
     check_images,
     init_weights,
     one_of,
@@ -93,7 +94,8 @@ class GANILLAGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: other channels out than in with ``residual``; in ``forward`` a wrong size.
+        ValueError: channels or blocks below 1; other channels out than in with ``residual``; in ``forward``
+            a wrong size.
     """
 
     size_multiple = 16
@@ -111,6 +113,7 @@ class GANILLAGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
         self.in_channels = in_channels
         self.residual = residual
         self.pad = ReflectionPad2d(3)

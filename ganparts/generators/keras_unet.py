@@ -10,7 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_images, init_weights, keras_instance_norm, residual_output, start_as_identity
+from ganparts.blocks import (
+    check_counts,
+    check_images,
+    init_weights,
+    keras_instance_norm,
+    residual_output,
+    start_as_identity,
+)
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
 
@@ -29,7 +36,8 @@ class KerasUNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: other channels out than in with ``residual``; in ``forward``, a size that is not a multiple of 256.
+        ValueError: channels or blocks below 1; other channels out than in with ``residual``; in
+            ``forward``, a size that is not a multiple of 256.
     """
 
     size_multiple = 256
@@ -44,6 +52,7 @@ class KerasUNetGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
         self.in_channels = in_channels
         self.images_are_independent = True  # instance norms alone
         self.residual = residual

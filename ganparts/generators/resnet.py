@@ -11,6 +11,7 @@ from ganparts.blocks import (
     Norm,
     Padding,
     Upsample,
+    check_counts,
     images_are_independent,
     init_weights,
     normalized,
@@ -66,8 +67,8 @@ class ResNetGenerator(ChainGenerator):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: an unknown norm, padding or upsample; other channels out than in with ``residual``; in ``forward``
-            a wrong size.
+        ValueError: channels or blocks below 1; an unknown norm, padding or upsample; other channels out
+            than in with ``residual``; in ``forward`` a wrong size.
     """
 
     size_multiple = 4
@@ -87,6 +88,7 @@ class ResNetGenerator(ChainGenerator):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
         self.in_channels = in_channels
         self.images_are_independent = images_are_independent(norm)
         self.nce_layers = (0, 4, 7, *range(10, 10 + min(blocks, 5), 4))

@@ -17,6 +17,7 @@ from ganparts.blocks import (
     Init,
     Norm,
     Padding,
+    check_counts,
     images_are_independent,
     init_weights,
     padded_conv,
@@ -53,7 +54,8 @@ class AntialiasedResNetGenerator(ChainGenerator):
             :func:`~ganparts.blocks.residual_output`.
 
     Raises:
-        ValueError: an unknown norm, padding or init; in ``forward`` a wrong size.
+        ValueError: channels or blocks below 1; an unknown norm, padding or init; in ``forward`` a wrong
+            size.
     """
 
     size_multiple = 4
@@ -73,6 +75,7 @@ class AntialiasedResNetGenerator(ChainGenerator):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
         self.in_channels = in_channels
         self.residual = residual
         self.images_are_independent = images_are_independent(norm)

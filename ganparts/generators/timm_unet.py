@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ganparts.backbones.weights import is_planning
 from ganparts.blocks import (
     Norm,
+    check_counts,
     check_images,
     images_are_independent,
     norm_layer,
@@ -161,8 +162,9 @@ class TimmUNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: timm does not know the encoder or cannot get its weights, an encoder without such strides, an
-            unknown norm; other channels out than in with ``residual``; in ``forward`` a wrong size.
+        ValueError: channels or blocks below 1; timm does not know the encoder or cannot get its weights, an
+            encoder without such strides, an unknown norm; other channels out than in with ``residual``; in ``forward``
+            a wrong size.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class TimmUNetGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
         self.in_channels = in_channels
         self.residual = residual
         pretrained = pretrained and not is_planning()

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ganparts.blocks import (
     InstanceNorm2d,
     ReflectionPad2d,
+    check_counts,
     check_images,
     recomputed,
     residual_output,
@@ -127,8 +128,8 @@ class UGATITGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: ``img_size`` is not a multiple of 4; other channels out than in with ``residual``; in ``forward`` a
-            wrong size.
+        ValueError: channels or blocks below 1; ``img_size`` is not a multiple of 4; other channels out than
+            in with ``residual``; in ``forward`` a wrong size.
     """
 
     images_are_independent = True
@@ -146,6 +147,7 @@ class UGATITGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
         if img_size % 4 or img_size < 8:
             raise ValueError(f"img_size={img_size} is not a multiple of 4 from 8 on: take {max(8, img_size // 4 * 4)}")
         self.in_channels = in_channels

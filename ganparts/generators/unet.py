@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ganparts.blocks import (
     Norm,
     Upsample,
+    check_counts,
     check_images,
     images_are_independent,
     init_weights,
@@ -106,8 +107,8 @@ class UNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: not 2 to 16 levels, an unknown norm or upsample; other channels out than in with ``residual``; in
-            ``forward`` a wrong size.
+        ValueError: channels or blocks below 1; not 2 to 16 levels, an unknown norm or upsample; other
+            channels out than in with ``residual``; in ``forward`` a wrong size.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class UNetGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
         self.in_channels = in_channels
         self.residual = residual
         self.images_are_independent = images_are_independent(norm)

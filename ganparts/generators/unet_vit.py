@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganparts.blocks import check_images, init_weights, residual_output, start_as_identity
+from ganparts.blocks import check_counts, check_images, init_weights, residual_output, start_as_identity
 from ganparts.generators.transformer import Transformer
 from ganparts.pretrained import PretrainedModule
 from ganparts.registry import GENERATORS
@@ -144,8 +144,8 @@ class UNetViTGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: ``heads`` does not divide ``channels``; other channels out than in with ``residual``; in
-            ``forward`` a wrong size.
+        ValueError: channels or blocks below 1; ``heads`` does not divide ``channels``; other channels out
+            than in with ``residual``; in ``forward`` a wrong size.
     """
 
     images_are_independent = True
@@ -165,6 +165,8 @@ class UNetViTGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, channels=channels, heads=heads)
+        check_counts(blocks=blocks, hidden=hidden, code=code)
         if channels % heads:
             raise ValueError(
                 f"heads={heads} does not divide the transformer's {channels} channels: choose one that does"
@@ -221,6 +223,7 @@ def unet_vit(
     ``code`` 8 times, and the feed-forward layers (``hidden``) 4 times as many as the tokens. ``heads`` is 6 by
     default, or as many of these as divide the tokens' channels.
     """
+    check_counts(width=width)
     channels = 8 * width if channels is None else channels
     return UNetViTGenerator(
         in_channels,

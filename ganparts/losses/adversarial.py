@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ganparts.blocks import check_weight
 from ganparts.protocols import AdversarialLoss
 from ganparts.registry import ADVERSARIAL_LOSSES
 
@@ -40,10 +41,18 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class LSGAN:
-    """Least squares: D = (mean (real - 1)^2 + mean fake^2) / 2, G = weight * mean (fake - 1)^2."""
+class _Weighted:
+    """What the losses have in common: the factor on the generator's loss."""
 
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight("weight", self.weight)
+
+
+@dataclass(frozen=True)
+class LSGAN(_Weighted):
+    """Least squares: D = (mean (real - 1)^2 + mean fake^2) / 2, G = weight * mean (fake - 1)^2."""
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
@@ -53,7 +62,7 @@ class LSGAN:
 
 
 @dataclass(frozen=True)
-class BCE:
+class BCE(_Weighted):
     """Cross-entropy from logits: D = (BCE(real, real_label) + BCE(fake, fake_label)) / 2,
     G = weight * BCE(fake, real_label).
 
@@ -62,11 +71,19 @@ class BCE:
         real_label: target for real images, from 0 to 1; with 0 (and ``fake_label`` 1) the
             labels are inverted, for both networks.
         fake_label: target for generated images.
+
+    Raises:
+        ValueError: a label outside 0 to 1, or a negative weight.
     """
 
-    weight: float = 1.0
     real_label: float = 1.0
     fake_label: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("real_label", "fake_label"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give a number from 0 to 1")
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
@@ -80,10 +97,8 @@ def _bce(logits: Tensor, label: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Hinge:
+class Hinge(_Weighted):
     """D = (mean relu(1 - real) + mean relu(1 + fake)) / 2, G = -weight * mean fake."""
-
-    weight: float = 1.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
@@ -93,13 +108,11 @@ class Hinge:
 
 
 @dataclass(frozen=True)
-class Logistic:
+class Logistic(_Weighted):
     """D = (mean softplus(-real) + mean softplus(fake)) / 2, G = weight * mean softplus(-fake).
 
     The non-saturating loss of StyleGAN. It equals :class:`BCE` with labels 1 and 0.
     """
-
-    weight: float = 1.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
@@ -109,14 +122,12 @@ class Logistic:
 
 
 @dataclass(frozen=True)
-class WGAN:
+class WGAN(_Weighted):
     """D = (mean fake - mean real) / 2, G = -weight * mean fake.
 
     The discriminator must be kept Lipschitz: add a penalty such as ``gradient_penalty``. Since this loss is half the
     published one, a published penalty weight of 10 corresponds to 5 here.
     """
-
-    weight: float = 1.0
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (fake.mean() - real.mean())
@@ -134,11 +145,14 @@ class MultiObjective:
         weight: factor on the sum of the generator's losses; the discriminator's is the plain sum.
 
     Raises:
-        ValueError: when called, logits that have another number of channels.
+        ValueError: a negative weight; when called, logits that have another number of channels.
     """
 
     losses: Sequence[AdversarialLoss]
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight("weight", self.weight)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         pairs = zip(self.losses, self._channels(real), self._channels(fake), strict=True)

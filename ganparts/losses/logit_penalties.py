@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganparts.blocks import one_of
+from ganparts.blocks import check_weight, one_of
 from ganparts.blocks.places import take_places
 from ganparts.blocks.saved import adopt_saved
 from ganparts.losses.penalties import logit_maps
@@ -49,6 +49,7 @@ class LeCam(nn.Module):
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay} keeps no average: use a number from 0 to below 1, such as 0.99")
+        check_weight("weight", weight)
         self.weight, self.decay = weight, decay
         self.register_buffer("averages", None)
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
@@ -139,6 +140,7 @@ class BalancedConsistency:
         if not 0 <= self.translation < 1:
             raise ValueError(f"translation={self.translation} is not a fraction of a side: use 0 to below 1")
         one_of("compare", self.compare, ("image", "place"))
+        check_weight("weight", self.weight)
 
     def draw(self, images: Tensor) -> Moves:
         """Fresh random numbers for these images, from their device's generator."""

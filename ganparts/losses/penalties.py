@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import one_of
+from ganparts.blocks import check_weight, one_of
 from ganparts.precision import at_least_fp32, without_autocast
 from ganparts.registry import PENALTIES
 
@@ -89,6 +89,7 @@ class GradientNorm:
     def __post_init__(self) -> None:
         one_of("where", self.where, ("real", "fake", "both"))
         one_of("reduction", self.reduction, ("sum", "mean"))
+        check_weight("weight", self.weight)
 
     def __call__(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         batches = {"real": [real], "fake": [fake], "both": [real, fake]}[self.where]
@@ -120,6 +121,8 @@ class GradientPenalty:
     def __post_init__(self) -> None:
         one_of("where", self.where, ("mixed", "real", "fake"))
         one_of("reduction", self.reduction, ("sum", "mean"))
+        check_weight("weight", self.weight)
+        check_weight("constant", self.constant)
 
     def draw(self, images: Tensor) -> Tensor:
         """The share of the real image in each mixture: [B] in [0, 1)."""
@@ -156,6 +159,7 @@ class ZeroCentered:
 
     def __post_init__(self) -> None:
         one_of("reduction", self.reduction, ("sum", "mean"))
+        check_weight("weight", self.weight)
 
     def draw(self, images: Tensor) -> Tensor:
         """The share of the real images in the mixture: [1] in [0, 1)."""

@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from ganparts.blocks import one_of
+from ganparts.blocks import check_weight, one_of
 from ganparts.registry import ADVERSARIAL_LOSSES
 
 __all__ = ["Relativistic", "RelativisticAverage", "rahinge", "ralsgan", "rasgan", "rsgan"]
@@ -37,6 +37,9 @@ class Relativistic:
 
     weight: float = 1.0
     needs_real = True
+
+    def __post_init__(self) -> None:
+        check_weight("weight", self.weight)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         if real.shape != fake.shape:
@@ -69,6 +72,7 @@ class RelativisticAverage:
 
     def __post_init__(self) -> None:
         one_of("base", self.base, _WANTS_MORE)
+        check_weight("weight", self.weight)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         term = _WANTS_MORE[self.base]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganparts.blocks import check_weight
 from ganparts.precision import at_least_fp32, without_autocast
 from ganparts.registry import CONSISTENCY_LOSSES
 
@@ -102,11 +103,12 @@ class SSIM(nn.Module):
         sigma: its standard deviation.
 
     Raises:
-        ValueError: an even window; in ``forward``, images that are too small.
+        ValueError: an even window, a deviation that is not above 0; in ``forward``, images that are too small.
     """
 
     def __init__(self, *, window: int = 11, sigma: float = 1.5):
         super().__init__()
+        check_weight("sigma", sigma, above_zero=True)
         self.window, self.sigma = _odd(window), sigma
         self.min_size = window
 
@@ -130,13 +132,15 @@ class MSSSIM(nn.Module):
         weights: one for each scale, finest first. H and W must be above (window - 1) * 2**(scales - 1), by default 160.
 
     Raises:
-        ValueError: an even window, no weights; in ``forward``, images that are too small.
+        ValueError: an even window, a deviation that is not above 0, no weights; in ``forward``, images that are too
+            small.
     """
 
     def __init__(self, *, window: int = 11, sigma: float = 1.5, weights: Sequence[float] = SCALE_WEIGHTS):
         super().__init__()
         if not weights:
             raise ValueError("weights=() gives no scale to compare at: give at least one weight")
+        check_weight("sigma", sigma, above_zero=True)
         self.window, self.sigma, self.weights = _odd(window), sigma, tuple(weights)
         self.min_size = (window - 1) * 2 ** (len(weights) - 1) + 1
 
