@@ -128,10 +128,10 @@ def _picture(table: Registry[Any], name: str) -> str:
         return ""
     if table is GENERATORS:
         seen = f"Three photos as {name} paints them after 150 steps"
-        told = "After only 150 steps of `monet_one_sided` on the sample. It began with the photo (`residual=True`)."
+        told = "After only 150 steps of `monet_one_sided` on the sample, at width 32. With `residual=True` it starts from the photo."
     else:
         seen = f"Three photos by a painter that learned from {name} alone"
-        told = "The painter `monet` after this discriminator alone taught it the paintings of the sample for 150 steps."
+        told = "The painter `monet` after 150 steps of `restyle` on the sample, with this discriminator alone."
     return f"![{seen}](../gallery/{file})\n\n*{told}*"
 
 
@@ -259,7 +259,7 @@ def fits(facts: Facts) -> str:
             "## Discriminators and adversarial losses",
             "Tried when this page was built: each loss is given logits of the shapes that the discriminator makes.",
             _table(head, rows),
-            f"With the option `objectives`, these have another number of logits: {_listed(objectives)}.",
+            f"These have an option `objectives`, the number of logits for each position: {_listed(objectives)}.",
             "## What adversarial losses need",
             _table(["loss", "real logits, for the generator", "objectives"], needs),
             "## What generators give",

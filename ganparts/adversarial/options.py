@@ -109,11 +109,11 @@ class GeneratorOptions:
     crop: int | None = preset_number(least=1)
     """A random square of this many pixels is cut out to train on."""
     squash: bool | None = None
-    """Resize both sides to --resize, which distorts images that are not square; else their shorter side is."""
+    """Resize both sides to --resize, not only the shorter one; this distorts images that are not square."""
     batch_size: int | None = preset_number(least=1)
     """Pairs in a step."""
     learning_rate: float | None = preset_number(above=0)
-    """Learning rate of all optimizers, before the schedule."""
+    """Learning rate before the schedule; discriminators may have their own (--discriminator-learning-rate)."""
     ema_decay: float | None = preset_number(above=0)
     """Keep and use a moving average of the generators' weights; 0.999 remembers about 1,000 steps."""
 
@@ -234,10 +234,10 @@ class TrainingOptions(GeneratorOptions):
     replay: Annotated[str | None, part_help(REPLAY_BUFFERS, "Replay buffer of generated images")] = None
     penalty: Annotated[str | None, part_help(PENALTIES, "Penalty on discriminators, or none")] = None
     penalty_every: int | None = preset_number(least=1)
-    """Apply the penalty in every so many steps, multiplied by that number."""
+    """Apply the penalty only in every N-th step, multiplied by N."""
     augment: Annotated[str | None, part_help(AUGMENTATIONS, "Change what discriminators see, or none")] = None
     discriminator_learning_rate: float | None = preset_number(above=0)
-    """Learning rate of the discriminators, if they have their own."""
+    """Learning rate of the discriminators alone. None: the preset's, else --learning-rate."""
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class DoctorOptions(PolicyOptions, PresetOptions):
     device: str = "auto"
     """Device to look at: auto, cpu, cuda, cuda:1 ..."""
     card: Literal["P100", "T4", "V100", "A100", "H100", "RTX4090"] | None = None
-    """Instead of this machine, a card that need not be here: how long a step takes on it at least."""
+    """Do not look at this machine, but print lower bounds for the time of a training step on this card."""
     imports: Imports = ()
     """Modules with parts of your own, to import first. Python looks for them on PYTHONPATH."""
 

@@ -28,7 +28,7 @@ def list_parts(
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*",
     imports: Imports = (),
 ) -> int:
-    """List the parts there are.
+    """List all parts, or those whose names match a pattern.
 
     For networks it also shows the number of parameters, the operations of a forward pass of one 256x256 image, the MiB
     that this pass keeps for backward, the image sizes that they take and their paper on arXiv. For generators it shows

@@ -35,8 +35,8 @@ def submission(
     Examples: ganparts submission runs/first photo_jpg -o images.zip; ganparts submission images.zip
 
     Args:
-        model: A run folder, pretrained folder, .onnx file or name on the Hugging Face Hub; or, alone, an archive to
-            check.
+        model: A painter's name, run folder, pretrained folder, .onnx file or name on the Hugging Face Hub; or, alone,
+            an archive to check.
         photos: A folder of photos (image files or TFRecords).
         out: The archive to write.
         mirror: Fill up with mirrored photos if there are fewer than 7,000.

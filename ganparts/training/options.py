@@ -123,7 +123,7 @@ class EvaluationOptions:
     evaluate_every: int | None = setting(None, least=1, on_resume=True)
     """Steps between two evaluations; the best generator is kept (pip install "ganparts[metrics]")."""
     evaluate_photos: int = setting(500, least=2)
-    """Images that are translated for an evaluation, always the same; all target images are compared with."""
+    """Images to translate for each evaluation, always the same; they are compared with all target images."""
     metric: Literal["kid", "fid", "mifid"] = "kid"
     """Decides which generator is the best."""
     extractor: str = "auto"
