@@ -51,6 +51,7 @@ from ganparts.metrics import (
 from ganparts.metrics.cache import digest_of_images, digest_of_module
 from ganparts.metrics.distances import weighted_kid
 from ganparts.metrics.features import frame, load_batches, resize_exact
+from ganparts.metrics.reading import similarity
 from ganparts.metrics.sources import open_source
 from ganparts.pretrained.painters import cache_folder
 from ganparts.registry import BACKBONES, UnknownPartError
@@ -446,6 +447,19 @@ def plain_ssim(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean((2 * mx * my + c1) * (2 * cov + c2) / (mx**2 + my**2 + c1) / (vx + vy + c2)))
 
 
+def test_structural_similarity_is_torchmetrics():
+    image = pytest.importorskip("torchmetrics.functional.image")
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.nn.functional.avg_pool2d(torch.rand(3, 3, 45, 64, generator=generator) * 255, 5, 1, 2)
+    paintings = photos + torch.randn(photos.shape, generator=generator) * 8
+    pair = [images.clamp(0, 255).byte() for images in (photos, paintings)]
+    expected = image.structural_similarity_index_measure(
+        pair[1].float(), pair[0].float(), data_range=255.0, reduction="none"
+    )
+    torch.testing.assert_close(similarity(*pair), expected, rtol=0, atol=1e-5)
+    assert 0.2 < expected.min() < expected.max() < 0.9
+
+
 def test_content_kept_is_one_and_zero_where_nothing_changed_and_else_structural_similarity():
     kept = score(fake=PHOTOS, photos=PHOTOS, limit=3)
     assert kept.content_distance == pytest.approx(0, abs=1e-9)
@@ -454,7 +468,7 @@ def test_content_kept_is_one_and_zero_where_nothing_changed_and_else_structural_
     halved = to_bytes(to_unit_range(photo) * 0.5)
     scores = score(fake=[halved] * 2, photos=[photo] * 2)
     inner = [plain_ssim(a, b) for a, b in zip(photo.numpy().astype(float), halved.numpy().astype(float), strict=True)]
-    assert scores.content_ssim == pytest.approx(np.mean(inner), rel=0.02)  # torchmetrics' border is cut otherwise
+    assert scores.content_ssim == pytest.approx(np.mean(inner), rel=0.02)  # whose border is cut
     assert scores.content_ssim < 0.95
 
 
@@ -907,12 +921,11 @@ def test_an_extractor_of_ones_own_takes_three_lines():
 
 
 def test_what_is_not_installed_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch):
-    inception, extra = "torch_fidelity.feature_extractor_inceptionv3", r"'ganparts\[metrics\]'"
+    inception = "torch_fidelity.feature_extractor_inceptionv3"
     for module, package, advice, act in (
-        (inception, "torch-fidelity", extra, lambda: create_extractor("inception")),
+        (inception, "torch-fidelity", r"'ganparts\[metrics\]'", lambda: create_extractor("inception")),
         ("timm", "timm", "timm$", lambda: create_extractor("timm:resnet18")),
         ("timm", "timm", "timm$", lambda: create_extractor("efficientnet_lite0")),
-        ("torchmetrics.functional.image", "torchmetrics", extra, lambda: score(photos=PHOTOS)),
     ):
         with monkeypatch.context() as context:
             context.setitem(sys.modules, module, None)

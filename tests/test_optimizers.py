@@ -62,13 +62,13 @@ def test_loaded_states_lie_in_memory_as_their_parameters_do():
 
 def test_optimizers_keep_the_form_that_suits_their_device_when_loading():
     state = make_optimizers(build_cyclegan(**small)).state_dict()
-    for part in state.values():  # as from a run on CUDA
-        part["param_groups"][0] |= {"fused": True, "capturable": True, "lr": torch.tensor(3e-4)}
+    for part in state.values():  # as from an unfused run on CUDA
+        part["param_groups"][0] |= {"fused": None, "capturable": True, "lr": torch.tensor(3e-4)}
     model = build_cyclegan(**small)
     optimizers = make_optimizers(model)
     optimizers.load_state_dict(state)
     (group,) = optimizers["discriminators"].param_groups
-    assert (group["fused"], group["capturable"]) == (None, False)
+    assert (group["fused"], group["capturable"]) == (True, False)
     assert group["lr"] == pytest.approx(3e-4)
     assert isinstance(group["lr"], float)
     # and a rate that lies in a tensor stays there

@@ -451,8 +451,9 @@ def test_notes_on_what_was_scaled_down_come_where_it_was(tmp_path: Path, recipe:
 def test_evaluation_without_its_packages_is_said_before_training(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ["torchmetrics", *(name for name in sys.modules if name.startswith("torchmetrics."))]:
+    for name in ["torch_fidelity", *(name for name in sys.modules if name.startswith("torch_fidelity."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    said = recipe(*TINY, "--steps", 2, "--evaluate-every", 1, "--out", tmp_path / "run", code=1)
+    evaluating = ("--evaluate-every", 1, "--extractor", "inception")
+    said = recipe(*TINY, "--steps", 2, *evaluating, "--out", tmp_path / "run", code=1)
     assert "pip install 'ganparts[metrics]'" in said.splitlines()[-1]
     assert "Traceback" not in said

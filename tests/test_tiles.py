@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts import GENERATORS
+from ganparts.precision import in_precision
 from ganparts.translate import TilingError, strips, translate, translate_tiled
 from ganparts.translate.tiles import fit
 
@@ -174,8 +175,8 @@ def test_maps_are_let_go_when_they_are_no_longer_needed(monkeypatch: pytest.Monk
     live, most = set(), []
     real = strips._store
 
-    def store(plan: strips.Plan, shape: torch.Size):
-        kept = real(plan, shape)
+    def store(plan: strips.Plan, shape: torch.Size, dtype: torch.dtype):
+        kept = real(plan, shape, dtype)
         live.add(id(kept))
         most.append(len(live))
         released = kept.__class__.__del__
@@ -192,6 +193,24 @@ def test_maps_are_let_go_when_they_are_no_longer_needed(monkeypatch: pytest.Monk
     assert len(most) == 24 + 9  # convolutions and sums
     assert max(most) <= 4
     assert not live
+
+
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_maps_in_bf16_are_kept_in_bf16(memory: int, monkeypatch: pytest.MonkeyPatch):
+    network, picture = GENERATORS.create("resnet6", width=4).eval(), photo(64, 48)
+    with in_precision("bf16", torch.device("cpu")):
+        expected = translate_tiled(network, picture, tile=1000, memory=10**9)  # one strip
+    kept, real = [], strips._store
+
+    def store(plan: strips.Plan, shape: torch.Size, dtype: torch.dtype):
+        kept.append(dtype)
+        return real(plan, shape, dtype)
+
+    monkeypatch.setattr(strips, "_store", store)
+    with in_precision("bf16", torch.device("cpu")):
+        painting = translate_tiled(network, picture, tile=16, memory=memory)
+    assert kept.count(torch.bfloat16) == 18  # convolutions; the sums of blocks are in fp32
+    assert (painting.int() - expected.int()).abs().max() <= 2
 
 
 def test_memory_does_not_grow_with_the_picture():

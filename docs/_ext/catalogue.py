@@ -128,7 +128,10 @@ def _picture(table: Registry[Any], name: str) -> str:
         return ""
     if table is GENERATORS:
         seen = f"Three photos as {name} paints them after 150 steps"
-        told = "After only 150 steps of `monet_one_sided` on the sample, at width 32. With `residual=True` it starts from the photo."
+        told = (
+            "After only 150 steps of `monet_one_sided` on the sample, most at width 32. With `residual=True` it starts "
+            "from the photo."
+        )
     else:
         seen = f"Three photos by a painter that learned from {name} alone"
         told = "The painter `monet` after 150 steps of `restyle` on the sample, with this discriminator alone."

@@ -16,7 +16,7 @@ __all__ = ["AdamBuilder"]
 
 @dataclass(frozen=True)
 class AdamBuilder:
-    """Makes an Adam of parameters; on CUDA its fused, capturable form, whose rate can change under a captured graph.
+    """Makes an Adam of parameters, in its fused form. On CUDA it is capturable: its rate can change under a graph.
 
     Args:
         learning_rate: before the schedule.
@@ -41,7 +41,7 @@ class AdamBuilder:
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
-            fused=on_cuda or None,
+            fused=all(parameter.device.type in ("cuda", "cpu") for parameter in parameters) or None,
             capturable=on_cuda,
         )
         for group in optimizer.param_groups:

@@ -1,9 +1,9 @@
 """A U-Net whose way down is any encoder of timm, with its pretrained weights if wanted (U-Net: arXiv 1505.04597).
 
 The decoder is that of segmentation_models.pytorch's ``Unet``, with its state-dict keys. Deviations: the image gets the
-encoder's own normalisation inside, and the output is an image through a tanh. That library's own ``efficientnet-b0`` has
-416,768 parameters more than ``efficientnet_b0`` here: it keeps the classifier's last convolution, which nothing uses, and
-its finest skip has 32 channels, where timm's has 16.
+encoder's own normalisation inside, and the output is an image through a tanh. That library's own ``efficientnet-b0``
+has 416,768 parameters more than ``efficientnet_b0`` here: it keeps the classifier's last convolution, which nothing
+uses, and its finest skip has 32 channels, where timm's has 16.
 """
 
 from __future__ import annotations

@@ -43,11 +43,13 @@ def layer_instance_norm(images: Tensor, rho: Tensor, gamma: Tensor, beta: Tensor
     """
     wide = at_least_fp32(images)  # or the mean is rounded
     channels, pixels = images.shape[1], images.shape[2] * images.shape[3]
-    variance, mean = torch.var_mean(wide, (2, 3), correction=1, keepdim=True)
+    mean = wide.mean((2, 3), keepdim=True)
+    centred = wide - mean
+    variance = centred.square().sum((2, 3), keepdim=True) / (pixels - 1)  # on a CPU, var_mean takes ten times as long
     layer_mean = mean.mean(1, keepdim=True)
     squares = ((pixels - 1) * variance + pixels * (mean - layer_mean) ** 2).sum(1, keepdim=True)
     layer_variance = squares / (channels * pixels - 1)
-    instance = (wide - mean) * torch.rsqrt(variance + eps)
+    instance = centred * torch.rsqrt(variance + eps)
     layer = (wide - layer_mean) * torch.rsqrt(layer_variance + eps)
     return (gamma * (rho * instance + (1 - rho) * layer) + beta).to(images.dtype)
 

@@ -17,7 +17,6 @@ from ganparts.metrics.reading import Reader, interleaved, progress_bar
 from ganparts.metrics.resampling import kid_scores
 from ganparts.metrics.scores import Scores
 from ganparts.metrics.sources import Scored, Source, open_source, photo_of_each, without_unreadable
-from ganparts.optional import require
 
 __all__ = ["Evaluator", "FewImagesWarning", "evaluate"]
 
@@ -106,8 +105,6 @@ def _evaluate(
     photo_entries = _photos(photos, fake_entries)[:limit]
     fake_entries = fake_entries[:limit] if fake_entries else None
     real_entries = open_source(real)
-    if photo_entries:
-        require("torchmetrics.functional.image", "torchmetrics", "metrics")  # here, not after minutes of work
     if isinstance(extractor, str):
         extractor = create_extractor(extractor).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -183,7 +180,6 @@ class Evaluator:
         device: torch.device | str = "cpu",
         workers: int = 0,
     ):
-        require("torchmetrics.functional.image", "torchmetrics", "metrics")
         self.extractor = create_extractor(extractor).to(device)
         self.real, self.photos = without_unreadable(real), without_unreadable(photos)
         self.conditions = {"limit": limit, "squash": squash, "workers": workers}

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ganparts.losses.similarity import gaussian_window, structural_similarity
 from ganparts.metrics.cache import Features, cached, digest_of_images
 from ganparts.metrics.features import IMAGE_SIZE, Batch, describe_sizes, extract, load_batches, paint_batches
 from ganparts.metrics.sources import Scored
-from ganparts.optional import require
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["Read", "Reader", "interleaved", "progress_bar"]
+__all__ = ["Read", "Reader", "interleaved", "progress_bar", "similarity"]
+
+_WINDOW = 11  # pixels; its standard deviation is 1.5
 
 
 class Read(NamedTuple):
@@ -83,7 +86,7 @@ class Reader:
             rows.append(extract(self.extractor, batch.images))
             sizes.update(batch.sizes)
             if batch.photos is not None and batch.paintings is not None:
-                similarities.append(_similarity(batch.photos, batch.paintings))
+                similarities.append(similarity(batch.photos, batch.paintings))
             self.bar.advance(task, len(batch.images))
         return Read(torch.cat(rows), sizes, torch.cat(similarities) if similarities else None)
 
@@ -95,12 +98,10 @@ class Reader:
         return load_batches(entries, size=size, photos=photos, **options)
 
 
-def _similarity(photos: Tensor, paintings: Tensor) -> Tensor:
-    """SSIM (Wang et al. 2004, Gaussian window of 11 px) of each pair of bytes [B, 3, H, W]: [B]."""
-    image = require("torchmetrics.functional.image", "torchmetrics", "metrics")
-    return image.structural_similarity_index_measure(
-        paintings.float(), photos.float(), data_range=255.0, reduction="none"
-    ).reshape(-1)  # of a batch of one it gives a scalar
+def similarity(photos: Tensor, paintings: Tensor) -> Tensor:
+    """SSIM (Wang et al. 2004) of each pair of bytes [B, 3, H, W], on reflected borders, as torchmetrics has it: [B]."""
+    paintings, photos = (F.pad(images.float(), (_WINDOW // 2,) * 4, "reflect") for images in (paintings, photos))
+    return structural_similarity(paintings, photos, gaussian_window(_WINDOW, 1.5, paintings), data_range=255.0)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class EvaluationOptions:
     """Options of runs that score what they make while they train."""
 
     evaluate_every: int | None = setting(None, least=1, on_resume=True)
-    """Steps between two evaluations; the best generator is kept (pip install "ganparts[metrics]")."""
+    """Steps between two evaluations; the best generator is kept."""
     evaluate_photos: int = setting(500, least=2)
     """Images to translate for each evaluation, always the same; they are compared with all target images."""
     metric: Literal["kid", "fid", "mifid"] = "kid"

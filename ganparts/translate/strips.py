@@ -99,12 +99,15 @@ class Node:
 
     def settle(self) -> None:
         """Compute this map now, release its inputs, and keep it until nothing refers to it."""
-        store = _store(self.plan, self.shape)
+        store = None
         for start, stop in self.strips():
-            rows = at_least_fp32(self.rows(start, stop))  # under autocast convolutions give bf16
+            rows = self.rows(start, stop)
+            if store is None:
+                store = _store(self.plan, self.shape, rows.dtype)
             if self.statistics is not None:
-                self.statistics.add(rows)
+                self.statistics.add(at_least_fp32(rows))
             store.write(start, rows)
+        assert store is not None
         self.rows = store.read
 
     def strips(self) -> Iterator[tuple[int, int]]:
@@ -124,7 +127,8 @@ class _Statistics:
         self.variance: Tensor = torch.zeros(())
 
     def add(self, rows: Tensor) -> None:
-        variance, mean = torch.var_mean(rows, (2, 3), correction=0, keepdim=True)
+        mean = rows.mean((2, 3), keepdim=True)
+        variance = (rows - mean).square_().mean((2, 3), keepdim=True)  # on a CPU, var_mean takes ten times as long
         variance, mean = variance.double(), mean.double()
         count = rows.shape[2] * rows.shape[3]
         share = count / (self.count + count)
@@ -134,16 +138,17 @@ class _Statistics:
         self.count += count
 
 
-def _store(plan: Plan, shape: torch.Size) -> _Held | _Filed:
-    size = 4 * shape.numel()
-    return _Held(plan, shape, size) if size <= plan.memory else _Filed(plan, shape)
+def _store(plan: Plan, shape: torch.Size, dtype: torch.dtype) -> _Held | _Filed:
+    """Where a map is kept as it was computed, under autocast in bf16; it is read in fp32."""
+    size = dtype.itemsize * shape.numel()
+    return _Held(plan, shape, dtype, size) if size <= plan.memory else _Filed(plan, shape, dtype)
 
 
 class _Held:
     """A map in the device's memory."""
 
-    def __init__(self, plan: Plan, shape: torch.Size, size: int):
-        self.tensor = torch.empty(shape, device=plan.device)
+    def __init__(self, plan: Plan, shape: torch.Size, dtype: torch.dtype, size: int):
+        self.tensor = torch.empty(shape, dtype=dtype, device=plan.device)
         self.plan, self.size = plan, size
         plan.memory -= size
 
@@ -151,7 +156,7 @@ class _Held:
         self.tensor[:, :, start : start + rows.shape[2]] = rows
 
     def read(self, start: int, stop: int) -> Tensor:
-        return self.tensor[:, :, start:stop]
+        return at_least_fp32(self.tensor[:, :, start:stop])
 
     def __del__(self) -> None:
         self.plan.memory += self.size
@@ -160,13 +165,14 @@ class _Held:
 class _Filed:
     """A map in a temporary file, row after row; it is not memory-mapped, so it takes no memory."""
 
-    def __init__(self, plan: Plan, shape: torch.Size):
+    def __init__(self, plan: Plan, shape: torch.Size, dtype: torch.dtype):
         self.file = tempfile.TemporaryFile()  # noqa: SIM115  closed, and so removed, with this object
-        self.device = plan.device
+        self.device, self.dtype = plan.device, dtype
         self.channels, self.width = shape[1], shape[3]
+        self.row_size = dtype.itemsize * self.channels * self.width
 
     def write(self, start: int, rows: Tensor) -> None:
-        self.file.seek(4 * start * self.channels * self.width)
+        self.file.seek(start * self.row_size)
         try:
             self.file.write(_bytes(rows[0].transpose(0, 1).contiguous().cpu()))
         except OSError as error:
@@ -176,10 +182,10 @@ class _Filed:
             ) from error
 
     def read(self, start: int, stop: int) -> Tensor:
-        rows = torch.empty(stop - start, self.channels, self.width)
-        self.file.seek(4 * start * self.channels * self.width)
+        rows = torch.empty(stop - start, self.channels, self.width, dtype=self.dtype)
+        self.file.seek(start * self.row_size)
         self.file.readinto(_bytes(rows))
-        return rows.transpose(0, 1)[None].to(self.device)
+        return at_least_fp32(rows.transpose(0, 1)[None].to(self.device))
 
     def __del__(self) -> None:
         self.file.close()
@@ -187,7 +193,7 @@ class _Filed:
 
 def _bytes(tensor: Tensor) -> Any:
     """The memory of a tensor, to be read or written."""
-    return tensor.numpy().data.cast("B")
+    return tensor.view(torch.uint8).numpy().data.cast("B")  # NumPy knows no bf16
 
 
 class FeatureMap:
