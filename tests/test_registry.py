@@ -148,6 +148,30 @@ def test_duplicate_is_refused_and_remove_frees_the_name():
             table.register(name)  # pyright: ignore[reportArgumentType]
 
 
+def test_messages_list_what_there_is():
+    table = Registry("thing")
+    with pytest.raises(UnknownPartError) as empty:
+        table.create("vase")
+    assert str(empty.value) == "there is no thing named 'vase'; there are: none"
+    table.register("cup")(lambda: None)
+    table.register("bowl")(lambda *, size=1, depth=2: None)
+    with pytest.raises(UnknownPartError) as unknown:
+        table.create("vase")
+    assert str(unknown.value) == "there is no thing named 'vase'; there are: bowl, cup"
+    with pytest.raises(TypeError) as plain:
+        table.create("cup", size=3)
+    assert str(plain.value) == "the thing 'cup' has no option 'size'; it takes: none"
+    with pytest.raises(TypeError) as other:
+        table.create("bowl", colour="red")
+    assert str(other.value) == "the thing 'bowl' has no option 'colour'; it takes: size, depth"
+    with pytest.raises(TypeError, match=r"no option 'size_of_it' \(did you mean 'size'\?\)"):
+        table.create("bowl", size_of_it=3)
+    assert repr(table) == "<thing table: bowl, cup>"
+    table.register("dish")(partial(dict, round=True))
+    with pytest.raises(ValueError, match=r"'dish' is already registered by functools\.functools\.partial\(.*dict"):
+        table.register("dish")(dict)
+
+
 def test_register_returns_the_builder_unchanged_and_create_passes_options():
     table: Registry[list] = Registry("thing")
 
