@@ -163,6 +163,18 @@ def test_a_step_asks_nothing_of_the_device_and_counts_its_operations(preset: str
     assert counter.get_total_flops() / 1e12 <= 1.0001 * TFLOP[preset]
 
 
+def test_monet_contrast_trains_with_four_critics():
+    with torch.device("meta"):
+        model = build_cut("monet_contrast")
+    pair = Pair(*torch.empty(2, 1, 3, 128, 128, device="meta"))
+    losses = train_step(model, pair, make_optimizers(model))
+    assert list(losses) == ["gan", "gan_0", "gan_1", "gan_2", "gan_3", "nce", "identity", "disc"] + [
+        f"disc_{number}" for number in range(4)
+    ]
+    channels = [critic.discriminator.backbone.channels[-1] for critic in list(model.critics)[:2]]
+    assert channels == [320, 352]  # EfficientNet-Lite0 and 2
+
+
 # Of one step at 256x256, batch 1. The textbook's step of CUT takes 1.4231: it encodes both images once more for the
 # keys. FastCUT's keys are of the image that is not mirrored, so they need that pass; the textbook's takes as much.
 TFLOP = {"cut": 1.2853, "fastcut": 0.7627}

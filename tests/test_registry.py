@@ -42,8 +42,8 @@ PROMISED = [
     (BACKBONES, "alexnet efficientnet_lite0 efficientnet_lite1 efficientnet_lite2 timm vgg16"),
     (
         PRESETS,
-        "cut fastcut ganilla inpainting keras_monet monet monet_one_sided paper pix2pix restyle two_objective ugatit "
-        "uvcgan2",
+        "cut fastcut ganilla inpainting keras_monet monet monet_contrast monet_one_sided paper pix2pix restyle "
+        "two_objective ugatit uvcgan2",
     ),
 ]
 

@@ -203,7 +203,8 @@ def build_cut(
     several critics; what belongs to a discriminator may be a list of the same length.
 
     Args:
-        preset: ``"cut"``, ``"fastcut"``, ``"monet_one_sided"``, ``"restyle"``, or a :class:`CUTPreset`.
+        preset: ``"cut"``, ``"fastcut"``, ``"monet_one_sided"``, ``"monet_contrast"``, ``"restyle"``, or a
+            :class:`CUTPreset`.
         generator: a name in ``GENERATORS``, a builder or a module; it must give features, as the ResNets do.
         discriminator: likewise of ``DISCRIMINATORS``, or a list.
         adversarial: likewise of ``ADVERSARIAL_LOSSES``, or a list.

@@ -131,6 +131,29 @@ def monet_one_sided() -> CUTPreset:
     )
 
 
+@PRESETS.register("monet_contrast")
+def monet_contrast() -> CUTPreset:
+    """Ours for an hour or more, in one direction: content is kept by contrast, and another network judges, too.
+
+    It is ``monet_one_sided`` with CUT's contrastive loss in place of features, and a second projected discriminator, on
+    EfficientNet-Lite2. The generator must give features.
+    """
+    base = monet_one_sided()
+    texture, *others = base.augment
+    first, *rest = base.discriminator
+    second = partial(DISCRIMINATORS.create, "projected", backbone="efficientnet_lite2", image_size=128)
+    return replace(
+        base,
+        discriminator=[first, second, *rest],
+        augment=[texture, texture, *others],
+        nce_weight=0.3,
+        content=None,
+        content_weight=0.0,
+        discriminator_learning_rate=5e-4,
+        batch_size=4,
+    )
+
+
 def trained_painter(name: str) -> nn.Module:
     """A painter that ships, as the starting point."""
     return from_pretrained(name).train()
