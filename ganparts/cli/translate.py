@@ -55,7 +55,7 @@ def translate(
         inputs: Files, folders, patterns (quoted), archives (.zip, .tar); with --ray also addresses (s3://...).
         out: A folder, or an archive if it ends in .zip or .tar.
         device: Device to compute on: auto, cpu, cuda, cuda:1 ...
-        batch_size: Photos of one size at a time, at most. None: 16 on a GPU, 1 on a CPU.
+        batch_size: Photos of one size at a time, at most. None: 16 on a GPU, 1 on a CPU, where more is not faster.
         size: Height and width to which photos are resized first, in pixels. None: their own.
         squash: With --size, distort photos that are not square, instead of painting their middle square.
         format: File format of the results.
