@@ -46,7 +46,7 @@ class ReflectionPad2d(nn.ReflectionPad2d):
         if input.is_cuda and torch.are_deterministic_algorithms_enabled():
             left, right, top, bottom = self.padding
             return _mirror_margins(_mirror_margins(input, left, right, 3), top, bottom, 2)
-        with _padding_as_it_comes(input):
+        with _keeping_precision(input):
             return super().forward(input)
 
 
@@ -54,11 +54,11 @@ class _ReplicationPad2d(nn.ReplicationPad2d):
     """PyTorch's, except under autocast on a CPU, as :class:`ReflectionPad2d`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        with _padding_as_it_comes(input):
+        with _keeping_precision(input):
             return super().forward(input)
 
 
-def _padding_as_it_comes(images: Tensor) -> AbstractContextManager[object]:
+def _keeping_precision(images: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if images.is_cuda else without_autocast(images.device)
 
 
