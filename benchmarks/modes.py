@@ -11,11 +11,24 @@ import torch
 from torch import Tensor
 
 from benchmarks.textbook import textbook_step
-from ganparts import GENERATORS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
+from benchmarks.textbook_cut import textbook_cut_step, textbook_pix2pix_step
+from ganparts import (
+    CUT,
+    GENERATORS,
+    CycleGAN,
+    LossWeights,
+    Pair,
+    Pix2Pix,
+    build_cut,
+    build_cyclegan,
+    build_pix2pix,
+    make_optimizers,
+    train_step,
+)
 from ganparts.blocks import recompute_blocks
 from ganparts.training import PolicyOptions, choose_policy
 
-__all__ = ["MODES", "Mode", "build", "chosen_modes", "make_step", "possible_modes"]
+__all__ = ["METHODS", "MODES", "Mode", "build", "chosen_modes", "make_step", "possible_modes"]
 
 
 class Mode(NamedTuple):
@@ -108,31 +121,47 @@ def possible_modes(device: torch.device, names: Sequence[str]) -> dict[str, Mode
     return possible
 
 
-def build(generator: str, *, width: int, identity_weight: float, replay: str) -> CycleGAN:
-    """The paper's CycleGAN with a generator and options."""
-    return build_cyclegan(
-        generator=partial(GENERATORS.create, generator, width=width),
-        discriminator="patchgan",
-        replay=replay,
-        weights=LossWeights(identity=identity_weight),
-    )
+METHODS = {"cyclegan": "resnet9", "cut": "resnet9_antialias", "fastcut": "resnet9_antialias", "pix2pix": "unet256"}
+"""The methods whose steps are compared, and their published generators."""
 
 
-def make_step(mode: Mode, model: CycleGAN, pair: Pair) -> Callable[[], dict[str, Tensor]]:
+def build(
+    generator: str, *, width: int, identity_weight: float, replay: str, method: str = "cyclegan"
+) -> CycleGAN | CUT | Pix2Pix:
+    """A method as published with a generator of some width; the other options are those of CycleGAN.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; there are: {', '.join(METHODS)}")
+    make_generator = partial(GENERATORS.create, generator, width=width)
+    if method == "pix2pix":
+        return build_pix2pix(generator=make_generator)
+    if method != "cyclegan":
+        return build_cut(method, generator=make_generator)
+    weights = LossWeights(identity=identity_weight)
+    return build_cyclegan(generator=make_generator, discriminator="patchgan", replay=replay, weights=weights)
+
+
+def make_step(mode: Mode, model: CycleGAN | CUT | Pix2Pix, pair: Pair) -> Callable[[], dict[str, Tensor]]:
     """A function that trains a copy of ``model`` once, in this mode, on ``pair`` and its device."""
     device = pair.a.device
     model = deepcopy(model).to(device)
     policy = choose_policy(device, mode.options)
     policy.prepare(model)
     optimizers = make_optimizers(model, scaling=policy.scaling)
-    networks = [model.generator_ab, model.generator_ba]
+    networks = list(model.stages().values())
     stateful: dict[str, Any] = {"model": model, "optimizers": optimizers}
+    drawn = _fix_draws(model, pair) if isinstance(model, CUT) else {}
     if mode.level is None:
-        networks += [model.discriminator_a, model.discriminator_b]
-        once: Callable[[Pair, int], dict[str, Tensor]] = partial(_textbook, model, optimizers)
+        networks += model.networks()["discriminators"].values()
+        once: Callable[[Pair, int], dict[str, Tensor]] = partial(_textbook, model, optimizers, drawn)
     else:
         recompute_blocks(model, mode.level == "lowest")
-        ways = {"low_memory": mode.level != "fast", "side_stream": policy.side_stream()}
+        ways = {"low_memory": mode.level != "fast"}
+        if isinstance(model, CycleGAN):
+            ways["side_stream"] = policy.side_stream()
         once = lambda pair, number: train_step(model, pair, optimizers, **ways)  # noqa: E731
     step = policy.wrap(once, networks=networks, **stateful)
 
@@ -143,7 +172,21 @@ def make_step(mode: Mode, model: CycleGAN, pair: Pair) -> Callable[[], dict[str,
     return run
 
 
-def _textbook(model: CycleGAN, optimizers: Any, pair: Pair, number: int) -> dict[str, Tensor]:
+def _fix_draws(model: CUT, pair: Pair) -> dict[str, Any]:
+    """Let every step of CUT compare the same patches and mirror its images, so that two steps' losses can be compared."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        positions = model.draw_positions(model.generator.features(pair.a, model.layers))
+    flip = torch.ones((), dtype=torch.bool, device=pair.a.device)
+    vars(model).update(draw_positions=lambda features: positions, draw_flip=lambda images: flip)
+    return {"positions": [positions, positions], "flip": model.flip_equivariance}
+
+
+def _textbook(model: Any, optimizers: Any, drawn: dict[str, Any], pair: Pair, number: int) -> dict[str, Tensor]:
+    if isinstance(model, CUT):
+        return textbook_cut_step(model, pair, optimizers, **drawn)
+    if isinstance(model, Pix2Pix):
+        return textbook_pix2pix_step(model, pair, optimizers)
     return textbook_step(
         model, pair, optimizers, replay_a=_memories(model.critics_a), replay_b=_memories(model.critics_b)
     )

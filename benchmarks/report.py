@@ -65,6 +65,12 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines)
 
 
+def _trained(row: Record) -> str:
+    """What a row of steps trains: a CycleGAN by the name of its generator, other methods with theirs."""
+    method = row.get("method", "cyclegan")
+    return row["generator"] if method == "cyclegan" else f"{method}, {row['generator']}"
+
+
 def _steps(record: Record) -> str:
     rates = {key.removeprefix("matrix_tflops_"): rate for key, rate in record["settings"].items() if "matrix" in key}
     floors = any("p100_floor_ms" in row for row in record["results"])
@@ -73,16 +79,11 @@ def _steps(record: Record) -> str:
     rows = []
     for row in record["results"]:
         if "failed" in row:
-            rows.append([row["generator"], row["size"], row["batch_size"], row["mode"], row["failed"]])
+            rows.append([_trained(row), row["size"], row["batch_size"], row["mode"], row["failed"]])
             continue
         precision = next((name for name in ("bf16", "fp16", "tf32") if name in row["mode"]), "fp32")
-        cells = [
-            row["generator"],
-            row["size"],
-            row["batch_size"],
-            row["mode"],
-            row.get("textbook", {}).get("median_ms", ""),
-        ]
+        cells = [_trained(row), row["size"], row["batch_size"], row["mode"]]
+        cells.append(row.get("textbook", {}).get("median_ms", ""))
         cells += [row["median_ms"], row.get("textbook_over_this", ""), row["pairs_per_second"], row["tflops"]]
         if rates:
             cells.append(f"{row['tflops'] / rates[precision]:.0%}" if precision in rates else None)
@@ -113,9 +114,9 @@ _TABLES: list[tuple[str, Callable[[Record], str]]] = [("train_step", _steps), ("
 def _plots(path: Path, record: Record) -> list[tuple[str, str]]:
     rows = [row for row in record["results"] if "failed" not in row]
     if any("pairs_per_second" in row and "mode" in row for row in rows):
-        groups = {f"{row['generator']} {row['size']} px, batch {row['batch_size']}": {} for row in rows}
+        groups = {f"{_trained(row)} {row['size']} px, batch {row['batch_size']}": {} for row in rows}
         for row in rows:
-            group = groups[f"{row['generator']} {row['size']} px, batch {row['batch_size']}"]
+            group = groups[f"{_trained(row)} {row['size']} px, batch {row['batch_size']}"]
             if "textbook" in row:
                 group.setdefault(row["baseline"], row["batch_size"] * 1e3 / row["textbook"]["median_ms"])
             group[row["mode"]] = row["pairs_per_second"]

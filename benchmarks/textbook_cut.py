@@ -81,7 +81,7 @@ def _nce(model: CUT, images: Tensor, translated: Tensor, positions: Sequence[Ten
             negative = (q @ k.T).fill_diagonal_(-10.0)
             logits.append(torch.cat([positive, negative], 1) / model.temperature)
         together = torch.cat(logits)
-        losses.append(F.cross_entropy(together, torch.zeros(len(together), dtype=torch.long)))
+        losses.append(F.cross_entropy(together, torch.zeros(len(together), dtype=torch.long, device=together.device)))
     return model.nce_weight * sum(losses[1:], losses[0]) / len(losses)
 
 

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.modes import Mode, build, chosen_modes, make_step
+from benchmarks.modes import METHODS, Mode, build, chosen_modes, make_step
 from benchmarks.profiles import P100_TFLOPS, apply_profile, matrix_rate
 from benchmarks.record import interleaved, summary, write_json
-from ganparts import CycleGAN, Pair, make_optimizers, train_step
+from ganparts import CUT, CycleGAN, Pair, Pix2Pix, make_optimizers, train_step
 from ganparts.training import explain_out_of_memory, pick_device
 
 Row = dict[str, Any]
@@ -33,8 +33,10 @@ Row = dict[str, Any]
 class Config:
     """The training step in each mode against the textbook's."""
 
-    generators: tuple[str, ...] = ("resnet9",)
-    """Registered generators."""
+    method: Literal["cyclegan", "cut", "fastcut", "pix2pix"] = "cyclegan"
+    """What is trained."""
+    generators: tuple[str, ...] = ()
+    """Registered generators; none for the method's published one."""
     sizes: tuple[int, ...] = (256,)
     """Heights and widths of the images, in pixels."""
     batch_sizes: tuple[int, ...] = (1,)
@@ -42,11 +44,11 @@ class Config:
     modes: tuple[str, ...] = ()
     """Of benchmarks/modes.py; none for all that the device can do."""
     replay: str = "none"
-    """The replay buffer, of both steps."""
+    """The replay buffer, of both steps; only of CycleGAN."""
     identity_weight: float = 5.0
-    """0 leaves the identity loss out."""
+    """0 leaves the identity loss out; only of CycleGAN."""
     width: int = 64
-    """Channels after the first convolution of each network."""
+    """Channels after the first convolution of each generator."""
     rounds: int = 9
     """Counted steps of each."""
     warmup: int = 2
@@ -68,13 +70,13 @@ def compare(
 ) -> Iterator[dict[str, Any]]:
     """A row for each mode, as soon as it is measured."""
     torch.manual_seed(0)
-    model = build(generator, width=config.width, identity_weight=config.identity_weight, replay=config.replay)
+    model = _build(config, generator)
     flops = count_flops(config, generator, size, batch_size)
     pair = Pair(*(torch.rand(2, batch_size, 3, size, size, device=device) * 2 - 1))
     modes = chosen_modes(device, config.modes, p100=config.profile == "p100")
     (baseline, textbook), *others = modes.items()
     for name, mode in others:
-        row: dict[str, Any] = {"generator": generator, "size": size, "batch_size": batch_size, "mode": name}
+        row: dict[str, Any] = {"method": config.method, "generator": generator, "size": size, "batch_size": batch_size, "mode": name}
         row |= {"baseline": baseline, "tflop": round(flops / 1e12, 4)}
         measured, failed = None, "out of memory"
         for modes_tried in ({"textbook": textbook, "this": mode}, {"this": mode}):  # ours may fit where both do not
@@ -95,7 +97,17 @@ def compare(
             yield row | measured | {"tflops": round(flops / 1e9 / measured["median_ms"], 2)}
 
 
-def race(config: Config, model: CycleGAN, pair: Pair, modes: dict[str, Mode]) -> dict[str, Any]:
+def _build(config: Config, generator: str) -> CycleGAN | CUT | Pix2Pix:
+    return build(
+        generator,
+        width=config.width,
+        identity_weight=config.identity_weight,
+        replay=config.replay,
+        method=config.method,
+    )
+
+
+def race(config: Config, model: CycleGAN | CUT | Pix2Pix, pair: Pair, modes: dict[str, Mode]) -> dict[str, Any]:
     """Time one mode ("this") against the textbook's step, if that is given too.
 
     Memory is measured before that, of each by itself: ``model`` stays on the CPU, and only the copy that is trained is
@@ -148,7 +160,7 @@ def _peak_bytes(step: Any, device: torch.device) -> int:
 def count_flops(config: Config, generator: str, size: int, batch_size: int) -> int:
     """Operations of our step, as torch counts them."""
     with torch.device("meta"):
-        model = build(generator, width=config.width, identity_weight=config.identity_weight, replay=config.replay)
+        model = _build(config, generator)
     pair = Pair(*torch.empty(2, batch_size, 3, size, size, device="meta"))
     optimizers = make_optimizers(model)
     with FlopCounterMode(display=False) as counter:
@@ -164,7 +176,7 @@ def main() -> int:
         notes |= {f"matrix_tflops_{name}": round(rate, 1) for name, rate in matrix_rate(device).items()}
     table = Table("generator", "px", "batch", "mode", "textbook ms", "ms", "textbook / this", "pairs/s")
     results = []
-    for generator in config.generators:
+    for generator in config.generators or (METHODS[config.method],):
         for size in config.sizes:
             for batch_size in config.batch_sizes:
                 for row in compare(config, generator, size, batch_size, device):

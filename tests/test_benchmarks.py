@@ -93,6 +93,15 @@ def test_steps_are_compared_with_the_textbooks_and_reported(tmp_path: Path):
     assert "lowest" in (out.parent / "train_step.svg").read_text()
 
 
+@pytest.mark.parametrize("method", ["fastcut", "pix2pix"])
+def test_other_methods_are_compared_with_their_textbook(method: str, tmp_path: Path):
+    out = tmp_path / "train_step.json"
+    small = ("--generators", "resnet6", "--sizes", "32", "--rounds", "1", "--modes", "ours", "low", *SMALL)
+    run("train_step", "--method", method, *small, "--out", str(out))
+    assert [("failed" in row, row["method"]) for row in results(out)] == [(False, method)] * 2
+    assert f"| {method}, " in report.write_report(tmp_path).read_text()
+
+
 def test_memory_is_estimated_and_reported(tmp_path: Path):
     out = tmp_path / "memory.json"
     run("memory", "--generators", "resnet6", "--size", "32", "--batch-sizes", "1", "4", *SMALL, "--out", str(out))
