@@ -173,7 +173,7 @@ def make_step(mode: Mode, model: CycleGAN | CUT | Pix2Pix, pair: Pair) -> Callab
 
 
 def _fix_draws(model: CUT, pair: Pair) -> dict[str, Any]:
-    """Let every step of CUT compare the same patches and mirror its images, so that two steps' losses can be compared."""
+    """Every step of CUT compares the same patches and mirrors its images, so that two steps' losses can be compared."""
     torch.manual_seed(0)
     with torch.no_grad():
         positions = model.draw_positions(model.generator.features(pair.a, model.layers))

@@ -76,8 +76,8 @@ def compare(
     modes = chosen_modes(device, config.modes, p100=config.profile == "p100")
     (baseline, textbook), *others = modes.items()
     for name, mode in others:
-        row: dict[str, Any] = {"method": config.method, "generator": generator, "size": size, "batch_size": batch_size, "mode": name}
-        row |= {"baseline": baseline, "tflop": round(flops / 1e12, 4)}
+        row: dict[str, Any] = {"method": config.method, "generator": generator, "size": size, "batch_size": batch_size}
+        row |= {"mode": name, "baseline": baseline, "tflop": round(flops / 1e12, 4)}
         measured, failed = None, "out of memory"
         for modes_tried in ({"textbook": textbook, "this": mode}, {"this": mode}):  # ours may fit where both do not
             try:
