@@ -159,7 +159,7 @@ def make_step(mode: Mode, model: CycleGAN | CUT | Pix2Pix, pair: Pair) -> Callab
         once: Callable[[Pair, int], dict[str, Tensor]] = partial(_textbook, model, optimizers, drawn)
     else:
         recompute_blocks(model, mode.level == "lowest")
-        ways = {"low_memory": mode.level != "fast"}
+        ways: dict[str, Any] = {"low_memory": mode.level != "fast"}
         if isinstance(model, CycleGAN):
             ways["side_stream"] = policy.side_stream()
         once = lambda pair, number: train_step(model, pair, optimizers, **ways)  # noqa: E731
