@@ -18,12 +18,13 @@ def keep_freed_memory() -> bool:
     PyTorch's CPU tensors come from the C library's ``malloc``. By default, glibc returns large blocks to the operating
     system as soon as they are freed. The next block is then mapped and zeroed page by page again, which can take as
     long as the network itself. All threads also share one arena, since memory kept by one thread would be lost to the
-    others. The recipes and the command ``ganparts`` call this function where they compute on a CPU. Call it in a
-    program of your own if its process may keep its memory, before it starts threads.
+    others. The command ``ganparts`` calls this function when it starts, and the recipes call it if they train on a CPU.
+    Call it in a program of your own if its process may keep its memory, before it starts threads.
 
     Returns:
-        Whether it is so now. It is not where the C library is not glibc (macOS, Windows, Alpine), or where the
-        environment configures ``malloc`` already (``MALLOC_*`` or ``GLIBC_TUNABLES``).
+        Whether the C library accepted it. It is not asked where the environment configures ``malloc`` already
+        (``MALLOC_*`` or ``GLIBC_TUNABLES``), and only glibc can do it: not macOS, Windows or Alpine. Another allocator
+        that is preloaded (jemalloc, tcmalloc) is not affected.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

@@ -151,5 +151,7 @@ def test_what_cannot_be_compared_is_refused():
             loss(window=8)
     with pytest.raises(ValueError, match=r"weights=\(\) gives no scale"):
         MSSSIM(weights=())
+    with pytest.raises(ValueError, match=r"weights\[1\]=-1.0: "):
+        MSSSIM(weights=(1.0, -1.0))
     with pytest.raises(ValueError, match="eps=0 leaves no gradient where images agree"):
         Charbonnier(0)

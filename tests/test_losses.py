@@ -145,3 +145,22 @@ def test_several_scales_are_averaged():
     expected = (loss.generator(fake) + loss.generator(small_fake)) / 2
     torch.testing.assert_close(generator_loss(loss, (fake, small_fake)), expected)
     assert generator_loss(loss, fake) == loss.generator(fake)
+
+
+def test_objectives_are_not_empty():
+    with pytest.raises(ValueError, match="give a loss for each channel"):
+        MultiObjective(())
+
+
+def test_a_weight_may_be_a_tensor_that_changes():
+    weight = torch.tensor(2.0)
+    loss, fake = LSGAN(weight=weight), torch.zeros(1, 1, 2, 2)
+    assert loss.generator(fake) == 2
+    weight.fill_(3)
+    assert loss.generator(fake) == 3
+
+
+@pytest.mark.parametrize("label", ["1", None, 2.0, float("nan")])
+def test_a_label_is_a_number_from_0_to_1(label: object):
+    with pytest.raises(ValueError, match=f"real_label={label!r}: give a number from 0 to 1"):
+        BCE(real_label=label)  # type: ignore[arg-type]

@@ -60,6 +60,26 @@ def test_loaded_states_lie_in_memory_as_their_parameters_do():
     assert moved > 3
 
 
+def test_gradients_and_states_of_another_layout_train_as_those_of_the_parameters_own():
+    model, twin = (build_cyclegan(**small) for _ in range(2))
+    twin.load_state_dict(model.state_dict())
+    ours, theirs = make_optimizers(model), make_optimizers(twin)
+    for step in range(3):
+        if step == 1:
+            twin.to(memory_format=torch.channels_last)  # gradients come so from here on; the states are older
+        for network, other in ((model.generator_ab, twin.generator_ab), (model.discriminator_a, twin.discriminator_a)):
+            for mine, copy in zip(network.parameters(), other.parameters(), strict=True):
+                mine.grad = torch.randn_like(mine)
+                copy.grad = mine.grad.clone(memory_format=torch.contiguous_format)
+        ours.step()
+        theirs.step()
+    moved = 0
+    for mine, copy in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(mine, copy)
+        moved += mine.stride() != copy.stride()
+    assert moved > 3
+
+
 def test_optimizers_keep_the_form_that_suits_their_device_when_loading():
     state = make_optimizers(build_cyclegan(**small)).state_dict()
     for part in state.values():  # as from an unfused run on CUDA

@@ -216,7 +216,7 @@ def options_of(names: set[str], *tables: Registry[Any]) -> list[tuple[Registry[A
     ]
 
 
-COUNTS = {"width", "in_channels", "out_channels", "projection_width", "objectives", "blocks", "group"}
+COUNTS = {"width", "in_channels", "out_channels", "projection_width", "objectives", "group"}
 FACTORS = {"weight", "constant", "sigma"}
 
 
@@ -225,6 +225,14 @@ FACTORS = {"weight", "constant", "sigma"}
 def test_a_network_without_channels_is_refused(table: Registry[Any], part: str, option: str, value: int):
     with torch.device("meta"), pytest.raises(ValueError, match=f"{option}={value}: "):
         table.create(part, **{option: value})
+
+
+@pytest.mark.parametrize(("table", "part", "option"), options_of({"blocks"}, GENERATORS))
+def test_a_generator_may_have_no_blocks(table: Registry[Any], part: str, option: str):
+    with torch.device("meta"):
+        assert table.create(part, blocks=0)(torch.empty(1, 3, 256, 256)).shape == (1, 3, 256, 256)
+        with pytest.raises(ValueError, match="blocks=-1: give a whole number, at least 0"):
+            table.create(part, blocks=-1)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_a_folder_without_room_or_rights_is_found_before_training(tmp_path: Path
     with pytest.raises(OSError, match=r"cannot write the run folder .*file/run: Not a directory; take another one"):
         folder_of(tmp_path / "file" / "run", small_run()).start(resume=False)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(OSError, match=r"its checkpoints need about 0\.\d+ GiB, and 0\.00 are free; take another one"):
+    with pytest.raises(OSError, match=r"its checkpoints need about \d+\.\d MiB, and 0\.0 are free; take another one"):
         folder_of(tmp_path / "run", small_run()).start(resume=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from math import nextafter
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,8 @@ class Optimizers(Mapping[str, Optimizer]):
                 self.average(optimizer)
             if self.scaler is None:
                 self._call_before(optimizer)
+                if any(group.get("fused") and group["params"][0].is_cpu for group in optimizer.param_groups):
+                    _lay_out(optimizer)
                 optimizer.step()
             else:
                 if self.before_step:
@@ -199,12 +202,24 @@ class Optimizers(Mapping[str, Optimizer]):
             self.scaler.load_state_dict(state["scaler"])
 
 
+@torch.no_grad()
 def _lay_out(optimizer: Optimizer) -> None:
-    """Give states the memory layout of their parameters, which fused forms demand."""
+    """Give gradients and states the memory layout of their parameters, which fused forms demand.
+
+    On CUDA these refuse other layouts. On a CPU they would mix the values up without an error.
+    """
+    for parameter in chain.from_iterable(group["params"] for group in optimizer.param_groups):
+        if parameter.grad is not None:
+            parameter.grad = _laid_out(parameter.grad, parameter)
     for parameter, tensors in optimizer.state.items():
         for name, tensor in tensors.items():
-            if tensor.shape == parameter.shape and tensor.stride() != parameter.stride():
-                tensors[name] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+            if tensor.shape == parameter.shape:
+                tensors[name] = _laid_out(tensor, parameter)
+
+
+def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """The tensor, or a copy of it if its memory layout is not that of the parameter."""
+    return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)
 
 
 def _fill_in_place(optimizer: Optimizer, before: dict[Tensor, dict[str, Tensor]]) -> None:

@@ -77,23 +77,27 @@ def check_sizes(a: Tensor, b: Tensor, *, aligned: bool = False) -> None:
 def check_weight(name: str, value: Any, *, above_zero: bool = False) -> None:
     """Refuse what is no finite number from 0 on, or, with ``above_zero``, no finite number above 0.
 
+    A tensor of one number is taken as it is: looking at its value would wait for its device.
+
     Raises:
         ValueError: names the number and its value.
     """
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return
     number = isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
     if not number or (above_zero and not value):
         raise ValueError(f"{name}={value!r}: give a number {'above 0' if above_zero else 'from 0 on'}")
 
 
-def check_counts(**options: Any) -> None:
-    """Refuse options that are not whole numbers from 1 on, such as channels.
+def check_counts(*, least: int = 1, **options: Any) -> None:
+    """Refuse options that are not whole numbers from ``least`` on, such as channels.
 
     Raises:
         ValueError: names the option and its value.
     """
     for name, value in options.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r}: give a whole number, at least {least}")
 
 
 def one_of(option: str, value: Any, known: Collection[Any]) -> Any:

@@ -190,7 +190,7 @@ class BatchHeadDiscriminator(PretrainedModule):
         queue_size: images to remember of each kind, real and generated.
 
     Raises:
-        ValueError: channels or blocks below 1; an unknown head, ``queue_size`` below 1; in ``forward``
+        ValueError: ``objectives`` or channels below 1; an unknown head, ``queue_size`` below 1; in ``forward``
             images that are too small or of another size than those in the queue, or a combination of options that means
             nothing.
     """

@@ -50,7 +50,7 @@ class MultiScalePatchGAN(PretrainedModule):
             PatchGAN, where the coarsest scale needs at least 3 * 2**layers pixels a side.
 
     Raises:
-        ValueError: channels or blocks below 1; ``scales``, ``layers`` or ``padding`` out of range, an
+        ValueError: channels below 1; ``scales``, ``layers`` or ``padding`` out of range, an
             unknown norm; in ``forward`` images that are too small.
     """
 
@@ -131,7 +131,7 @@ class MUNITDiscriminator(PretrainedModule):
         objectives: channels of the logits.
 
     Raises:
-        ValueError: channels or blocks below 1; ``scales`` or ``layers`` below 1; in ``forward`` images that
+        ValueError: channels below 1; ``scales`` or ``layers`` below 1; in ``forward`` images that
             are too small.
     """
 

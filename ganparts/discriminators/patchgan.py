@@ -49,7 +49,7 @@ class PatchGAN(PretrainedModule):
         init: of the convolutions, ``"normal"`` or ``"xavier"``; see :func:`~ganparts.blocks.init_weights`.
 
     Raises:
-        ValueError: channels or blocks below 1; an unknown norm or init, ``layers`` not from 1 to 16; in
+        ValueError: channels below 1; an unknown norm or init, ``layers`` not from 1 to 16; in
             ``forward`` images that are too small.
     """
 

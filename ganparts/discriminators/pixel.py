@@ -22,7 +22,7 @@ class PixelDiscriminator(PretrainedModule):
             to a module.
 
     Raises:
-        ValueError: channels or blocks below 1; an unknown norm.
+        ValueError: channels below 1; an unknown norm.
     """
 
     def __init__(self, in_channels: int = 3, *, width: int = 64, objectives: int = 1, norm: Norm = "instance"):

@@ -101,7 +101,7 @@ class FeatureDiscriminator(nn.Module):
         separable: whether the heads have depthwise-separable convolutions.
 
     Raises:
-        ValueError: channels or blocks below 1; a size beyond 6 to 256; in ``forward`` maps that are not
+        ValueError: channels below 1; a size beyond 6 to 256; in ``forward`` maps that are not
             each twice as large as the next.
     """
 

@@ -70,7 +70,7 @@ class SpectralPatchGAN(PretrainedModule):
             norm; ``"ugatit"`` has spectral norm on every convolution, no other norm, and reflects borders.
 
     Raises:
-        ValueError: channels or blocks below 1; an unknown style, ``layers`` not from 1 to 16; in
+        ValueError: channels below 1; an unknown style, ``layers`` not from 1 to 16; in
             ``forward`` images that are too small.
     """
 

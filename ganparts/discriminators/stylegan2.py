@@ -95,7 +95,7 @@ class StyleGAN2Discriminator(PretrainedModule):
         group: images that the minibatch standard deviation compares; 1 makes the images of a batch independent.
 
     Raises:
-        ValueError: channels or blocks below 1; a ``size`` that is no such power, ``group`` below 1; in
+        ValueError: channels below 1; a ``size`` that is no such power, ``group`` below 1; in
             ``forward`` images of another size.
     """
 

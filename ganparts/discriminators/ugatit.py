@@ -39,7 +39,7 @@ class UGATITDiscriminator(PretrainedModule):
         layers: as the source counts: ``layers - 2`` convolutions of stride 2 and two of stride 1; at least 3.
 
     Raises:
-        ValueError: channels or blocks below 1; ``layers`` not from 3 to 16; in ``forward`` images that are
+        ValueError: channels below 1; ``layers`` not from 3 to 16; in ``forward`` images that are
             too small.
     """
 

@@ -80,7 +80,7 @@ class UNetDiscriminator(PretrainedModule):
             multiples of 32 or 64 are judged, but the logit of the whole is a sum over places and grows with them.
 
     Raises:
-        ValueError: channels or blocks below 1; another ``size``; in ``forward`` images whose sides are no
+        ValueError: channels below 1; another ``size``; in ``forward`` images whose sides are no
             multiples.
     """
 

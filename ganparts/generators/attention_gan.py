@@ -65,7 +65,7 @@ class AttentionGANGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels or blocks below 1; other channels out than in, unless there is one in and
+        ValueError: channels below 1 or blocks below 0; other channels out than in, unless there is one in and
             ``residual`` is False; an unknown norm; in ``forward`` a wrong size.
     """
 
@@ -83,7 +83,8 @@ class AttentionGANGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(blocks=blocks, least=0)
         if in_channels not in (1, out_channels):
             raise ValueError(
                 f"this network mixes its input into its output, but in_channels={in_channels} and "

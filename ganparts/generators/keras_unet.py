@@ -36,7 +36,7 @@ class KerasUNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels or blocks below 1; other channels out than in with ``residual``; in
+        ValueError: channels below 1; other channels out than in with ``residual``; in
             ``forward``, a size that is not a multiple of 256.
     """
 

@@ -67,7 +67,7 @@ class ResNetGenerator(ChainGenerator):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels or blocks below 1; an unknown norm, padding or upsample; other channels out
+        ValueError: channels below 1 or blocks below 0; an unknown norm, padding or upsample; other channels out
             than in with ``residual``; in ``forward`` a wrong size.
     """
 
@@ -88,7 +88,8 @@ class ResNetGenerator(ChainGenerator):
         residual: bool = False,
     ):
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(blocks=blocks, least=0)
         self.in_channels = in_channels
         self.images_are_independent = images_are_independent(norm)
         self.nce_layers = (0, 4, 7, *range(10, 10 + min(blocks, 5), 4))

@@ -54,7 +54,7 @@ class AntialiasedResNetGenerator(ChainGenerator):
             :func:`~ganparts.blocks.residual_output`.
 
     Raises:
-        ValueError: channels or blocks below 1; an unknown norm, padding or init; in ``forward`` a wrong
+        ValueError: channels below 1 or blocks below 0; an unknown norm, padding or init; in ``forward`` a wrong
             size.
     """
 
@@ -75,7 +75,8 @@ class AntialiasedResNetGenerator(ChainGenerator):
         residual: bool = False,
     ):
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(blocks=blocks, least=0)
         self.in_channels = in_channels
         self.residual = residual
         self.images_are_independent = images_are_independent(norm)

@@ -164,7 +164,7 @@ class TimmUNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels or blocks below 1; timm does not know the encoder or cannot get its weights, an
+        ValueError: channels below 1; timm does not know the encoder or cannot get its weights, an
             encoder without such strides, an unknown norm; other channels out than in with ``residual``; in ``forward``
             a wrong size.
     """

@@ -130,7 +130,7 @@ class UGATITGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels or blocks below 1; ``img_size`` is not a multiple of 4; other channels out than
+        ValueError: channels below 1 or blocks below 0; ``img_size`` is not a multiple of 4; other channels out than
             in with ``residual``; in ``forward`` a wrong size.
     """
 
@@ -149,7 +149,8 @@ class UGATITGenerator(PretrainedModule):
         residual: bool = False,
     ):
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, blocks=blocks)
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(blocks=blocks, least=0)
         if img_size % 4 or img_size < 8:
             raise ValueError(f"img_size={img_size} is not a multiple of 4 from 8 on: take {max(8, img_size // 4 * 4)}")
         self.in_channels = in_channels

@@ -107,7 +107,7 @@ class UNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels or blocks below 1; not 2 to 16 levels, an unknown norm or upsample; other
+        ValueError: channels below 1; not 2 to 16 levels, an unknown norm or upsample; other
             channels out than in with ``residual``; in ``forward`` a wrong size.
     """
 

@@ -144,7 +144,7 @@ class UNetViTGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels or blocks below 1; ``heads`` does not divide ``channels``; other channels out
+        ValueError: channels below 1 or blocks below 0; ``heads`` does not divide ``channels``; other channels out
             than in with ``residual``; in ``forward`` a wrong size.
     """
 
@@ -166,7 +166,8 @@ class UNetViTGenerator(PretrainedModule):
     ):
         super().__init__()
         check_counts(in_channels=in_channels, out_channels=out_channels, channels=channels, heads=heads)
-        check_counts(blocks=blocks, hidden=hidden, code=code)
+        check_counts(blocks=blocks, least=0)
+        check_counts(hidden=hidden, code=code)
         if channels % heads:
             raise ValueError(
                 f"heads={heads} does not divide the transformer's {channels} channels: choose one that does"

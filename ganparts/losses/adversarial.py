@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -82,8 +83,9 @@ class BCE(_Weighted):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("real_label", "fake_label"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: give a number from 0 to 1")
+            label = getattr(self, name)
+            if not isinstance(label, Real) or not 0 <= float(label) <= 1:
+                raise ValueError(f"{name}={label!r}: give a number from 0 to 1")
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (_bce(real, self.real_label) + _bce(fake, self.fake_label))
@@ -145,13 +147,15 @@ class MultiObjective:
         weight: factor on the sum of the generator's losses; the discriminator's is the plain sum.
 
     Raises:
-        ValueError: a negative weight; when called, logits that have another number of channels.
+        ValueError: no losses, or a negative weight; when called, logits that have another number of channels.
     """
 
     losses: Sequence[AdversarialLoss]
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.losses:
+            raise ValueError("losses=() judges no channel: give a loss for each channel of the logits")
         check_weight("weight", self.weight)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -132,8 +132,8 @@ class MSSSIM(nn.Module):
         weights: one for each scale, finest first. H and W must be above (window - 1) * 2**(scales - 1), by default 160.
 
     Raises:
-        ValueError: an even window, a deviation that is not above 0, no weights; in ``forward``, images that are too
-            small.
+        ValueError: an even window, a deviation that is not above 0, no weights or a negative one; in ``forward``,
+            images that are too small.
     """
 
     def __init__(self, *, window: int = 11, sigma: float = 1.5, weights: Sequence[float] = SCALE_WEIGHTS):
@@ -141,6 +141,8 @@ class MSSSIM(nn.Module):
         if not weights:
             raise ValueError("weights=() gives no scale to compare at: give at least one weight")
         check_weight("sigma", sigma, above_zero=True)
+        for number, weight in enumerate(weights):
+            check_weight(f"weights[{number}]", weight)
         self.window, self.sigma, self.weights = _odd(window), sigma, tuple(weights)
         self.min_size = (window - 1) * 2 ** (len(weights) - 1) + 1
 

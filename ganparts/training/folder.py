@@ -152,7 +152,7 @@ class RunFolder:
         weights = sum(p.numel() * p.element_size() for p in self.stateful["model"].parameters())
         needed, free = _COPIES * 4 * weights, shutil.disk_usage(self.path).free  # with Adam's two averages, and more
         if free < needed:
-            raise OSError(f"its checkpoints need about {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} are free")
+            raise OSError(f"its checkpoints need about {needed / 2**20:.1f} MiB, and {free / 2**20:.1f} are free")
 
     def save(self, step: int) -> bool:
         """Write the checkpoint; the one that was there becomes the one before.
