@@ -191,7 +191,10 @@ def test_a_part_is_shown_with_its_options_and_layers(monkeypatch, capsys):
         assert line in words, line
     code, said = run(monkeypatch, capsys, "show", "resnt9")
     assert code == 1
-    assert said == "error: there is no part named 'resnt9' (did you mean 'resnet9'?): ganparts list shows all\n"
+    assert said == (
+        "error: there is no part named 'resnt9' (did you mean 'resnet9'?): ganparts list shows all; parts of your own need "
+        "--imports MODULE\n"
+    )
 
 
 def test_a_part_of_ones_own_is_listed(monkeypatch, capsys, tmp_path: Path):

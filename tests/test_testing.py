@@ -82,15 +82,18 @@ def test_right_parts_of_ones_own_pass_whatever_they_are_built_by():
     check_adversarial_loss("two_objective")
     check_adversarial_loss(ADVERSARIAL_LOSSES["lsgan"], objectives=3)
     check_penalty(PENALTIES["r1"])
+    with pytest.raises(TypeError, match="one that is built, a Paint: pass its class"):
+        check_generator(Paint())  # type: ignore[arg-type]
     with pytest.raises(KeyError, match="did you mean 'resnet9'"):
         check_generator("resnet8")
 
 
 def test_every_broken_contract_is_told_at_once():
-    with pytest.raises(ContractError, match=r"the generator Broken breaks \d+ of 17 contracts") as caught:
+    with pytest.raises(ContractError, match=r"the generator Broken breaks \d+ of 19 contracts") as caught:
         check_generator(type("Broken", (Paint,), {"forward": lambda self, images: 1 / 0}))
     assert str(caught.value).count("Found: it raised ZeroDivisionError: division by zero") == 1
-    assert "keeps_size, takes_wide_pictures, stays_in_range" in str(caught.value)
+    assert "keeps_size, takes_wide_pictures, keeps_every_size, stays_in_range" in str(caught.value)
+    assert "The first asks: Float images [B, C, H, W] become float images" in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 

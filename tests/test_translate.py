@@ -42,6 +42,15 @@ def test_a_picture_below_the_generators_least_is_padded():
     assert translate(ResNetGenerator(width=2, blocks=1).eval(), Image.new("RGB", (3, 5))).size == (3, 5)
 
 
+@pytest.mark.parametrize("tile", [0, 32])
+def test_a_generator_that_does_not_keep_the_size_is_refused(tile: int):
+    halving = nn.Sequential(nn.Conv2d(3, 4, 4, 2, 1), nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.Tanh())
+    with pytest.raises(ValueError, match=r"the generator made 100x76 of 101x77 pixels.*: declare its size_multiple"):
+        translate(halving, torch.zeros(3, 101, 77), tile=tile)
+    halving.size_multiple = 2  # pyright: ignore[reportArgumentType]
+    assert translate(halving, torch.zeros(3, 101, 77), tile=tile).shape == (3, 101, 77)
+
+
 def test_a_file_is_translated_by_a_real_generator():
     path = sample() / "testA" / "pontduGard_0.jpg"
     generator = ResNetGenerator(width=2, blocks=1).eval()

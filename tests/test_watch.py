@@ -199,9 +199,16 @@ def test_a_wasserstein_critic_below_zero_has_not_won(tmp_path: Path):
 
 def test_an_exploding_gradient_is_warned_of(tmp_path: Path):
     watch, found = watched(tmp_path)
-    for step, norm in enumerate((1.0, 2.0, 1.5, 90.0, 1.0, 5000.0, 1.0), 1):
+    for step, norm in enumerate((1.0, 2.0, 1.5, 90.0, 1.0, 5000.0, 1.0, 50000.0, 1.0), 1):
         watch.numbers(step, {"grad_norm_generator_ab": norm})
-    assert [(finding.kind, finding.step) for finding in found] == [("gradient exploded (grad_norm_generator_ab)", 6)]
+    assert [(finding.kind, finding.step) for finding in found] == [("gradient exploded (grad_norm_generator_ab)", 8)]
+
+
+def test_gradients_that_are_tiny_at_first_are_no_explosion(tmp_path: Path):
+    watch, found = watched(tmp_path)
+    for step, norm in enumerate((0.006, 0.4, 44.0, 30.0, 50.0, 40.0), 1):
+        watch.numbers(step, {"grad_norm_generator_ab": norm})
+    assert found == []
 
 
 def test_a_run_that_goes_on_forgets_warnings_of_steps_that_it_does_again(tmp_path: Path):

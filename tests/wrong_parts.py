@@ -72,6 +72,19 @@ def hold_tensor(network: Any) -> None:
     network.tint = torch.rand(1)
 
 
+def hold_mask(network: Any) -> None:
+    network.mask = torch.ones(1, 1, 1, 1)
+
+
+def hold_list(network: Any) -> None:
+    network.seen = []
+
+
+def remember(network: Any, images: Tensor, output: Any) -> Any:
+    network.seen.append(1)
+    return output / len(network.seen)
+
+
 def hold_function(network: Any) -> None:
     conv = network.conv
     network.held = lambda images: torch.tanh(conv(images))  # the original's, even in a copy
@@ -137,7 +150,8 @@ def wrong_networks(kind: str, base: type[nn.Module]) -> list[Row]:
             "no gradient reached spare.weight, spare.bias",
         ),
         ("passes_gradients", after(base, half_detached), "no gradient reached the images"),
-        ("passes_gradients", after(base, lambda n, i, o: o / 0), "values that are not finite"),
+        ("passes_gradients", after(base, lambda n, i, o: o + (o - o.detach()).sqrt()), "the gradient is not finite of"),
+        ("gives_finite_values", after(base, lambda n, i, o: o / 0), "values that are not finite"),
         (
             "bears_two_calls",
             holding(base, hold_count, weigh),
@@ -156,6 +170,7 @@ def wrong_networks(kind: str, base: type[nn.Module]) -> list[Row]:
         ),
         ("can_be_copied", holding(base, hold_function, lambda n, i, o: n.held(i)), "not depend on its own weights"),
         ("moves_as_a_whole", after(base, lambda n, i, o: o.float()), "float64 became torch.float32"),
+        ("moves_as_a_whole", holding(base, hold_mask, lambda n, i, o: o * n.mask), "cpu|CPU"),
         (
             "is_honest_about_independence",
             before(base, lambda n, i: i - i.mean(0), images_are_independent=True),
@@ -165,6 +180,11 @@ def wrong_networks(kind: str, base: type[nn.Module]) -> list[Row]:
             "is_honest_about_independence",
             type("Word", (base,), {"images_are_independent": "yes"}),
             "images_are_independent is 'yes'",
+        ),
+        (
+            "is_honest_about_independence",
+            holding(type("Word", (base,), {"images_are_independent": True}), hold_list, remember),
+            "calls on the same images differ",
         ),
     ]
     return [(kind, *row) for row in rows]
@@ -185,6 +205,12 @@ GENERATORS: list[Row] = [
     ("generator", "keeps_size", after(Paint, lambda n, i, o: o[..., 1:]), r"\[1, 3, 32, 32\] became \[1, 3, 32, 31\]"),
     ("generator", "keeps_size", after(Paint, lambda n, i, o: o.half()), "the output is torch.float16"),
     ("generator", "keeps_size", after(Paint, lambda n, i, o: (o,)), "the output is a tuple"),
+    (
+        "generator",
+        "keeps_every_size",
+        before(Paint, lambda n, i: i[..., : i.shape[-2] // 2 * 2, : i.shape[-1] // 2 * 2]),
+        r"\[1, 3, 33, 33\] became \[1, 3, 32, 32\]",
+    ),
     ("generator", "takes_wide_pictures", after(Paint, lambda n, i, o: o[..., :32]), r"became \[2, 3, 32, 32\]"),
     ("generator", "stays_in_range", partial(Paint, gain=1.5), "a value is -?1.[0-9]"),
     ("generator", "stays_in_range", after(Paint, lambda n, i, o: 0.1 * n.conv(i)), "with large weights a value is"),
@@ -254,6 +280,18 @@ ADVERSARIAL: list[Row] = [
         "gives_scalars",
         adversarial(generator=lambda self, fake, real=None: (fake - 1).square().mean().item()),
         "generator's loss is a float, not a tensor",
+    ),
+    (
+        "adversarial loss",
+        "gives_scalars",
+        adversarial(generator=lambda self, fake, real=None: (1 + (-fake.float()).exp()).log().mean()),
+        "generator's loss is inf of logits from -200 to 200",
+    ),
+    (
+        "adversarial loss",
+        "takes_means",
+        adversarial(generator=lambda self, fake, real=None: (fake - 1).square().sum()),
+        "generator's loss is .*, and .* of the map twice",
     ),
     (
         "adversarial loss",

@@ -101,7 +101,9 @@ def show(
     if not tables:
         near = difflib.get_close_matches(part, [name for table in TABLES for name in table], n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UnknownPartError(f"there is no part named {part!r}{hint}: ganparts list shows all")
+        raise UnknownPartError(
+            f"there is no part named {part!r}{hint}: ganparts list shows all; parts of your own need --imports MODULE"
+        )
     for place, table in enumerate(tables):
         console.print(f"{'' if place == 0 else chr(10)}{table.kind} {part}\n\n{documentation_of(table[part])}\n")
         _print_options(table, part)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganparts.blocks import size_limits
 from ganparts.registry import Registry
@@ -121,8 +121,9 @@ def run_checks(part: Subject, checks: Sequence[Check]) -> None:
         if told[found] < 3:
             lines.append(f"  {check.name}: {check.asks}\n    Found: {found}\n    Remedy: {check.remedy}")
     for found in (found for found, times in told.items() if times > 2):
-        names = ", ".join(check.name for check, finding in findings.items() if finding[0] == found)
-        lines.append(f"  {names}:\n    Found: {found}\n    Remedy: {_SAME}")
+        alike = [check for check, finding in findings.items() if finding[0] == found]
+        names = ", ".join(check.name for check in alike)
+        lines.append(f"  {names}:\n    The first asks: {alike[0].asks}\n    Found: {found}\n    Remedy: {_SAME}")
     _, cause = next(iter(findings.values()))
     raise ContractError("\n".join([f"the {part.kind} {part.name} breaks {many}.", *lines])) from cause
 
@@ -133,7 +134,16 @@ _SAME = (
 
 
 def subject(table: Registry[Any], part: str | Callable[..., Any], **sample: Any) -> Subject:
-    """A part by its registered name, or by a builder that needs no arguments."""
+    """A part by its registered name, or by a builder that needs no arguments.
+
+    Raises:
+        TypeError: it is a part that is built already.
+    """
+    if not isinstance(part, str) and (isinstance(part, nn.Module) or not callable(part)):
+        raise TypeError(
+            f"a check builds the {table.kind} several times, but this is one that is built, a {type(part).__name__}: "
+            "pass its class, a function without arguments that makes it, or a registered name"
+        )
     if isinstance(part, str):
         part = partial(table.create, part)
     known = table.named(part)

@@ -45,6 +45,23 @@ def takes_wide_pictures(part: Subject) -> None:
     require(output.shape[2:] == images.shape[2:], f"images {list(images.shape)} became {list(output.shape)}.")
 
 
+@contract(
+    "Every height and width that size_multiple and min_size allow is kept.",
+    remedy="declare size_multiple (2 for one halving, 4 for two, and so on): translate then pads and crops pictures.",
+)
+def keeps_every_size(part: Subject) -> None:
+    network = part.build().eval()
+    if not getattr(network, "exportable", True):
+        return
+    multiple, _ = size_limits(network)
+    side = part.images(network).shape[-1]
+    for more in (1, 3):
+        images = torch.rand(1, part.channels, side + more * multiple, side + multiple) * 2 - 1
+        with torch.no_grad():
+            output = network(images)
+        require(output.shape[2:] == images.shape[2:], f"images {list(images.shape)} became {list(output.shape)}.")
+
+
 @contract("Images are in [-1, 1].", remedy="end with torch.tanh, or clamp to [-1, 1].")
 def stays_in_range(part: Subject) -> None:
     network = part.build().eval()
@@ -109,6 +126,7 @@ def gives_its_features(part: Subject) -> None:
 GENERATOR_CHECKS = (
     keeps_size,
     takes_wide_pictures,
+    keeps_every_size,
     stays_in_range,
     refuses_other_sizes,
     gives_its_features,

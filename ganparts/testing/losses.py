@@ -23,22 +23,36 @@ def _logits(part: Subject, loss: Any, *size: int) -> tuple[Tensor, Tensor]:
 
 
 @contract(
-    "discriminator(real, fake) and generator(fake, real) are finite scalars, for maps of any size, also without data.",
-    remedy="end with a mean over everything, and ask for no value (.item(), if tensor:).",
+    "discriminator(real, fake) and generator(fake, real) are finite scalars, for maps of any size and logits of any "
+    "value, also without data.",
+    remedy="end with a mean over everything, use stable functions (softplus for log(1 + exp)), and ask for no value "
+    "(.item(), if tensor:).",
 )
 def gives_scalars(part: Subject) -> None:
     loss = part.build()
     for size in ((1, 1), (5, 7)):
-        real, fake = _logits(part, loss, *size)
-        for name, value in (
-            ("discriminator", loss.discriminator(real, fake)),
-            ("generator", loss.generator(fake, real)),
-        ):
-            require(isinstance(value, Tensor), f"{name}'s loss is a {type(value).__name__}, not a tensor.")
-            require(value.shape == (), f"{name}'s loss has the shape {list(value.shape)}.")
-            require(value.isfinite(), f"{name}'s loss is {value.item()}.")
+        for reach in (1, 4, 200):
+            real, fake = (reach * (2 * logits - 1) for logits in _logits(part, loss, *size))
+            for name, value in _both(loss, real, fake).items():
+                require(isinstance(value, Tensor), f"{name}'s loss is a {type(value).__name__}, not a tensor.")
+                require(value.shape == (), f"{name}'s loss has the shape {list(value.shape)}.")
+                within = f"of logits from -{reach} to {reach}"
+                require(value.isfinite(), f"{name}'s loss is {value.item()} {within}.")
     real, fake = (logits.detach().to("meta") for logits in (real, fake))
     require(loss.discriminator(real, fake).is_meta and loss.generator(fake, real).is_meta, "it left the device meta.")
+
+
+@contract(
+    "Losses are means: a map twice, side by side, gives the same loss.",
+    remedy="take the mean over the map, not the sum: weights then do not depend on the size of the images.",
+)
+def takes_means(part: Subject) -> None:
+    loss = part.build()
+    real, fake = _logits(part, loss)
+    twice = _both(loss, *(torch.cat([logits, logits], 3) for logits in (real, fake)))
+    for name, value in _both(loss, real, fake).items():
+        same = torch.allclose(value, twice[name])
+        require(same, f"{name}'s loss is {value.item():.4g}, and {twice[name].item():.4g} of the map twice.")
 
 
 @contract(
@@ -72,6 +86,10 @@ def has_right_gradients(part: Subject) -> None:
     gradients = torch.autograd.grad(loss.discriminator(real, fake), (real, fake), allow_unused=True)
     for name, gradient in zip(("real", "fake"), gradients, strict=True):
         require(gradient is not None and bool(gradient.any()), f"the discriminator's loss ignores {name} logits.")
+
+
+def _both(loss: Any, real: Tensor, fake: Tensor) -> dict[str, Any]:
+    return {"discriminator": loss.discriminator(real, fake), "generator": loss.generator(fake, real)}
 
 
 def _first_line(error: Exception) -> str:
@@ -122,6 +140,7 @@ def weighs_the_generator(part: Subject) -> None:
 
 ADVERSARIAL_CHECKS = (
     gives_scalars,
+    takes_means,
     says_if_it_needs_real,
     has_right_gradients,
     opposes,

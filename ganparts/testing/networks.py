@@ -17,6 +17,17 @@ def _flat(outputs: Any) -> Tensor:
     return torch.cat([each.flatten(1) for each in maps_of(outputs)], 1)
 
 
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether all values are the same; nan is the same as nan, which a check of its own finds."""
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+
+
+def _seeded(network: nn.Module, images: Tensor) -> Tensor:
+    """The output where what training draws is the same each time."""
+    torch.manual_seed(0)
+    return _flat(network(images))
+
+
 def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
@@ -77,7 +88,13 @@ def leaves_its_input(part: Subject) -> None:
     images = part.images(network)
     given = images.clone()
     network(given)
-    require(torch.equal(images, given), "forward changed the images in place.")
+    require(_equal(images, given), "forward changed the images in place.")
+
+
+@contract("Outputs are finite.", remedy="look for a division, root or logarithm of values that can be 0, or below it.")
+def gives_finite_values(part: Subject) -> None:
+    network = part.build().train()
+    require(_flat(network(part.images(network))).isfinite().all(), "the output has values that are not finite.")
 
 
 @contract(
@@ -88,7 +105,6 @@ def passes_gradients(part: Subject) -> None:
     network = part.build().train()
     images = part.images(network).requires_grad_()
     outputs = _flat(network(images))
-    require(outputs.isfinite().all(), "the output has values that are not finite.")
     (outputs * torch.rand_like(outputs)).sum().backward()
     starved = [name for name, parameter in _trained(network).items() if parameter.grad is None]
     require(not starved, f"no gradient reached {', '.join(starved[:5])}.")
@@ -117,7 +133,7 @@ def is_settled_in_eval(part: Subject) -> None:
     before = _copy_of(network.state_dict())
     with torch.no_grad(), host_draws(torch_too=True) as used:
         first, second = _flat(network(images)), _flat(network(images))
-    require(torch.equal(first, second), "two calls on the same images differ.")
+    require(_equal(first, second), "two calls on the same images differ.")
     require(not used, f"it drew from {' and '.join(used)}.")
     changed = _states_differ(before, network.state_dict())
     require(not changed, f"these changed: {', '.join(changed[:5])}.")
@@ -166,7 +182,7 @@ def restores_its_state(part: Subject) -> None:
     fresh.load_state_dict(state)
     with torch.no_grad():
         expected, restored = (_flat(each.eval()(images)) for each in (network, fresh))
-    require(torch.equal(expected, restored), "the output of the network that loaded the state differs.")
+    require(_equal(expected, restored), "the output of the network that loaded the state differs.")
 
 
 @contract(
@@ -178,17 +194,17 @@ def can_be_copied(part: Subject) -> None:
     images, twin = part.images(network), copy.deepcopy(network)
     with torch.no_grad():
         expected = _flat(network(images))
-        require(torch.equal(expected, _flat(twin(images))), "the copy's output differs.")
+        require(_equal(expected, _flat(twin(images))), "the copy's output differs.")
         randomized(twin)
-        require(torch.equal(expected, _flat(network(images))), "the copy shares weights with the original.")
-        unmoved = bool(_trained(twin)) and torch.equal(expected, _flat(twin(images)))
+        require(_equal(expected, _flat(network(images))), "the copy shares weights with the original.")
+        unmoved = bool(_trained(twin)) and _equal(expected, _flat(twin(images)))
         require(not unmoved, "the copy's output does not depend on its own weights.")
 
 
 @contract(
-    "The network can be moved as a whole: in float64 it maps float64 to float64.",
+    "The network can be moved as a whole, to another device and to float64.",
     remedy="keep constant tensors in buffers (persistent=False if they need no saving), and make new ones with "
-    "dtype=images.dtype.",
+    "device=images.device and dtype=images.dtype.",
 )
 def moves_as_a_whole(part: Subject) -> None:
     network = part.build().eval().double()
@@ -196,6 +212,9 @@ def moves_as_a_whole(part: Subject) -> None:
     with torch.no_grad():
         kinds = {each.dtype for each in maps_of(network(images))}
     require(kinds == {torch.float64}, f"float64 became {', '.join(map(str, kinds))}.")
+    moved = part.build().train().to("meta")
+    outputs = maps_of(moved(part.images(moved, device="meta")))
+    require(all(each.is_meta for each in outputs), "a tensor of it stayed on the CPU when the network was moved.")
 
 
 @contract(
@@ -216,11 +235,16 @@ def is_honest_about_independence(part: Subject) -> None:
     require(not gradient[1].any(), "it says True, but an image's output depends on the other image.")
     changed = _states_differ(before, network.state_dict())
     require(not changed, f"it says True, but a call in training changed {', '.join(changed[:5])}.")
+    with torch.no_grad():
+        outputs = [_seeded(network, images) for _ in range(3)]
+    same = all(_equal(outputs[0], other) for other in outputs[1:])
+    require(same, "it says True, but calls on the same images differ: it counts or remembers them.")
 
 
 NETWORK_CHECKS = (
     is_built_anew,
     refuses_other_channels,
+    gives_finite_values,
     leaves_its_input,
     passes_gradients,
     bears_two_calls,

@@ -24,6 +24,9 @@ _LASTING = 3  # looks at pictures in a row that show it, before it is said
 _WON = 0.01  # of a discriminator's loss at the beginning
 _WON_LOOKS = 20  # rows in a row
 _EXPLODED = 100.0  # times its own moving average
+_SETTLING = (
+    5  # looks at gradients before they are judged: a generator that begins as the identity has tiny ones at first
+)
 _STUCK = 20  # rows in a row whose steps were skipped
 _LEAST_SCALE = 1.0  # of losses; below it fp16 is not what is wrong
 
@@ -127,6 +130,7 @@ class Watch:
         self._since: dict[str, tuple[int, int]] = {}  # the first step of each problem that lasts, and how many looks
         self._first: dict[str, float] = {}
         self._usual: dict[str, float] = {}
+        self._norms: dict[str, int] = {}  # how many of each were seen, up to _SETTLING
         self._skipped = 0
 
     def forget_beyond(self, step: int) -> None:
@@ -136,13 +140,19 @@ class Watch:
 
     def state_dict(self) -> dict[str, object]:
         """What it remembers: first losses, usual norms, and since when each problem lasts."""
-        since = {kind: list(seen) for kind, seen in self._since.items()}
-        return {"since": since, "first": dict(self._first), "usual": dict(self._usual), "skipped": self._skipped}
+        return {
+            "since": {kind: list(seen) for kind, seen in self._since.items()},
+            "first": dict(self._first),
+            "usual": dict(self._usual),
+            "norms": dict(self._norms),
+            "skipped": self._skipped,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what :meth:`state_dict` gave."""
         self._since = {kind: (int(first), int(seen)) for kind, (first, seen) in state["since"].items()}
         self._first, self._usual = dict(state["first"]), dict(state["usual"])
+        self._norms = dict(state.get("norms", dict.fromkeys(self._usual, _SETTLING)))  # older checkpoints have none
         self._skipped = int(state["skipped"])
 
     def numbers(self, step: int, values: Mapping[str, float], *, scaled: bool = False, skipping: bool = False) -> bool:
@@ -197,7 +207,10 @@ class Watch:
         )
 
     def _judge_gradient(self, step: int, name: str, norm: float) -> None:
-        usual = self._usual.get(name, norm)
+        usual, seen = self._usual.get(name, norm), self._norms.get(name, 0)
+        if seen < _SETTLING:
+            self._usual[name], self._norms[name] = max(usual, norm), seen + 1
+            return
         self._judge(
             step,
             f"gradient exploded ({name})",

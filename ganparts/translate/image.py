@@ -15,7 +15,7 @@ from torch import Tensor
 from ganparts.data import ImageEntry, to_bytes, to_rgb, to_unit_range
 from ganparts.precision import InferencePrecision, choose_inference, device_of, dtype_of, in_precision, infer
 from ganparts.pretrained import from_pretrained
-from ganparts.translate.tiles import fit, translate_tiled
+from ganparts.translate.tiles import check_kept_size, fit, translate_tiled
 
 if TYPE_CHECKING:
     import numpy
@@ -72,7 +72,8 @@ def translate(
         TilingError: the picture is large, and the generator cannot be tiled.
         OSError: there is no generator of that name, or it cannot be fetched.
         TypeError: ``image`` is none of the above.
-        ValueError: an array has another shape, or floats outside [-1, 1]; there is no such precision.
+        ValueError: an array has another shape, or floats outside [-1, 1]; there is no such precision; the generator
+            does not keep the size.
     """
     if isinstance(generator, str | Path):
         generator = from_pretrained(generator, kind="generator")
@@ -137,7 +138,10 @@ def _translate_batch(
     height, width = images.shape[-2:]
     inputs = images.to(device)
     inputs = (inputs if images.is_floating_point() else to_unit_range(inputs)).to(dtype_of(generator))
-    paintings = infer(generator, fit(generator, inputs), precision)[..., :height, :width]
+    inputs = fit(generator, inputs)
+    paintings = infer(generator, inputs, precision)
+    check_kept_size(inputs.shape, paintings.shape)
+    paintings = paintings[..., :height, :width]
     return (paintings if images.is_floating_point() else to_bytes(paintings)).to(images)
 
 

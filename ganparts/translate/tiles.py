@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -66,7 +66,9 @@ def translate_tiled(
         tile = _TILE_ON_GPU if device.type == "cuda" else _TILE
     plan = Plan(tile=tile, memory=memory, device=device)
     with torch.inference_mode():
-        result = generator(FeatureMap(_picture(plan, generator, image)))
+        source = _picture(plan, generator, image)
+        result = generator(FeatureMap(source))
+        check_kept_size(source.shape, result.node.shape)
         plan.run()
         painting = torch.empty_like(image)
         height, width = image.shape[-2:]
@@ -93,6 +95,20 @@ def _picture(plan: Plan, generator: nn.Module, image: Tensor) -> Node:
     source = Node(plan, (1, *image.shape), compute)
     bottom, right, mode = _margins(generator, *image.shape[-2:])
     return pad(source, (0, right, 0, bottom), mode) if bottom or right else source
+
+
+def check_kept_size(given: Sequence[int], made: Sequence[int]) -> None:
+    """Refuse what a generator made if its height and width are not those of the images that it was given.
+
+    Raises:
+        ValueError: names both sizes.
+    """
+    if tuple(given[-2:]) != tuple(made[-2:]):
+        sizes = " of ".join(f"{height}x{width}" for height, width in (made[-2:], given[-2:]))
+        raise ValueError(
+            f"the generator made {sizes} pixels, but translations keep the size: declare its size_multiple "
+            "(2 for one halving, 4 for two)"
+        )
 
 
 def fit(generator: object, images: Tensor) -> Tensor:
