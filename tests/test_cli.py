@@ -192,8 +192,8 @@ def test_a_part_is_shown_with_its_options_and_layers(monkeypatch, capsys):
     code, said = run(monkeypatch, capsys, "show", "resnt9")
     assert code == 1
     assert said == (
-        "error: there is no part named 'resnt9' (did you mean 'resnet9'?): ganparts list shows all; parts of your own need "
-        "--imports MODULE\n"
+        "error: there is no part named 'resnt9' (did you mean 'resnet9'?): ganparts list shows all; parts of your own "
+        "need --imports MODULE\n"
     )
 
 
