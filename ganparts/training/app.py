@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from errno import ENOSPC
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -126,7 +127,8 @@ def _say_why(error: Exception, folder: Path | None) -> str:
     console.quiet = False
     where = f" (process {rank()})" if processes() > 1 else ""
     kept = ""
-    if isinstance(error, PeerLostError) and folder is not None and (folder / CHECKPOINT).exists():
+    ended = isinstance(error, PeerLostError) or (isinstance(error, OSError) and error.errno == ENOSPC)
+    if ended and folder is not None and (folder / CHECKPOINT).exists():
         kept = f": the last checkpoint in {folder} is whole, and --resume {folder} goes on"
     reason = f"{explain_error(error)}{kept}"
     console.print(f"error{where}: {reason}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickletools
 import re
+import shutil
 import textwrap
 import warnings
 import zipfile
@@ -78,7 +80,12 @@ def save_checkpoint(
         os.replace(partial, path)
         _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError on a full disk
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        elif shutil.disk_usage(path.parent).free < 2**20:  # PyTorch's words tell of positions in the file
+            reason = os.strerror(errno.ENOSPC)
+        else:
+            reason = str(error).partition("\n")[0]
         raise OSError(
             f"cannot write the checkpoint {path}: {reason}. The one before is whole; make room or take another folder"
         ) from None

@@ -16,7 +16,7 @@ from ganparts.distributed import gather, is_first, processes
 from ganparts.precision import InferencePrecision
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import translate_pixels
-from ganparts.translate.sinks import in_utf8
+from ganparts.translate.sinks import in_utf8, naming
 
 __all__ = ["translate_to_zip"]
 
@@ -56,6 +56,7 @@ def translate_to_zip(
         How many images it wrote: 0 in a process that only helps the first one.
 
     Raises:
+        OSError: the archive cannot be written.
         ValueError: an option is out of range.
     """
     encoding = Encoding("jpg", quality, subsampling)
@@ -76,7 +77,7 @@ def _write(batches: Iterable[list[tuple[str, bytes]]], path: Path) -> int:
     partial = path.with_name(path.name + ".partial")
     names: set[str] = set()
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        with naming(path), zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for name, encoded in chain.from_iterable(batches):
                 archive.writestr(f"{_unused(name, names)}.jpg", encoded)
         os.replace(partial, path)

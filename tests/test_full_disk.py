@@ -1,0 +1,65 @@
+"""A full disk: one sentence names the file, what was there before is whole, and nothing half written stays."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ganparts.training import save_checkpoint
+from ganparts.translate import translate_files, translate_to_zip
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system needs root")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: Path):
+    path = disk / "checkpoint.pt"
+    save_checkpoint(path, step=1, config={}, model=nn.Linear(4, 4))
+    before = path.read_bytes()
+    with pytest.raises(
+        OSError, match=rf"cannot write the checkpoint {path}: No space left on device. The one before is"
+    ):
+        save_checkpoint(path, step=2, config={}, model=nn.Linear(400, 400))
+    assert [file.name for file in disk.iterdir()] == ["checkpoint.pt"]
+    assert path.read_bytes() == before
+
+
+def noisy(images: torch.Tensor) -> torch.Tensor:
+    return torch.rand_like(images) * 2 - 1  # which makes large files
+
+
+def test_an_archive_that_does_not_fit_is_named_and_removed(disk: Path):
+    photos = [(f"photo{number}", torch.zeros(3, 256, 256, dtype=torch.uint8)) for number in range(20)]
+    with pytest.raises(OSError, match=rf"No space left on device: '{disk}/images.zip'"):
+        translate_to_zip(noisy, photos, disk / "images.zip")
+    assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["folder", "all.zip", "all.tar"])
+def test_paintings_that_do_not_fit_are_named_and_whole_ones_stay(disk: Path, tmp_path: Path, target: str):
+    for number in range(9):
+        Image.new("RGB", (200, 200)).save(tmp_path / f"photo{number}.png")
+    with pytest.raises(OSError, match=rf"No space left on device: '{disk}/{target}(/photo\d.png)?'"):
+        translate_files(noisy, [tmp_path], disk / target, format="png", workers=1)
+    written = [file for file in disk.rglob("*") if file.is_file()]
+    for file in written:
+        with Image.open(file) as image:
+            image.load()  # fails where the file is cut short
+    assert bool(written) == (target == "folder")
