@@ -12,7 +12,7 @@ import torch
 from ganparts import CUT, PRESETS, CycleGAN, Pix2Pix, build_cut, build_cyclegan, build_pix2pix, make_optimizers
 from ganparts.adversarial import TrainingSettings, build_critics
 from ganparts.cut.presets import CUTPreset
-from ganparts.cyclegan import Preset
+from ganparts.cyclegan import LossWeights, Preset
 from ganparts.inpainting import InpaintingPreset, build_inpainting
 from ganparts.pix2pix.presets import Pix2PixPreset
 from ganparts.registry import UnknownPartError
@@ -52,11 +52,13 @@ def test_every_preset_builds_with_the_builder_of_its_kind(name: str):
 def test_every_choice_of_a_preset_can_be_made_anew(preset: TrainingSettings):
     build: Callable[..., Any] = BUILDERS[type(preset)]
     parameters = inspect.signature(build).parameters
-    for option in parameters.keys() - {"preset", "weights", "layers"}:
+    values: dict[str, list[Any]] = {"layers": [(0, 4)], "weights": [LossWeights(3.0, 2.0)]}
+    for option in parameters.keys() - {"preset"}:
         kind = parameters[option].annotation
         with torch.device("meta"):
-            if kind == "bool":
-                assert [getattr(build(preset, **{option: value}), option) for value in (True, False)] == [True, False]
+            if kind == "bool" or option in values:
+                for value in values.get(option, [True, False]):
+                    assert getattr(build(preset, **{option: value}), option) == value
             elif kind in ("int", "float"):
                 with pytest.raises(ValueError, match=f"^{option}=-1: "):
                     build(preset, **{option: -1})
