@@ -226,6 +226,21 @@ def test_numbers_below_their_limits_are_refused_by_all_options(kind: Any):
     assert kind(width=1, learning_rate=1e-9, resize="none", squash=False).width == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "losses"),
+    [
+        (PresetOptions, "cycle identity attention"),
+        (CUTOptions, "nce content identity"),
+        (Pix2PixOptions, "reconstruction"),
+    ],
+)
+def test_weights_below_0_are_refused(kind: Any, losses: str):
+    for loss in losses.split():
+        with pytest.raises(ValueError, match=rf"^--{loss}-weight -0\.5 is too small: give 0 or more$"):
+            kind(**{f"{loss}_weight": -0.5})
+        kind(**{f"{loss}_weight": 0.0})
+
+
 # --- what is settled on
 
 

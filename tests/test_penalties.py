@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -183,6 +184,14 @@ def assert_gradients(network: nn.Module, value: Tensor, expected: Mapping[str, T
     for name, gradient in zip(parameters, gradients, strict=True):
         sums, absolute = torch.stack([gradient.sum(), gradient.abs().sum()]), expected[name][1].item()
         torch.testing.assert_close(sums, expected[name], rtol=0, atol=max(1e-9 * absolute, 1e-12), msg=name)
+
+
+@pytest.mark.parametrize("name", [name for name in PENALTIES if name != "lecam"])
+def test_a_penalty_without_a_state_stays_as_it_was_made(name: str):
+    penalty: Any = PENALTIES.create(name, weight=2.0)
+    with pytest.raises(FrozenInstanceError):
+        penalty.weight = 3.0
+    assert hash(penalty) == hash(PENALTIES.create(name, weight=2.0))
 
 
 def test_draws_are_one_an_image_or_one_a_batch():
