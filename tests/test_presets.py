@@ -65,6 +65,8 @@ def test_every_choice_of_a_preset_can_be_made_anew(preset: TrainingSettings):
             else:
                 with pytest.raises(UnknownPartError, match="named 'no such part'"):
                     build(preset, **{option: "no such part"})
+                with pytest.raises(TypeError, match=f"^{option} .* 3$"):
+                    build(preset, **{option: 3})
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
