@@ -73,6 +73,16 @@ class MinibatchDeviation(nn.Module):
         return self.after(torch.cat([features, deviation.expand_as(features[:, :1])], 1))
 
 
+def test_a_critic_has_nothing_but_a_discriminator_and_a_loss_unless_told_so():
+    critic, (real, fake) = Critic(PatchGAN(width=2).double(), LSGAN()), pair()
+    optimizers = Optimizers({"discriminators": torch.optim.SGD(critic.parameters(), lr=0.0)})
+    loss, penalty = critic.discriminate(real, fake, optimizers)
+    torch.testing.assert_close(
+        loss, LSGAN().discriminator(critic.discriminator(real), critic.discriminator(fake)).detach()
+    )
+    assert penalty is None
+
+
 # --- several critics
 
 

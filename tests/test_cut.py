@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.textbook_cut import textbook_cut_step
-from ganparts import DISCRIMINATORS, GENERATORS, Pair, build_cut, make_optimizers, train_step
-from ganparts.adversarial import PiecewiseConstant
+from ganparts import DISCRIMINATORS, GENERATORS, PRESETS, Pair, build_cut, make_optimizers, train_step
+from ganparts.adversarial import ConstantThenLinear, PiecewiseConstant
 from ganparts.blocks import recompute_blocks
 from ganparts.cut import CUTPreset
 from ganparts.generators import AntialiasedResNetGenerator, UNetGenerator
@@ -86,6 +86,19 @@ def test_golden_training_steps(name: str, low_memory: bool, monkeypatch: pytest.
 def _positions(golden: dict[str, Tensor], step: int, letter: str) -> list[Tensor]:
     found = part_of(golden, f"ids.{step}.{letter}.")
     return [found[key] for key in sorted(found, key=int)]
+
+
+@pytest.mark.parametrize("argument", ["discriminator", "adversarial"])
+def test_a_pair_is_refused_where_there_is_one_domain_to_judge(argument: str):
+    with pytest.raises(TypeError, match=f"^{argument} is a pair, .* a list for several critics$"):
+        _small("cut", **{argument: ("first", "second")})
+
+
+def test_choices_for_more_critics_than_there_are_are_refused():
+    with pytest.raises(
+        TypeError, match=r"^adversarial lists 2 choices for 1 discriminator\(s\): \['lsgan', 'hinge'\]$"
+    ):
+        _small("cut", adversarial=["lsgan", "hinge"])
 
 
 def test_a_generator_without_features_is_refused_by_name():
@@ -161,6 +174,49 @@ def test_a_step_asks_nothing_of_the_device_and_counts_its_operations(preset: str
     with FlopCounterMode(display=False) as counter:
         train_step(model, pair, optimizers, low_memory=low_memory)
     assert counter.get_total_flops() / 1e12 <= 1.0001 * TFLOP[preset]
+
+
+def test_published_presets_number_by_number():
+    cut, fastcut = PRESETS.create("cut"), PRESETS.create("fastcut")
+    for preset in (cut, fastcut):
+        assert (preset.generator, preset.discriminator) == ("resnet9_antialias", "patchgan_antialias")
+        assert (preset.adversarial, preset.replay, preset.augment, preset.penalty) == ("lsgan", "none", None, None)
+        assert (preset.layers, preset.patches, preset.projector_width, preset.temperature) == (None, 256, 256, 0.07)
+        assert (preset.content, preset.identity, preset.jitter, preset.suits_cpu) == (None, None, "constant", False)
+        assert preset.optimizer_numbers() == {"learning_rate": 2e-4, "betas": (0.5, 0.999), "eps": 1e-8, "rates": {}}
+        assert preset.framing() == {"resize": 286, "crop": 256, "flip": True, "squash": False}
+        assert (preset.batch_size, preset.ema_decay) == (1, None)
+    assert (cut.nce_weight, cut.nce_identity, cut.flip_equivariance) == (1.0, True, False)
+    assert (cut.schedule, cut.epochs) == (ConstantThenLinear(200, 200), 400)
+    assert (fastcut.nce_weight, fastcut.nce_identity, fastcut.flip_equivariance) == (10.0, False, True)
+    assert (fastcut.schedule, fastcut.epochs) == (ConstantThenLinear(150, 50), 200)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "training"),
+    [
+        ("monet_one_sided", (0.0, "features", 0.2, "l1", 0.5), (4e-4, None, 0.999, 8)),
+        ("monet_contrast", (0.3, None, 0.0, "l1", 0.5), (4e-4, 5e-4, 0.999, 4)),
+        ("restyle", (0.0, "features", 0.15, "l1", 0.5), (1.5e-4, 6e-4, 0.998, 4)),
+    ],
+)
+def test_our_presets_number_by_number(name: str, weights: tuple[Any, ...], training: tuple[Any, ...]):
+    preset = PRESETS.create(name)
+    fields = "nce_weight content content_weight identity identity_weight"
+    assert tuple(getattr(preset, field) for field in fields.split()) == weights
+    fields = "learning_rate discriminator_learning_rate ema_decay batch_size"
+    assert tuple(getattr(preset, field) for field in fields.split()) == training
+    assert (preset.adversarial, preset.betas, preset.schedule) == ("hinge", (0.5, 0.99), ConstantThenLinear(60, 40))
+    assert preset.framing() == {"resize": None, "crop": 128, "flip": True, "squash": False}
+    assert (preset.nce_identity, preset.jitter, preset.suits_cpu) == (False, "always", True)
+    *textures, palette = preset.augment
+    assert all(texture.policy == ("color", "translation", "cutout") for texture in textures)
+    assert {texture.cutout for texture in textures} == {0.2}
+    assert palette.policy == ("translation",)
+    assert len(preset.augment) == len(preset.discriminator)
+    *_, patchgan, munit = (DISCRIMINATORS.named(choice) for choice in preset.discriminator)
+    assert (patchgan, munit) == (("patchgan", {"width": 48}), ("munit", {"width": 32}))
+    assert DISCRIMINATORS.named(preset.discriminator[0]) == ("projected", {"image_size": 128})
 
 
 def test_monet_contrast_trains_with_four_critics():

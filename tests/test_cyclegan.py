@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ganparts import PENALTIES, PRESETS, CycleGAN, LossWeights, Pair, build_cyclegan, make_optimizers, train_step
+from ganparts import (
+    DISCRIMINATORS,
+    GENERATORS,
+    PENALTIES,
+    PRESETS,
+    CycleGAN,
+    LossWeights,
+    Pair,
+    build_cyclegan,
+    make_optimizers,
+    train_step,
+)
 from ganparts.adversarial import ConstantThenLinear, Critic, PiecewiseConstant
 from ganparts.augment import AdaptiveAugment, DiffAugment
 from ganparts.cyclegan import Preset
@@ -73,6 +84,27 @@ def test_two_objective():
     preset = PRESETS.create("two_objective")
     rates = [preset.learning_rate * preset.schedule(epoch, 52) for epoch in (0, 25, 26, 43, 44, 51)]
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+def test_monet():
+    preset = PRESETS.create("monet")
+    assert GENERATORS.named(preset.generator) == ("painter", {"width": 64, "blocks": 6})
+    of_photos, of_paintings = preset.discriminator
+    assert DISCRIMINATORS.named(of_photos) == ("patchgan", {"width": 48})
+    assert [DISCRIMINATORS.named(choice) for choice in of_paintings] == [
+        *(("projected", {"image_size": 128}), ("patchgan", {"width": 48}), ("munit", {"width": 32})),
+    ]
+    texture, (first, second, palette) = preset.augment
+    assert texture is first is second
+    assert (texture.policy, texture.cutout) == (("color", "translation", "cutout"), 0.2)
+    assert palette.policy == ("translation",)
+    assert (preset.adversarial, preset.replay, preset.cycle, preset.identity) == ("hinge", "none", "l1", "l1")
+    assert preset.weights == LossWeights(cycle=5.0, identity=(0.0, 2.0))
+    assert preset.optimizer_numbers() == {"learning_rate": 2e-4, "betas": (0.5, 0.99), "eps": 1e-8, "rates": {}}
+    assert (preset.schedule, preset.epochs, preset.batch_size) == (ConstantThenLinear(17, 11), 28, 4)
+    assert preset.ema_decay == 0.999
+    assert preset.epochs * preset.epoch_steps(7038) == 49_280
+    assert preset.framing() == {"resize": None, "crop": 128, "flip": True, "squash": False}
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,16 @@ def test_an_assembly_names_what_it_draws_for_a_whole_batch(monkeypatch: pytest.M
     share_draws(nn.Identity())  # which draws nothing
 
 
+def test_batch_norms_of_other_classes_are_left_alone_with_a_warning():
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm1d(2), nn.InstanceNorm2d(2))
+    for _ in range(2):  # the second time there is nothing left to do
+        with pytest.warns(UserWarning, match=r"^1 is a BatchNorm1d, ") as warned:
+            synchronize_batch_norms(model)
+        assert len(warned) == 1
+    assert type(model[0]) is not nn.BatchNorm2d
+    assert [type(layer) for layer in model[1:]] == [nn.BatchNorm1d, nn.InstanceNorm2d]
+
+
 def average_and_skip(rank: int) -> Any:
     plain = [nn.Parameter(torch.zeros(2, 3, 4, 4, dtype=kind)) for kind in (torch.float32, torch.float64)]
     silent = nn.Parameter(torch.zeros(3))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +62,14 @@ def test_adversarial_losses_take_logits_without_a_map(name: str):
         assert all(term.shape == () and term.isfinite() for term in value)
 
 
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_a_loss_stays_as_it_was_made(name: str):
+    loss: Any = ADVERSARIAL_LOSSES.create(name, weight=2.0)
+    with pytest.raises(FrozenInstanceError):
+        loss.weight = 3.0
+    assert hash(loss) == hash(ADVERSARIAL_LOSSES.create(name, weight=2.0))
+
+
 THEIRS = {  # golden name: ours, and how many times ours theirs is for the discriminator
     "lsgan": ("lsgan", 1),
     "vanilla": ("bce", 1),
@@ -115,7 +125,7 @@ def test_pairing_logits_of_other_shapes_and_unknown_bases_are_refused():
     loss = ADVERSARIAL_LOSSES.create("rsgan")
     with pytest.raises(ValueError, match=r"\[1, 1, 4, 4\] real and \[2, 1, 4, 4\] fake ones: .* 'rasgan'"):
         loss.discriminator(torch.zeros(1, 1, 4, 4), torch.zeros(2, 1, 4, 4))
-    with pytest.raises(ValueError, match=r"base='bce' is not known: use one of 'logistic', 'lsgan', 'hinge'"):
+    with pytest.raises(ValueError, match=r"^base='bce' is not known: use one of 'logistic', 'lsgan', 'hinge'"):
         RelativisticAverage("bce")  # pyright: ignore[reportArgumentType]
 
 

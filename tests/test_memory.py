@@ -120,6 +120,7 @@ def test_an_estimate_leaves_the_model_alone_and_needs_no_weights():
     gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     randomness = torch.get_rng_state()
     estimates = [memory_need(model, pairs(32), level=level) for level in MEMORY_LEVELS]
+    assert memory_need(model, pairs(32)) == estimates[0]
     assert estimates[0].per_pair > estimates[1].per_pair
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     torch.testing.assert_close([p.grad for p in model.parameters()], gradients, rtol=0, atol=0)

@@ -219,11 +219,29 @@ def test_numbers_below_their_limits_are_refused_by_all_options(kind: Any):
     for values, message in (
         ({"batch_size": -3, "width": 2}, r"^--batch-size -3 is too small: give 1 or more$"),
         ({"width": 0}, r"^--width 0 is too small: give 1 or more$"),
+        ({"resize": 0}, r"^--resize 0 is too small: give 1 or more$"),
+        ({"crop": 0}, r"^--crop 0 is too small: give 1 or more$"),
         ({"learning_rate": 0.0}, r"^--learning-rate 0\.0 is too small: give more than 0$"),
     ):
         with pytest.raises(ValueError, match=message):
             kind(**values)
     assert kind(width=1, learning_rate=1e-9, resize="none", squash=False).width == 1
+    assert kind(resize=1, crop=1, batch_size=1).resize == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "losses"),
+    [
+        (PresetOptions, "cycle identity attention"),
+        (CUTOptions, "nce content identity"),
+        (Pix2PixOptions, "reconstruction"),
+    ],
+)
+def test_weights_below_0_are_refused(kind: Any, losses: str):
+    for loss in losses.split():
+        with pytest.raises(ValueError, match=rf"^--{loss}-weight -0\.5 is too small: give 0 or more$"):
+            kind(**{f"{loss}_weight": -0.5})
+        kind(**{f"{loss}_weight": 0.0})
 
 
 # --- what is settled on

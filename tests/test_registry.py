@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 
 from ganparts import (
     ADVERSARIAL_LOSSES,
+    AUGMENTATIONS,
     BACKBONES,
     CONSISTENCY_LOSSES,
     DISCRIMINATORS,
@@ -55,6 +58,35 @@ def test_promised_names_are_there_and_mapping_agrees(table: Registry, names: str
     assert len(table) == len(names.split())
     assert all(name in table and callable(table[name]) for name in names.split())
     assert "absent" not in table
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+@pytest.mark.parametrize(
+    "table", [ADVERSARIAL_LOSSES, AUGMENTATIONS, CONSISTENCY_LOSSES, PENALTIES, REPLAY_BUFFERS], ids=lambda t: t.kind
+)
+def test_a_part_has_the_same_defaults_by_its_name_and_by_its_class(table: Registry[Any]):
+    for name in table:
+        by_name, by_class = _defaults(table[name]), _defaults(get_type_hints(table[name])["return"])
+        both = by_name.keys() & by_class.keys() - ({"weight"} if name == "two_objective" else set())
+        assert {option: by_name[option] for option in both} == {option: by_class[option] for option in both}, name
+
+
+OTHER = {"sum": "mean", "mean": "sum", "mixed": "fake", "image": "place"}
+OTHER_OF_TYPE = {float: 0.25, int: 3, bool: False, tuple: (0.25,)}
+
+
+@pytest.mark.parametrize(
+    "table", [ADVERSARIAL_LOSSES, CONSISTENCY_LOSSES, PENALTIES, REPLAY_BUFFERS], ids=lambda t: t.kind
+)
+def test_every_option_reaches_its_part(table: Registry[Any]):
+    for name in table.keys() - {"features", "lpips"}:  # which need a network
+        for option, default in _defaults(table[name]).items():
+            other = OTHER[default] if isinstance(default, str) else OTHER_OF_TYPE[type(default)]
+            assert repr(table.create(name, **{option: other})) != repr(table.create(name)), (name, option)
 
 
 def test_names_match_a_pattern():

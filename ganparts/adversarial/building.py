@@ -127,10 +127,9 @@ def _name(builder: Any) -> str:
 
 
 def _build_penalty(choice: Any) -> Any:
-    if choice is None or isinstance(choice, str | nn.Module) or not callable(choice):
-        return choice if choice is None else build_part("penalty", choice, PENALTIES)
-    # what takes a discriminator and images is a penalty, and no builder
-    return build_part("penalty", choice, PENALTIES) if _takes(choice) else choice
+    if choice is None or (callable(choice) and not _takes(choice)):
+        return choice  # what takes a discriminator and images is a penalty, and no builder
+    return build_part("penalty", choice, PENALTIES)
 
 
 def _build_augment(choice: Any) -> Any:
@@ -173,7 +172,8 @@ def build_critics(
         choices = choice if isinstance(choice, list) else [choice] * count
         if len(choices) != count:
             raise TypeError(
-                f"{argument} of domain {domain} lists {len(choices)} choices for {count} discriminator(s): {choices!r}"
+                f"{argument}{f' of domain {domain}' * bool(domain)} lists {len(choices)} choices for {count} "
+                f"discriminator(s): {choices!r}"
             )
         return choices
 
