@@ -177,6 +177,13 @@ def test_a_part_that_cannot_be_estimated_says_so():
         assert caught.value.__cause__ is not None
 
 
+@pytest.mark.parametrize("wrong", [{"level": "fasst"}, {"layout": "channels last"}])
+def test_levels_and_layouts_are_those_that_there_are(wrong: dict[str, str]):
+    ((option, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{option}='{value}' is not known: use one of "):
+        memory_need(build_cyclegan(generator="resnet6"), lambda size: None, **wrong)  # type: ignore[arg-type]
+
+
 def test_the_largest_batch_just_fits():
     need = MemoryNeed(fixed=100.0, per_pair=10.0)
     assert [need.largest_batch(bytes_) for bytes_ in (99, 109, 110, 129, 130)] == [0, 0, 1, 2, 3]

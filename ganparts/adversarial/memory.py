@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ganparts.adversarial.assembly import Assembly
 from ganparts.adversarial.optimizers import Optimizers, trained_parameters
-from ganparts.blocks import recompute_blocks
+from ganparts.blocks import one_of, recompute_blocks
 
 __all__ = [
     "MEMORY_LEVELS",
@@ -87,7 +87,10 @@ def memory_need(
 
     Raises:
         MemoryEstimateError: a part cannot run on tensors without data.
+        ValueError: an unknown level or layout.
     """
+    one_of("level", level, MEMORY_LEVELS)
+    one_of("layout", layout, ("channels_first", "channels_last"))
     try:
         return _memory_need(model, batch, level, device_type, averaged, context, layout)
     except Exception as error:  # a part may raise anything on tensors without data
