@@ -699,3 +699,9 @@ def test_a_network_is_published_as_it_is_saved(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
     with pytest.raises(OSError, match=r"someone/monet could not be published .*: no network"):
         push_to_hub(network, "someone/monet")
+
+
+@pytest.mark.parametrize("model", [None, 5, ""])
+def test_a_model_is_a_path_or_a_name(model: object):
+    with pytest.raises(TypeError, match=f"a folder or a name such as 'monet', but this is {model!r}"):
+        from_pretrained(model)  # type: ignore[arg-type]

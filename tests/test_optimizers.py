@@ -60,6 +60,22 @@ def test_loaded_states_lie_in_memory_as_their_parameters_do():
     assert moved > 3
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate=-1.0: "),
+        ({"learning_rate": "a"}, "learning_rate='a': "),
+        ({"rates": {"generators": float("nan")}}, r"rates\['generators'\]=nan: "),
+        ({"betas": 0.5}, "betas=0.5: give two numbers"),
+        ({"betas": (0.5, 1.0)}, r"betas=\(0.5, 1.0\): give two numbers"),
+        ({"eps": -1e-8}, "eps=-1e-08: "),
+    ],
+)
+def test_rates_and_betas_out_of_range_are_refused_by_name(given: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=said):
+        make_optimizers(build_cyclegan(**small), **given)
+
+
 def test_gradients_and_states_of_another_layout_train_as_those_of_the_parameters_own():
     model, twin = (build_cyclegan(**small) for _ in range(2))
     twin.load_state_dict(model.state_dict())

@@ -9,6 +9,7 @@ RECORDS = {
     "cpu_train_step": "CPU, AVX2",
     "cpu_train_step_256": "CPU, AVX2",
     "cpu_train_step_bf16": "CPU, AMX",
+    "cpu_train_step_avx512": "CPU, AVX512-BF16",
     "gpu/h200_train_step": "H200",
 }
 MODES = {

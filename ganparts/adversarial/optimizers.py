@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from ganparts.adversarial.adam import AdamBuilder
+from ganparts.blocks import check_weight
 
 if TYPE_CHECKING:
     from ganparts.adversarial.assembly import Assembly
@@ -269,13 +270,19 @@ def make_optimizers(
 
     Raises:
         TypeError: ``model`` is not an assembly.
-        ValueError: a rate or builder for a group that the model does not have.
+        ValueError: a rate or builder for a group that the model does not have, or a rate or beta out of range.
     """
     if not hasattr(model, "networks"):
         raise TypeError(
             f"make_optimizers takes an assembly such as build_cyclegan() makes, but was given a {type(model).__name__}"
         )
     rates, builders = dict(rates or {}), dict(builders or {})
+    check_weight("learning_rate", learning_rate)
+    check_weight("eps", eps)
+    for name, rate in rates.items():
+        check_weight(f"rates[{name!r}]", rate)
+    if not isinstance(betas, Sequence) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas={betas!r}: give two numbers from 0 to below 1, such as (0.5, 0.999)")
     groups = {name: trained_parameters(*networks.values()) for name, networks in model.networks().items()}
     for name in rates.keys() | builders.keys():
         if name not in groups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,10 @@ def find_pretrained(model: Path | str, *, revision: str | None = None) -> Path:
     Raises:
         FileNotFoundError: there is no such folder, or it holds no model; the text says what it holds.
         OSError: it is not on the Hub either, or the Hub or the painter's address cannot be reached.
+        TypeError: ``model`` is no path and no name.
     """
+    if not isinstance(model, str | os.PathLike) or not os.fspath(model):
+        raise TypeError(f"a model is a folder or a name such as 'monet', but this is {model!r}")
     if _on_hub(model):
         return download(str(model), (CONFIG, WEIGHTS), revision=revision)
     folder = Path(model)

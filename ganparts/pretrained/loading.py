@@ -42,6 +42,7 @@ def from_pretrained(
         FileNotFoundError: there is no such folder, or it holds no network; the text says what it holds.
         OSError: it is not on the Hub either, or the Hub or the painter's address cannot be reached.
         ValueError: a file does not hold what it should, or the folder holds another kind.
+        TypeError: ``folder`` is no path and no name.
         UnknownPartError: the network's name is not registered; import the module that registers it first.
     """
     from safetensors.torch import load_model
