@@ -128,13 +128,7 @@ METHODS = {"cyclegan": "resnet9", "cut": "resnet9_antialias", "fastcut": "resnet
 def build(
     generator: str, *, width: int, identity_weight: float, replay: str, method: str = "cyclegan"
 ) -> CycleGAN | CUT | Pix2Pix:
-    """A method as published with a generator of some width; the other options are those of CycleGAN.
-
-    Raises:
-        ValueError: an unknown method.
-    """
-    if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; there are: {', '.join(METHODS)}")
+    """One of ``METHODS`` as published, with a generator of some width; the other options are those of CycleGAN."""
     make_generator = partial(GENERATORS.create, generator, width=width)
     if method == "pix2pix":
         return build_pix2pix(generator=make_generator)

@@ -8,6 +8,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory when asked")
+
 CALLS = {
     "the function": "from ganparts.allocation import keep_freed_memory; assert keep_freed_memory()",
     "the command": """
@@ -45,9 +47,6 @@ def faults(call: str, environment: dict[str, str] | None = None) -> int:
         [sys.executable, "-c", code], env=kept | (environment or {}), capture_output=True, text=True, check=True
     )
     return int(done.stdout.split("faults")[-1])
-
-
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps memory when asked")
 
 
 @pytest.mark.parametrize("call", CALLS)

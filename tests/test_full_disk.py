@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ganparts.training import save_checkpoint
+from ganparts.training import RunOptions, run_recipe, save_checkpoint
+from ganparts.training.checkpoint import CHECKPOINT
 from ganparts.translate import translate_files, translate_to_zip
 
 
@@ -39,6 +42,17 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: Path):
         save_checkpoint(path, step=2, config={}, model=nn.Linear(400, 400))
     assert [file.name for file in disk.iterdir()] == ["checkpoint.pt"]
     assert path.read_bytes() == before
+
+
+def test_a_run_that_meets_a_full_disk_says_how_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def train(options: RunOptions) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "images.zip")
+
+    (tmp_path / CHECKPOINT).touch()
+    assert run_recipe(train, RunOptions, description="", arguments=["--out", str(tmp_path)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No space left on device: 'images.zip': the last checkpoint in" in said
+    assert f"is whole, and --resume {tmp_path} goes on" in said
 
 
 def noisy(images: torch.Tensor) -> torch.Tensor:

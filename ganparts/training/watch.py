@@ -24,9 +24,7 @@ _LASTING = 3  # looks at pictures in a row that show it, before it is said
 _WON = 0.01  # of a discriminator's loss at the beginning
 _WON_LOOKS = 20  # rows in a row
 _EXPLODED = 100.0  # times its own moving average
-_SETTLING = (
-    5  # looks at gradients before they are judged: a generator that begins as the identity has tiny ones at first
-)
+_SETTLING = 5  # looks at gradients before they are judged: those of a generator that begins as the identity are tiny
 _STUCK = 20  # rows in a row whose steps were skipped
 _LEAST_SCALE = 1.0  # of losses; below it fp16 is not what is wrong
 
