@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from hypothesis import given
@@ -26,6 +27,7 @@ from ganparts.data import (
     PairDataset,
     UnreadableImageError,
     decode_image,
+    decoding,
     load_pairs,
     open_domains,
     open_images,
@@ -239,6 +241,38 @@ def test_exif_orientation_is_applied():
     assert torch.equal(decoded, torch.from_numpy(np.rot90(np.array(image), -1).copy()).permute(2, 0, 1))
 
 
+def heic(size: tuple[int, int] = (48, 32)) -> bytes:
+    """A red photo of a phone that lay on its side."""
+    image, exif, buffer = Image.new("RGB", size, (255, 0, 0)), Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    pillow_heif.from_pillow(image).save(buffer, quality=-1, exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+def test_photos_of_iphones_are_read(tmp_path: Path):
+    (tmp_path / "IMG_1.HEIC").write_bytes(heic())
+    (photo,) = open_images(tmp_path).entries
+    assert photo.dimensions() == (48, 32)
+    assert photo.load()[:, 3, 3].tolist() == pytest.approx([255, 0, 0], abs=2)
+    assert photo.load().shape == (3, 48, 32)
+
+
+def test_a_photo_of_an_iphone_names_the_package_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "IMG_1.HEIC").write_bytes(heic())
+    decoding._read_heic.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for read in (ImageEntry.load, ImageEntry.dimensions):
+        with pytest.raises(UnreadableImageError, match=r"IMG_1\.HEIC: an HEIC image needs .* 'ganparts\[heic\]'"):
+            read(ImageEntry("IMG_1", tmp_path / "IMG_1.HEIC"))
+
+
+def test_the_first_frame_of_a_gif_is_read(tmp_path: Path):
+    first, second = Image.new("RGB", (8, 6), (255, 0, 0)), Image.new("RGB", (8, 6), (0, 255, 0))
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
+    (entry,) = open_images(tmp_path).entries
+    assert entry.load()[:, 0, 0].tolist() == [255, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -390,8 +424,8 @@ def test_what_is_not_there_is_said_with_what_was_found(tmp_path: Path):
     with pytest.raises(DataError, match=r"x\.txt is a file: give the folder"):
         open_images(tmp_path / "x.txt")
     for i in range(9):
-        (tmp_path / "pictures" / f"{i}.gif").touch()
-    with pytest.raises(DataError, match=r"found 0\.gif, .* and 3 more"):
+        (tmp_path / "pictures" / f"{i}.txt").touch()
+    with pytest.raises(DataError, match=r"found 0\.txt, .* and 3 more"):
         open_images(tmp_path / "pictures")
 
 

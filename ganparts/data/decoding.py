@@ -1,6 +1,7 @@
 """Decode image bytes to 8-bit RGB tensors.
 
-Pillow decodes every format, JPEG too, so that pixels do not depend on a choice of decoder.
+Pillow decodes every format, JPEG too, so that pixels do not depend on a choice of decoder. It reads HEIC, the format of
+iPhones, if the package pillow-heif is installed.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ import io
 import re
 import threading
 import warnings
+from functools import cache
 
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from ganparts.data.colour import to_srgb
+from ganparts.optional import require
 
 __all__ = ["MAX_PIXELS", "decode_image", "encoded_dimensions", "ignore_pillow_warnings", "to_rgb"]
 
 # twice Pillow's MAX_IMAGE_PIXELS as it comes, where Pillow refuses; a program may change its own
 MAX_PIXELS = 178_956_970
 _PILLOW = re.compile(r"PIL\.")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def encoded_dimensions(encoded: bytes) -> tuple[int, int]:
@@ -30,7 +34,7 @@ def encoded_dimensions(encoded: bytes) -> tuple[int, int]:
     """
     ignore_pillow_warnings()
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with _open(encoded) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # whatever Pillow's many decoders raise on damaged files
@@ -53,7 +57,7 @@ def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         raise ValueError("it is empty")
     try:
         ignore_pillow_warnings()
-        with Image.open(io.BytesIO(encoded)) as image:
+        with _open(encoded) as image:
             if image.width * image.height > max_pixels:
                 raise ValueError(_too_many(f"{image.width} x {image.height} pixels", max_pixels))
             if image.format == "EPS":
@@ -66,6 +70,18 @@ def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "it is not an image that Pillow knows" if unknown else str(error)
         raise ValueError(reason or type(error).__name__) from error
+
+
+def _open(encoded: bytes) -> Image.Image:
+    if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIC_BRANDS:
+        _read_heic()
+    return Image.open(io.BytesIO(encoded))
+
+
+@cache
+def _read_heic() -> None:
+    """Teach Pillow to read HEIC images, once."""
+    require("pillow_heif", "pillow-heif", "heic", what="an HEIC image").register_heif_opener()
 
 
 _warnings_lock = threading.Lock()

@@ -17,7 +17,7 @@ from ganparts.data.skipping import Decoded
 
 __all__ = ["IMAGE_SUFFIXES", "EncodedImage", "ImageEntry", "Images"]
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif")
 MAX_BYTES = 2**31 - 1  # of one encoded image
 _Value = TypeVar("_Value")
 
