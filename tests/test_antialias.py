@@ -195,7 +195,7 @@ def test_layers_and_images_that_do_not_fit_are_refused(kind):
     for give in (network.features, network.forward_with_features):
         with pytest.raises(ValueError, match=r"16x17.*multiples of 4"):
             give(torch.rand(1, 3, 16, 17), [0])
-        with pytest.raises(ValueError, match="4x12, but this network needs at least 8x8"):
+        with pytest.raises(ValueError, match=f"4x12, but {kind.__name__} needs at least 8x8"):
             give(torch.rand(1, 3, 4, 12), [0])
     assert network(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
 

@@ -739,8 +739,8 @@ def test_options_out_of_range_are_refused(build: Callable[[], object], message: 
 
 
 def test_images_of_a_wrong_size_are_refused():
-    for name in ("stylegan2", "r3gan"):
-        with pytest.raises(ValueError, match="32x64, but this discriminator judges 32x32 alone: resize or crop"):
+    for name, kind in (("stylegan2", "StyleGAN2"), ("r3gan", "R3GAN")):
+        with pytest.raises(ValueError, match=f"32x64, but {kind}Discriminator judges 32x32 alone: resize or crop"):
             SMALL[name]()(torch.zeros(1, 3, 32, 64))
     with pytest.raises(ValueError, match=r"40x64.*multiples of 32: .* to 32x64"):
         SMALL["unet_discriminator"]()(torch.zeros(1, 3, 40, 64))
@@ -752,7 +752,8 @@ def test_images_of_a_wrong_size_are_refused():
     ):
         network = SMALL[name]()
         network(torch.zeros(1, 3, least, least))
-        with pytest.raises(ValueError, match=f"{least - 1}x{least}, but this network needs at least {least}x{least}"):
+        kind = type(network).__name__
+        with pytest.raises(ValueError, match=f"{least - 1}x{least}, but {kind} needs at least {least}x{least}"):
             network(torch.zeros(1, 3, least - 1, least))
 
 

@@ -342,7 +342,7 @@ def test_sizes_that_a_generator_cannot_take_are_refused():
         GENERATORS.create("unet_vit", width=2, heads=5)
     with pytest.raises(ValueError, match=r"depth=50 is not known: use one of 18, 34"):
         GENERATORS.create("ganilla", depth=50)
-    with pytest.raises(ValueError, match="16x16, but this network needs at least 32x32"):
+    with pytest.raises(ValueError, match="16x16, but GANILLAGenerator needs at least 32x32"):
         GENERATORS.create("ganilla", width=2)(torch.zeros(1, 3, 16, 16))
     with pytest.raises(
         ValueError, match="mixes its input into its output, but in_channels=2 and out_channels=3 differ"

@@ -302,7 +302,7 @@ def test_channels_double_up_to_8_times_the_width():
 @pytest.mark.parametrize("name", [*GENERATORS, *DISCRIMINATORS])
 def test_images_of_a_wrong_kind_are_refused(name):
     network = (GENERATORS if name in GENERATORS else DISCRIMINATORS).create(name, width=2)
-    with pytest.raises(ValueError, match=r"C=3 for this network, .*\[1, 1, 256, 256\].*in_channels=1"):
+    with pytest.raises(ValueError, match=rf"{type(network).__name__} .* with C=3, .*\[1, 1, 256, 256\].*in_channels=1"):
         network(torch.rand(1, 1, 256, 256))
     with pytest.raises(ValueError, match=r"floats in \[-1, 1\], but these are torch\.uint8"):
         network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8))
@@ -314,7 +314,7 @@ def test_images_of_a_wrong_kind_are_refused(name):
 def test_the_smallest_image_of_a_resnet(padding):
     generator = ResNetGenerator(width=2, blocks=1, padding=padding)
     assert generator(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
-    with pytest.raises(ValueError, match="4x12, but this network needs at least 8x8"):
+    with pytest.raises(ValueError, match="4x12, but ResNetGenerator needs at least 8x8"):
         generator(torch.rand(1, 3, 4, 12))
 
 

@@ -152,7 +152,7 @@ def test_heads_halve_down_to_8():
 
 def test_sizes_that_cannot_be_are_refused():
     discriminator = build(image_size=256, width=2, projection_width=2)
-    with pytest.raises(ValueError, match="96x96, but this network needs at least 128x128"):
+    with pytest.raises(ValueError, match="96x96, but ProjectedDiscriminator needs at least 128x128"):
         discriminator(torch.zeros(1, 3, 96, 96))
     with pytest.raises(ValueError, match=r"200x256, .* multiples of 32: .* to 192x256"):
         discriminator(torch.zeros(1, 3, 200, 256))

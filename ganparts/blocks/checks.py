@@ -22,20 +22,21 @@ def size_limits(network: object) -> tuple[int, int]:
     return multiple, getattr(network, "min_size", multiple)
 
 
-def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: int = 1) -> None:
+def check_images(images: Tensor, network: object) -> None:
     """Refuse images that a network cannot take; during export check nothing, so that sizes stay free.
 
     Args:
         images: should be float [B, C, H, W].
-        channels: C must be this.
-        multiple: H and W must be multiples of it.
-        minimum: H and W must be at least this.
+        network: says what it takes: C is its ``in_channels`` (3 if it does not say), H and W are multiples of its
+            ``size_multiple`` and at least its ``min_size`` (:func:`size_limits`).
 
     Raises:
-        ValueError: names the type or shape, what is wanted, and the remedy.
+        ValueError: names the network's class, the type or shape, what is wanted, and the remedy.
     """
     if is_exporting():
         return
+    name, channels = type(network).__name__, getattr(network, "in_channels", 3)
+    multiple, minimum = size_limits(network)
     if not images.is_floating_point():
         raise ValueError(f"images are floats in [-1, 1], but these are {images.dtype}: see ganparts.data.to_unit_range")
     if images.ndim != 4:
@@ -44,19 +45,19 @@ def check_images(images: Tensor, *, channels: int, multiple: int = 1, minimum: i
         )
     if images.shape[1] != channels:
         raise ValueError(
-            f"images are [B, C, H, W] with C={channels} for this network, but these have the shape "
+            f"{name} takes images [B, C, H, W] with C={channels}, but these have the shape "
             f"{list(images.shape)}: convert them, or build it with in_channels={images.shape[1]}"
         )
     height, width = images.shape[-2:]
     nearest = [max(minimum, (side + multiple // 2) // multiple * multiple, multiple) for side in (height, width)]
     if height % multiple or width % multiple:
         raise ValueError(
-            f"the images are {height}x{width}, but this network needs a height and a width that are multiples of "
+            f"the images are {height}x{width}, but {name} needs a height and a width that are multiples of "
             f"{multiple}: resize, crop or pad them to {nearest[0]}x{nearest[1]}"
         )
     if min(height, width) < minimum:
         raise ValueError(
-            f"the images are {height}x{width}, but this network needs at least {minimum}x{minimum}: resize or pad them"
+            f"the images are {height}x{width}, but {name} needs at least {minimum}x{minimum}: resize or pad them"
         )
 
 

@@ -235,7 +235,7 @@ class BatchHeadDiscriminator(PretrainedModule):
             push: whether the images join that queue afterwards.
             alpha: for ``queue="mixed"``, a scalar or [1]: the mixed queue is alpha * real + (1 - alpha) * fake.
         """
-        check_images(images, channels=self.in_channels, minimum=self.min_size)
+        check_images(images, self)
         _check_options(queue, push, alpha)
         features = self._body(0.5 * images + 0.5)
         logits = self._head(features, self._queued(features, queue, alpha))

@@ -92,7 +92,7 @@ class MultiScalePatchGAN(PretrainedModule):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        check_images(images, channels=self.in_channels, minimum=self.min_size)
+        check_images(images, self)
         judges = [self.get_submodule(f"layer{scale}") for scale in reversed(range(self.scales))]
         return _at_each_scale(judges, images, self.downsample)
 
@@ -155,7 +155,7 @@ class MUNITDiscriminator(PretrainedModule):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        check_images(images, channels=self.in_channels, minimum=self.min_size)
+        check_images(images, self)
         return _at_each_scale(list(self.cnns), images, self.downsample)
 
 

@@ -92,7 +92,7 @@ class PatchGAN(PretrainedModule):
         self.apply(partial(init_weights, init=init))
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, minimum=self.min_size)
+        check_images(images, self)
         return self.model(images)
 
 

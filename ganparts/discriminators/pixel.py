@@ -40,7 +40,7 @@ class PixelDiscriminator(PretrainedModule):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels)
+        check_images(images, self)
         return self.net(images)
 
 

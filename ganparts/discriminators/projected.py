@@ -85,7 +85,7 @@ class ProjectedDiscriminator(PretrainedModule):
         self.min_size = math.ceil(smallest / self.size_multiple) * self.size_multiple
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         return self.judge(self.backbone(images.expand(-1, 3, -1, -1)))
 
 

@@ -101,7 +101,7 @@ class R3GANDiscriminator(PretrainedModule):
         self.out = _scaled(nn.Linear(widths[-1], 1, bias=False), 1.0)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_size(images, channels=self.in_channels, size=self.size)
+        check_size(images, self, self.size)
         return self.out(self.pool(self.trunk(images)).flatten(1))[..., None, None]
 
 

@@ -101,7 +101,7 @@ class SpectralPatchGAN(PretrainedModule):
             self.model = nn.Sequential(*spectral_body(in_channels, width, layers), last)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, minimum=self.min_size)
+        check_images(images, self)
         return self.model(images if self.style == "ugatit" else 0.5 * images + 0.5)
 
 

@@ -112,7 +112,7 @@ class StyleGAN2Discriminator(PretrainedModule):
         self.out = _Linear(widths[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_size(images, channels=self.in_channels, size=self.size)
+        check_size(images, self, self.size)
         features = _with_deviation(self.blocks(self.from_rgb(images)), self.group)
         hidden = _activated(self.hidden(self.conv(features).flatten(1)))
         return self.out(hidden)[..., None, None]

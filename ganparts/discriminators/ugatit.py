@@ -66,7 +66,7 @@ class UGATITDiscriminator(PretrainedModule):
 
     def forward_with_attention(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What ``forward`` returns, and the heat map [B, 1, H'', W'']: the sum of the features that are judged."""
-        check_images(images, channels=self.in_channels, minimum=self.min_size)
+        check_images(images, self)
         features = self.model(images)
         # not by pooling layers, whose backward on CUDA is not deterministic
         average, maximum = features.mean((2, 3)), features.flatten(2).max(2).values

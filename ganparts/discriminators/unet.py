@@ -105,7 +105,7 @@ class UNetDiscriminator(PretrainedModule):
         self.pixels = _orthogonal(nn.Conv2d(up[-1], 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple)
+        check_images(images, self)
         skips: list[Tensor] = []
         features = images
         for block in self.down:

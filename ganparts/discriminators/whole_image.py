@@ -44,16 +44,16 @@ def halvings(size: int) -> int:
     return size.bit_length() - 3
 
 
-def check_size(images: Tensor, *, channels: int, size: int) -> None:
+def check_size(images: Tensor, network: nn.Module, size: int) -> None:
     """:func:`~ganparts.blocks.check_images` for a network that takes one size alone.
 
     Raises:
         ValueError: also for another size.
     """
-    check_images(images, channels=channels)
+    check_images(images, network)
     height, width = images.shape[-2:]
     if (height, width) != (size, size):
         raise ValueError(
-            f"the images are {height}x{width}, but this discriminator judges {size}x{size} alone: resize or crop them, "
-            "or build it with another size"
+            f"the images are {height}x{width}, but {type(network).__name__} judges {size}x{size} alone: resize or crop "
+            "them, or build it with another size"
         )

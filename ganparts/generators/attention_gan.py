@@ -117,7 +117,7 @@ class AttentionGANGenerator(PretrainedModule):
 
     def forward_with_maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The image, the pictures it is mixed of [B, 9 C, H, W], and the attention maps [B, 10, H, W]."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         features = F.relu(self.norm1(self.conv1(self.pad(images))))
         features = F.relu(self.norm2(self.conv2(features)))
         features = F.relu(self.norm3(self.conv3(features)))

@@ -34,18 +34,18 @@ class ChainGenerator(PretrainedModule):
     nce_layers: tuple[int, ...]
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         output = self.model(images)
         return residual_output(images, output) if self.residual else output
 
     def features(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
         """The outputs of these layers of ``model``, each [B, C, H', W'], computed no further than the last of them."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         return run_with_features(self.model, images, layers, stop=True)[1]
 
     def forward_with_features(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """``forward`` and ``features`` in one pass."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         output, features = run_with_features(self.model, images, layers)
         return residual_output(images, output) if self.residual else output, features
 

@@ -135,7 +135,7 @@ class GANILLAGenerator(PretrainedModule):
             start_as_identity(self.conv2, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         features = F.relu(self.norm(self.conv1(self.pad(images))))
         features = F.max_pool2d(features, 3, 2, 1)
         stages = []

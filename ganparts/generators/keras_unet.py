@@ -78,7 +78,7 @@ class KerasUNetGenerator(PretrainedModule):
             start_as_identity(last, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple)
+        check_images(images, self)
         features, skips = images, []
         for layer in self.down:
             features = layer(features)

@@ -201,7 +201,7 @@ class TimmUNetGenerator(PretrainedModule):
             start_as_identity(head, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         painted = self.segmentation_head(self.decoder(self.encoder(images)))
         return residual_output(images, painted) if self.residual else torch.tanh(painted)
 

@@ -199,7 +199,7 @@ class UGATITGenerator(PretrainedModule):
 
     def forward_with_attention(self, images: Tensor) -> Attended:
         """The image, and what the attention sees: a loss may teach it to tell the domains apart."""
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         if not self.light and images.shape[2:] != (self.min_size, self.min_size):
             raise ValueError(
                 f"the images are {images.shape[2]}x{images.shape[3]}, but this network was built for {self.min_size}x"

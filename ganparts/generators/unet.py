@@ -165,7 +165,7 @@ class UNetGenerator(PretrainedModule):
             start_as_identity(last, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple)
+        check_images(images, self)
         painted = self.model(images)  # pyright: ignore[reportOptionalCall]
         return residual_output(images, painted) if self.residual else painted
 

@@ -186,7 +186,7 @@ class UNetViTGenerator(PretrainedModule):
             start_as_identity(self.net.layer_output, in_channels=in_channels, out_channels=out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple)
+        check_images(images, self)
         painted = self.net(0.5 * images + 0.5)
         if self.residual:
             return residual_output(images, painted)

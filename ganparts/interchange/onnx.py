@@ -62,7 +62,7 @@ class OnnxGenerator(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, channels=self.in_channels, multiple=self.size_multiple, minimum=self.min_size)
+        check_images(images, self)
         try:
             (output,) = self.session.run(None, {self.name: images.float().cpu().numpy()})
         except Exception as error:  # onnxruntime's own, of which there is a dozen

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_images, size_limits
+from ganparts.blocks import check_images
 from ganparts.interchange.export import export_generator
 from ganparts.interchange.onnx import load_onnx
 
@@ -64,9 +64,7 @@ def quantize_generator(generator: nn.Module, path: Path | str, photos: Sequence[
         raise ValueError(f"{len(photos)} photos: 8 bits need at least {_LEAST_PHOTOS}, which set their scales")
     if len({photo.shape for photo in photos}) > 1 or not all(photo.isfinite().all() for photo in photos):
         raise ValueError("photos that set the scales of 8 bits are all of one size, and their values are finite")
-    multiple, minimum = size_limits(generator)
-    channels = getattr(generator, "in_channels", 3)
-    check_images(photos[0][None], channels=channels, multiple=multiple, minimum=minimum)
+    check_images(photos[0][None], generator)
     batches = [photo[None] for photo in photos]
     tried = batches[::4]
     path.parent.mkdir(parents=True, exist_ok=True)

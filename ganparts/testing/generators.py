@@ -83,8 +83,7 @@ def _farthest(output: torch.Tensor) -> float:
 
 @contract(
     "A height or width that is not a multiple of size_multiple, or is below min_size, is refused; both are at least 1.",
-    remedy="call ganparts.blocks.check_images(images, channels=..., multiple=self.size_multiple, "
-    "minimum=self.min_size) at the beginning of forward.",
+    remedy="call ganparts.blocks.check_images(images, self) at the beginning of forward.",
 )
 def refuses_other_sizes(part: Subject) -> None:
     network = part.build()

@@ -65,7 +65,7 @@ def is_built_anew(part: Subject) -> None:
 
 @contract(
     "Images of another number of channels are refused.",
-    remedy="call ganparts.blocks.check_images(images, channels=...) at the beginning of forward.",
+    remedy="call ganparts.blocks.check_images(images, self) at the beginning of forward.",
 )
 def refuses_other_channels(part: Subject) -> None:
     network = part.build()
