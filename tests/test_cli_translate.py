@@ -183,7 +183,7 @@ def test_quality_and_subsampling_of_jpegs(tmp_path: Path, options, layers: tuple
         assert isinstance(image, JpegImageFile)
         assert image.layer[0][1:3] == layers
         assert image.quantization == expected
-    for wrong in ({"quality": 0}, {"quality": 101}, {"subsampling": "4:1:1"}, {"format": "gif"}):
+    for wrong in ({"quality": 0}, {"quality": 101}, {"quality": 90.5}, {"subsampling": "4:1:1"}, {"format": "gif"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Encoding(**wrong)  # pyright: ignore[reportArgumentType]
 
@@ -556,9 +556,9 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch, capsys):
         ((model, photo, *out, "--imports", "./parts/no_parts.py"), "not its file: --imports parts.no_parts. Put"),
         ((judge, photo, *out), "judge holds a discriminator, and this takes a generator"),
         ((model, *out), "no inputs: give files, folders, patterns or archives (.zip, .tar) after the model"),
-        ((model, photo, *out, "--quality", 0), "quality=0: it is at least 1"),
-        ((model, photo, *out, "--quality", 101), "quality=101: it is at most 100"),
-        ((model, photo, *out, "--batch-size", 0), "batch_size=0: it is at least 1"),
+        ((model, photo, *out, "--quality", 0), "quality=0: it is a whole number from 1 to 100"),
+        ((model, photo, *out, "--quality", 101), "quality=101: it is a whole number from 1 to 100"),
+        ((model, photo, *out, "--batch-size", 0), "batch_size=0: give a whole number, at least 1"),
         ((model, photo, *out, "--tile", -5), "tile=-5 pixels: give the side of a tile, 0 for none, or leave it out"),
         ((model, photo, "-o", tmp_path / "file"), "file is a file: give a folder, a .zip or a .tar"),
         ((model, photo, "-o", tmp_path / "broken.zip"), "broken.zip is not a zip archive that can be read"),

@@ -363,6 +363,8 @@ def test_the_cpu_is_picked_and_what_is_not_there_is_explained():
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(DeviceError, match="'gpu' is not a device that PyTorch knows: use 'auto', 'cpu' or 'cuda'"):
         pick_device("gpu")
+    with pytest.raises(DeviceError, match="None is not a device that PyTorch knows"):
+        pick_device(None)  # pyright: ignore[reportArgumentType]
     for name in ("mps", "xpu", "meta"):  # where samples, random states or float64 are missing
         with pytest.raises(DeviceError, match=f"'{name}' is not supported: use 'cpu' or 'cuda'"):
             pick_device(name)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ganparts.data import UnreadableImageError, sample, to_unit_range
 from ganparts.data.colour import to_srgb
 from ganparts.generators import ResNetGenerator
-from ganparts.translate import translate, translate_to_zip
+from ganparts.translate import translate, translate_files, translate_to_zip
 
 
 class Negative(nn.Module):
@@ -138,6 +138,33 @@ def test_pictures_of_one_size_go_together_and_no_more_than_fit(monkeypatch: pyte
 def test_what_is_no_picture_is_refused(image, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         translate(Negative(), image)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {"monet": 1}])
+def test_what_is_no_generator_is_refused(wrong, tmp_path: Path):
+    for use in (
+        lambda: translate(wrong, torch.zeros(3, 8, 8)),
+        lambda: translate_files(wrong, sample() / "testA", tmp_path / "out"),
+    ):
+        with pytest.raises(TypeError, match=f"{wrong!r} is not a generator: give a network, or what from_pretrained"):
+            use()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{"tile": 8.5}, {"batch_size": 2.5}, {"size": "64"}, {"workers": 0}, {"workers": 1.5}]
+)
+def test_options_that_are_no_whole_numbers_are_refused(options, tmp_path: Path):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}={next(iter(options.values()))!r}"):
+        translate_files(Negative(), [sample() / "testA"], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_input_needs_no_list(kind, tmp_path: Path):
+    photo = sample() / "testA" / "pontduGard_0.jpg"
+    assert translate_files(Negative(), kind(photo), tmp_path).written == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pontduGard_0.jpg"]
 
 
 def test_a_colour_profile_is_converted_to_srgb():

@@ -34,7 +34,7 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     try:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise DeviceError(f"{name!r} is not a device that PyTorch knows: use 'auto', 'cpu' or 'cuda'") from error
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"{name!r} is not supported: use 'cpu' or 'cuda'")

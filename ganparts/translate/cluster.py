@@ -14,12 +14,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
+from ganparts.blocks import check_counts
 from ganparts.optional import require
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate.actors import ATTEMPTS, Attempts, Outcome, Painter, Setup
@@ -35,7 +36,7 @@ _CALLS = 10_000  # in a run, about, since Ray takes some milliseconds for each
 
 def translate_on_cluster(
     generator: Callable[[Tensor], Tensor],
-    inputs: Iterable[Path | str],
+    inputs: Path | str | Iterable[Path | str],
     out: Path | str,
     *,
     address: str | None = None,
@@ -64,7 +65,7 @@ def translate_on_cluster(
 
     Args:
         generator: trained, in ``eval()`` mode, on the CPU.
-        inputs: files, folders, patterns, archives (.zip, .tar), or addresses of these that fsspec knows
+        inputs: one or several: files, folders, patterns, archives (.zip, .tar), or addresses of these that fsspec knows
             (``s3://bucket/photos``).
         out: a folder, an archive if it ends in .zip or .tar, or the address of one.
         address: of the cluster, as ``ray.init`` takes it. None: the one that ``RAY_ADDRESS`` names or that runs on
@@ -94,15 +95,16 @@ def translate_on_cluster(
         OSError: a result cannot be written.
     """
     for name, value in (("actors", actors), ("cores", cores)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: it is at least 1")
+        if value is not None:
+            check_counts(**{name: value})
+    given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     encoding, report, place = Encoding(format, quality, subsampling), Report(), Place.of(out)
     choose_inference(generator, precision)
-    Settings(encoding, size, squash, batch_size or 1, tile, precision)  # wrong options are told before a cluster starts
+    suits = Settings(encoding, size, squash, 1 if batch_size is None else batch_size, tile, precision)
     with _cluster(address), open_target(place, overwrite=overwrite) as sink:
         pool = _Pool.planned(device, actors, cores)
-        settings = Settings(encoding, size, squash, batch_size or (16 if pool.gpus else 1), tile, precision)
-        found = find_work(map(str, inputs), place, format, report.fail)
+        settings = replace(suits, batch_size=16) if pool.gpus and batch_size is None else suits
+        found = find_work(given, place, format, report.fail)
         waiting = {work.target: work for _, work in wanted_photos(found, sink, lambda work: work.name, report)}
         total = len(waiting) + report.skipped + report.failed
         progress(report, total)

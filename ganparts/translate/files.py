@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ganparts.blocks import check_counts
 from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.pipeline import Report, Settings, translate_photos, wanted_photos
@@ -20,7 +21,7 @@ __all__ = ["translate_files"]
 
 def translate_files(
     generator: Callable[[Tensor], Tensor],
-    inputs: Iterable[Path | str],
+    inputs: Path | str | Iterable[Path | str],
     out: Path | str,
     *,
     size: int | None = None,
@@ -44,7 +45,8 @@ def translate_files(
 
     Args:
         generator: trained, in ``eval()`` mode.
-        inputs: files, folders (not the folders in them), patterns (``photos/**/*.jpg``), archives (.zip, .tar).
+        inputs: one or several: files, folders (not the folders in them), patterns (``photos/**/*.jpg``), archives
+            (.zip, .tar).
         out: a folder, or an archive if it ends in .zip or .tar.
         size: height and width to resize photos to (bicubic), in pixels; None keeps theirs.
         squash: with ``size``, distort photos that are not square, instead of taking their middle square.
@@ -66,11 +68,11 @@ def translate_files(
         ValueError: an option is out of range, or ``out`` is among the inputs.
         OSError: a result cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers={workers}: it is at least 1")
+    if workers is not None:
+        check_counts(workers=workers)
     settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision)
     choose_inference(generator, precision)  # refuses now, not after the first photo
-    given = [str(path) for path in inputs]
+    given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     _check_apart(given, Path(out))
     workers = workers or min(8, os.cpu_count() or 1)
     report, sink, whole = Report(), open_sink(out, overwrite=overwrite), False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -99,13 +100,13 @@ def pixels_at_once(device: torch.device) -> int:
 
 
 def check_tile(tile: int | None) -> None:
-    """Raise ValueError if the side of a tile is negative.
+    """Refuse a side of a tile that is no whole number from 0 on.
 
     Raises:
-        ValueError: it is negative.
+        ValueError: names it.
     """
-    if tile is not None and tile < 0:
-        raise ValueError(f"tile={tile} pixels: give the side of a tile, 0 for none, or leave it out")
+    if tile is not None and (not isinstance(tile, Integral) or tile < 0):
+        raise ValueError(f"tile={tile!r} pixels: give the side of a tile, 0 for none, or leave it out")
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ganparts.blocks import check_counts
 from ganparts.data import UnreadableImageError, resize_square
 from ganparts.precision import InferencePrecision, device_of
 from ganparts.translate.encoding import Encoding
@@ -70,9 +71,9 @@ class Settings:
     precision: InferencePrecision = "auto"
 
     def __post_init__(self) -> None:
-        for name, value in (("size", self.size), ("batch_size", self.batch_size)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: it is at least 1")
+        check_counts(batch_size=self.batch_size)
+        if self.size is not None:
+            check_counts(size=self.size)
         if self.squash and self.size is None:
             raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
         check_tile(self.tile)
