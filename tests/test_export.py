@@ -83,7 +83,13 @@ def test_every_generator_is_exported(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("resnet6", {"upsample": "resize_conv"}), ("resnet6_antialias", {}), ("unet128", {})]
+    ("name", "options"),
+    [
+        ("resnet6", {"upsample": "resize_conv"}),
+        ("resnet6", {"upsample": "bilinear"}),
+        ("resnet6_antialias", {}),
+        ("unet128", {}),
+    ],
 )
 def test_a_program_of_pytorch_needs_no_code_of_ours(tmp_path: Path, name: str, options: dict[str, object]):
     network = generator(name, **options)

@@ -10,7 +10,7 @@ from tiny_parts import tiny
 from torch import nn
 
 from ganparts import DISCRIMINATORS, GENERATORS
-from ganparts.blocks import InstanceNorm2d
+from ganparts.blocks import InstanceNorm2d, upsampling
 from ganparts.discriminators import PatchGAN, PixelDiscriminator
 from ganparts.generators import AntialiasedResNetGenerator, AttentionGate, ResNetGenerator, UNetGenerator
 
@@ -182,7 +182,20 @@ def phase_spread(upsample) -> float:
 
 def test_resize_conv_has_no_checkerboard():
     assert phase_spread("resize_conv") < 1e-12
+    assert phase_spread("bilinear") < 1e-12
     assert phase_spread("transposed") > 1e-3
+
+
+def steps_on_a_slope(upsample) -> float:
+    """How far an upsampled slope is from a straight line: nearest neighbour makes steps of it, seen as a weave."""
+    layers = nn.Sequential(*upsampling(1, 1, 3, upsample)).double()
+    slope = torch.arange(16, dtype=torch.float64).expand(1, 1, 16, 16)
+    return layers(slope)[..., 4:-4].diff(n=2).abs().max().item()
+
+
+def test_bilinear_makes_no_steps_of_a_slope():
+    assert steps_on_a_slope("bilinear") < 1e-12
+    assert steps_on_a_slope("resize_conv") > 1e-3
 
 
 def test_every_skip_of_the_attention_unet_is_gated():

@@ -59,7 +59,14 @@ def test_tiles_equal_the_picture_at_once(name: str, memory: int | None):
 @pytest.mark.parametrize("name", ["resnet6", "attention_unet256"])
 @pytest.mark.parametrize(
     "options",
-    [{"norm": "batch"}, {"norm": "group"}, {"norm": "none"}, {"upsample": "resize_conv"}, {"dropout": 0.5}],
+    [
+        {"norm": "batch"},
+        {"norm": "group"},
+        {"norm": "none"},
+        {"upsample": "resize_conv"},
+        {"upsample": "bilinear"},
+        {"dropout": 0.5},
+    ],
     ids=str,
 )
 def test_every_option_of_a_network_is_tiled(name: str, options: dict):

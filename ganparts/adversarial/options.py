@@ -13,7 +13,7 @@ from torch import nn
 
 from ganparts.adversarial.choices import parse_choice, with_options
 from ganparts.adversarial.presets import TrainingSettings
-from ganparts.blocks import size_limits
+from ganparts.blocks import Upsample, size_limits
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
     AUGMENTATIONS,
@@ -102,8 +102,9 @@ class GeneratorOptions:
     generator: Annotated[str | None, part_help(GENERATORS, "Generator")] = None
     width: int | None = preset_number(least=1)
     """Channels after the first convolution of each network."""
-    upsample: Literal["transposed", "resize_conv"] | None = None
-    """How generators enlarge, where they have the choice; resize_conv leaves no checkerboard."""
+    upsample: Upsample | None = None
+    """How generators enlarge, where they have the choice; resize_conv leaves no checkerboard, bilinear no weave
+    either."""
     resize: int | Literal["none"] | None = preset_number(least=1)
     """Images are resized so that their shorter side has this many pixels; none: they keep their size."""
     crop: int | None = preset_number(least=1)

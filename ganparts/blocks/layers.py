@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Padding = Literal["reflect", "replicate", "zero"]
-Upsample = Literal["transposed", "resize_conv"]
+Upsample = Literal["transposed", "resize_conv", "bilinear"]
 Init = Literal["normal", "xavier"]
 
 
@@ -94,15 +94,17 @@ def upsampling(
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel: of the transposed convolution; 3 in the ResNet, 4 in the U-Net.
-        upsample: ``"transposed"``, or ``"resize_conv"``: nearest neighbour, then a 3x3 convolution, free of
-            checkerboard patterns (Odena et al. 2016, doi 10.23915/distill.00003).
+        upsample: ``"transposed"``; or, against checkerboard patterns, ``"resize_conv"``, nearest neighbour and then a
+            3x3 convolution (Odena et al. 2016, doi 10.23915/distill.00003), or ``"bilinear"``, the same with bilinear
+            interpolation. Nearest neighbour turns slopes into steps, which show as a fine weave; bilinear does not.
         norm: as :func:`norm_layer`; None for an output layer.
 
     Raises:
         ValueError: an unknown ``upsample`` or norm.
     """
-    if one_of("upsample", upsample, ("transposed", "resize_conv")) == "resize_conv":
-        return [nn.Upsample(scale_factor=2), *padded_conv(in_channels, out_channels, 3, "reflect", norm)]
+    if one_of("upsample", upsample, ("transposed", "resize_conv", "bilinear")) != "transposed":
+        enlarge = nn.Upsample(scale_factor=2, mode="bilinear" if upsample == "bilinear" else "nearest")
+        return [enlarge, *padded_conv(in_channels, out_channels, 3, "reflect", norm)]
     conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, output_padding=kernel % 2)
     return normalized(conv, norm)
 

@@ -62,7 +62,8 @@ class ResNetGenerator(ChainGenerator):
         padding: of the residual blocks: ``"reflect"``, ``"replicate"`` or ``"zero"``. The two 7x7 convolutions
             always reflect.
         dropout: probability inside the residual blocks; the paper's CycleGAN has none.
-        upsample: ``"transposed"`` convolution, or ``"resize_conv"`` against checkerboard patterns.
+        upsample: ``"transposed"`` convolution, or ``"resize_conv"`` or ``"bilinear"`` against patterns
+            (:func:`ganparts.blocks.upsampling`).
         residual: return the input plus a change, clamped to [-1, 1], instead of a tanh
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
