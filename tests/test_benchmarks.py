@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 import torch
+import tyro
 from PIL import Image
 
-from benchmarks import kernels, modes, part_pictures, profiles, report, train_step
-from ganparts import DISCRIMINATORS, GENERATORS, CycleGAN
+from benchmarks import gallery, kernels, modes, part_pictures, profiles, report, train_step
+from ganparts import DISCRIMINATORS, GENERATORS, CycleGAN, build_cut
 from ganparts.adversarial.choices import parse_choice
+from ganparts.cut.options import PresetOptions
 from ganparts.registry import Registry
 
 ROOT = Path(__file__).parent.parent
@@ -235,6 +237,13 @@ def test_the_gpu_script_measures_what_each_card_can_do(
     told = capsys.readouterr().out
     assert all(f"{name} is left out: --" in told for name in lacks)
     assert (first in modes.chosen_modes(cuda)) == (capability >= (7, 0))  # of a P100 fp32 alone, unless asked
+
+
+@pytest.mark.parametrize("name", gallery.VARIANTS)
+def test_the_recipe_takes_the_options_of_each_run_of_the_gallery(name: str):
+    words = [word for pair in (gallery.BASE | gallery.VARIANTS[name]).items() for word in pair]
+    preset, _ = tyro.cli(PresetOptions, args=words).settle()
+    build_cut(preset)
 
 
 def test_a_report_needs_records(tmp_path: Path):
