@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "discriminator_projected": {"--discriminator": PROJECTED, "--augment": TEXTURE},
     "discriminator_patchgan": {"--discriminator": PATCHES, "--augment": TEXTURE},
     "discriminator_both": {"--discriminator": f"{PROJECTED}+{PATCHES}", "--augment": TEXTURE},
-    "contrast": {"--content": "none", "--content-weight": "0", "--nce-weight": "1"},
+    "contrast": {"--content": "none", "--nce-weight": "1"},
     "content_weight": {"--content-weight": "0.1"},
     "no_identity": {"--identity": "none"},
     "nearest": {"--generator": "painter(upsample='resize_conv')"},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import tyro
 from golden_files import about, golden_names, part_of, read
 from kept import Kept
 from torch import Tensor
@@ -20,6 +22,8 @@ from ganparts import DISCRIMINATORS, GENERATORS, PRESETS, Pair, build_cut, make_
 from ganparts.adversarial import ConstantThenLinear, PiecewiseConstant
 from ganparts.blocks import recompute_blocks
 from ganparts.cut import CUTPreset
+from ganparts.cut.options import PresetOptions
+from ganparts.cut.presets import cut, monet_one_sided
 from ganparts.generators import AntialiasedResNetGenerator, UNetGenerator
 from ganparts.losses import draw_positions
 from ganparts.pretrained import describe_network, from_pretrained
@@ -108,7 +112,7 @@ def test_a_generator_without_features_is_refused_by_name():
         build_cut("paper")
 
 
-def _small(preset: str, **options: Any):
+def _small(preset: str | CUTPreset, **options: Any):
     return build_cut(
         preset,
         **{
@@ -313,6 +317,21 @@ def test_without_content_losses_the_critics_alone_train_the_generator():
 def test_a_loss_needs_a_weight_and_a_weight_a_loss(options: dict[str, Any], message: str):
     with pytest.raises((ValueError, TypeError), match=message):
         _small("cut", **options)
+
+
+@pytest.mark.parametrize("off", [{"{}": None}, {"{}_weight": 0}, {"{}": None, "{}_weight": 0.0}])
+@pytest.mark.parametrize("loss", ["content", "identity"])
+def test_a_loss_of_a_preset_is_left_out_by_its_name_or_its_weight(loss: str, off: dict[str, Any]):
+    preset = replace(cut(), content="l1", content_weight=1.0, identity="l1", identity_weight=2.0)
+    options = {name.format(loss): value for name, value in off.items()}
+    model = _small(preset, **options)
+    other = {"content": "identity", "identity": "content"}[loss]
+    assert (getattr(model, loss), getattr(model, f"{loss}_weight")) == (None, 0)
+    assert getattr(model, other) is not None
+    words = [w for name, value in options.items() for w in (f"--{name.replace('_', '-')}", str(value).lower())]
+    chosen = tyro.cli(PresetOptions, args=["--preset", "monet_one_sided", *words]).settle().preset
+    assert (getattr(chosen, loss), getattr(chosen, f"{loss}_weight")) == (None, 0)
+    assert getattr(chosen, f"{other}_weight") == getattr(monet_one_sided(), f"{other}_weight")
 
 
 @pytest.mark.parametrize(

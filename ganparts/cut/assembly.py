@@ -26,7 +26,7 @@ from ganparts.adversarial import (
     trained_parameters,
 )
 from ganparts.blocks import check_counts, check_weight
-from ganparts.cut.presets import CUTPreset
+from ganparts.cut.presets import CUTPreset, left_out
 from ganparts.cut.step import train_cut
 from ganparts.losses import PatchProjector, draw_positions
 from ganparts.protocols import ConsistencyLoss, Pair
@@ -220,8 +220,8 @@ def build_cut(
         patches: to compare in each layer.
         projector_width: channels of the projected patches.
         temperature: similarities are divided by it.
-        content: a name in ``CONSISTENCY_LOSSES``, a builder or a module; or None.
-        content_weight: factor on that loss.
+        content: a name in ``CONSISTENCY_LOSSES``, a builder or a module; or None, for none.
+        content_weight: factor on that loss; 0 leaves it out.
         identity: likewise.
         identity_weight: factor on that loss.
 
@@ -230,6 +230,13 @@ def build_cut(
         TypeError: a part of the wrong kind, or a preset of another method.
         ValueError: the same trained module in two places.
     """
+    losses = {
+        "content": content,
+        "content_weight": content_weight,
+        "identity": identity,
+        "identity_weight": identity_weight,
+    }
+    losses = {name: value for name, value in losses.items() if value is not UNSET}
     chosen = overridden(
         preset_named(preset, CUTPreset, "build_cut"),
         generator=generator,
@@ -246,10 +253,8 @@ def build_cut(
         patches=patches,
         projector_width=projector_width,
         temperature=temperature,
-        content=content,
-        content_weight=content_weight,
-        identity=identity,
-        identity_weight=identity_weight,
+        **losses,
+        **left_out(losses),
     )
     for name in ("content", "identity"):
         loss, weight = getattr(chosen, name), getattr(chosen, f"{name}_weight")

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 from ganparts.adversarial.options import Settled, TrainingOptions, chosen, part_help, preset_help, preset_number
 from ganparts.adversarial.presets import preset_named
-from ganparts.cut.presets import CUTPreset
+from ganparts.cut.presets import CUTPreset, left_out
 from ganparts.registry import CONSISTENCY_LOSSES
 
 __all__ = ["PresetOptions"]
@@ -57,4 +57,7 @@ class PresetOptions(TrainingOptions):
         names = ("nce_weight", "nce_identity", "flip_equivariance", "patches", "content_weight", "identity_weight")
         changes = chosen({name: getattr(self, name) for name in names})
         preset = preset_named(self._preset(small), CUTPreset, "CUT")
-        return self.apply(preset, small=small, losses=("content", "identity"), **changes)
+        settled = self.apply(preset, small=small, losses=("content", "identity"), **changes)
+        given = chosen({"content": self.content, "identity": self.identity}) | changes
+        losses = {name: None if value == "none" else value for name, value in given.items()}
+        return settled._replace(preset=replace(settled.preset, **left_out(losses)))

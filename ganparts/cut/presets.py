@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from ganparts.augment import DiffAugment
 from ganparts.pretrained import from_pretrained
 from ganparts.registry import DISCRIMINATORS, PRESETS
 
-__all__ = ["CUTPreset", "cut", "fastcut", "monet_one_sided", "restyle"]
+__all__ = ["CUTPreset", "cut", "fastcut", "left_out", "monet_one_sided", "restyle"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,18 @@ class CUTPreset(TrainingSettings):
                 f"jitter='constant' needs a schedule with a decay (ConstantThenLinear), but this is {self.schedule}: "
                 "take jitter='always'"
             )
+
+
+def left_out(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What else changes if a loss or its weight alone is switched off: ``content=None``, or ``content_weight=0``."""
+    more: dict[str, Any] = {}
+    for loss in ("content", "identity"):
+        weight = f"{loss}_weight"
+        if weight not in given and given.get(loss, ...) is None:
+            more[weight] = 0.0
+        elif loss not in given and given.get(weight) == 0:
+            more[loss] = None
+    return more
 
 
 @PRESETS.register("cut")
