@@ -148,6 +148,14 @@ def test_photos_are_cropped_or_squashed_to_a_size(tmp_path: Path):
     assert np.array_equal(pixels_of(tmp_path / "cut" / "wide.png"), np.full((16, 16, 3), 55))
     translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "all", size=16, squash=True, format="png")
     assert pixels_of(tmp_path / "all" / "wide.png")[:, 0].min() > 240
+    translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "whole", resize=20, format="png")
+    assert np.array_equal(pixels_of(tmp_path / "whole" / "wide.png")[5, [5, 30, 55], 0], [255, 55, 255])
+    assert pixels_of(tmp_path / "whole" / "wide.png").shape == (20, 60, 3)
+    with pytest.raises(ValueError, match="size makes squares and resize keeps the aspect ratio: give one of them"):
+        translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "out", size=16, resize=20)
+    Image.new("RGB", (60_000, 3)).save(tmp_path / "thin.png")
+    report = translate_files(Negative(), [tmp_path / "thin.png"], tmp_path / "out", resize=300)
+    assert f"{tmp_path}/thin.png: an image of 60000 x 3 pixels is too narrow" in report.problems[0]
     with pytest.raises(ValueError, match=r"squash=True needs the size .*--size"):
         translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "out", squash=True)
 
@@ -337,7 +345,7 @@ def test_a_picture_too_long_for_a_jpeg_costs_no_other(tmp_path: Path):
     assert (report.written, report.failed) == (1, 1)
     assert report.problems == [
         f"{tmp_path}/a.png: a JPEG's sides have at most 65,500 pixels, and this picture has 4 x 65,501: write PNG "
-        "(--format png), or make it smaller (--size)"
+        "(--format png), or make it smaller (--resize)"
     ]
     for options in ({"format": "png"}, {"size": 8, "squash": True}):
         again = translate_files(Negative(), [tmp_path / "a.png"], tmp_path / "other", overwrite=True, **options)
@@ -531,6 +539,10 @@ def test_the_command(tmp_path: Path, monkeypatch, capsys):
         "--device",
         "cpu",
     )
+    plain = tmp_path / "photos" / "plain.png"
+    code, _ = run(monkeypatch, capsys, model, plain, "-o", tmp_path / "small", "--resize", 24, "--format", "png")
+    assert code == 0
+    assert min(pixels_of(tmp_path / "small" / "plain.png").shape[:2]) == 24
     code, said = run(monkeypatch, capsys, model, tmp_path / "photos" / "*.png", "-o", out, *square)
     assert code == 0
     assert pixels_of(out / "large.jpg").shape == (64, 64, 3)
@@ -581,7 +593,7 @@ def test_an_exported_model_translates_as_the_folder_does(tmp_path: Path):
         assert generator.size_multiple == 4
         translate(generator, photo, precision="fp32").save(tmp_path / f"{name}.png")
     with pytest.raises(
-        TilingError, match=r"OnnxGenerator takes pictures whole, .* \(--size\), or give it in one piece"
+        TilingError, match=r"OnnxGenerator takes pictures whole, .* \(--resize\), or give it in one piece"
     ):
         translate(generator, photo, tile=64)
     with Image.open(tmp_path / "folder.png") as one, Image.open(tmp_path / "onnx.png") as two:

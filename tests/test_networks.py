@@ -138,8 +138,8 @@ def test_unknown_options_are_refused_by_name():
         ResNetGenerator(width=2, norm="layer")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"padding='circular' is not known: use one of 'reflect'"):
         ResNetGenerator(width=2, padding="circular")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"upsample='bilinear' is not known: use one of 'transposed'"):
-        UNetGenerator(width=2, upsample="bilinear")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"upsample='bicubic' is not known: use one of 'transposed'"):
+        UNetGenerator(width=2, upsample="bicubic")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="levels=1"):
         UNetGenerator(width=2, levels=1)
     with pytest.raises(ValueError, match="layers=0"):
@@ -196,6 +196,24 @@ def steps_on_a_slope(upsample) -> float:
 def test_bilinear_makes_no_steps_of_a_slope():
     assert steps_on_a_slope("bilinear") < 1e-12
     assert steps_on_a_slope("resize_conv") > 1e-3
+
+
+def frame(**options) -> float:
+    """How far a painting of one colour is from one colour, as the paddings leave the borders."""
+    torch.manual_seed(0)
+    generator = GENERATORS.create("painter", width=8, norm="none", residual=False, **options).double()
+    painted = generator(torch.full((1, 3, 64, 64), 0.5, dtype=torch.float64))
+    return (painted - painted.mean((2, 3), keepdim=True)).abs().max().item()
+
+
+def test_the_painter_leaves_no_frame_at_the_borders():
+    assert frame() < 1e-12
+    assert frame(strided_padding="replicate") < 1e-12
+    assert frame(strided_padding="zero") > 1e-6
+    with pytest.raises(ValueError, match="strided_padding='mirror' is not known: use one of 'reflect', 'replicate'"):
+        frame(strided_padding="mirror")
+    weights = GENERATORS.create("painter").state_dict()
+    GENERATORS.create("painter", strided_padding="zero", upsample="resize_conv").load_state_dict(weights)
 
 
 def test_every_skip_of_the_attention_unet_is_gated():

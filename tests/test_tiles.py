@@ -157,7 +157,7 @@ class Flips(nn.Module):
 
 def test_what_cannot_be_tiled_is_refused_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     image = photo(16, 16)
-    remedy = r"make the picture smaller \(--size\), or give .* in one piece \(tile=0, --tile 0\) if it fits"
+    remedy = r"make the picture smaller \(--resize\), or give .* in one piece \(tile=0, --tile 0\) if it fits"
     with pytest.raises(TilingError, match="uses 'flip', which cannot be computed a strip at a time: " + remedy):
         translate(Flips(), image, tile=8)
     with pytest.raises(TilingError, match="a function is not a PyTorch module"):

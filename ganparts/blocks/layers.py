@@ -24,6 +24,7 @@ __all__ = [
     "Init",
     "Padding",
     "ReflectionPad2d",
+    "StridedConv2d",
     "Upsample",
     "init_weights",
     "padded_conv",
@@ -80,9 +81,30 @@ def padded_conv(
         ValueError: an unknown padding or norm.
     """
     margin = kernel // 2
-    pads = {"reflect": [ReflectionPad2d(margin)], "replicate": [_ReplicationPad2d(margin)], "zero": []}
-    pad = pads[one_of("padding", padding, pads)]
+    pad = _pads(margin)[one_of("padding", padding, _pads(margin))]
     return [*pad, *normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin), norm)]
+
+
+def _pads(margin: int) -> dict[Padding, list[nn.Module]]:
+    return {"reflect": [ReflectionPad2d(margin)], "replicate": [_ReplicationPad2d(margin)], "zero": []}
+
+
+class StridedConv2d(nn.Conv2d):
+    """A 3x3 convolution of stride 2 that pads by itself: [B, in_channels, H, W] to half the size, rounded up.
+
+    Its state dict is that of ``nn.Conv2d``, whatever the padding.
+
+    Raises:
+        ValueError: an unknown padding.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, padding: Padding = "zero"):
+        pads = _pads(1)[one_of("strided_padding", padding, _pads(1))]
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=0 if pads else 1)
+        self.pad = nn.Sequential(*pads)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(self.pad(input))
 
 
 def upsampling(

@@ -34,6 +34,7 @@ def translate(
     device: str = "auto",
     batch_size: int | None = None,
     size: int | None = None,
+    resize: int | None = None,
     squash: bool = False,
     format: Literal["jpg", "png"] = "jpg",
     jpeg_quality: Annotated[int, tyro.conf.arg(aliases=["--quality"])] = 95,
@@ -57,6 +58,8 @@ def translate(
         device: Device to compute on: auto, cpu, cuda, cuda:1 ...
         batch_size: Photos of one size at a time, at most. None: 16 on a GPU, 1 on a CPU, where more is not faster.
         size: Height and width to which photos are resized first, in pixels. None: their own.
+        resize: Shorter side to which photos are resized first, in pixels; the aspect ratio stays. The smaller it is,
+            the broader the strokes look. None: their own.
         squash: With --size, distort photos that are not square, instead of painting their middle square.
         format: File format of the results.
         jpeg_quality: JPEG quality, 1 to 100.
@@ -78,6 +81,7 @@ def translate(
         raise ValueError("no inputs: give files, folders, patterns or archives (.zip, .tar) after the model")
     options: dict[str, Any] = {
         "size": size,
+        "resize": resize,
         "squash": squash,
         "tile": tile,
         "precision": precision,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ganparts.blocks import (
     Norm,
     Padding,
+    StridedConv2d,
     Upsample,
     check_counts,
     images_are_independent,
@@ -61,6 +62,8 @@ class ResNetGenerator(ChainGenerator):
             to a module.
         padding: of the residual blocks: ``"reflect"``, ``"replicate"`` or ``"zero"``. The two 7x7 convolutions
             always reflect.
+        strided_padding: of the two convolutions of stride 2. With zeros, as published, a network may treat the borders
+            of a picture differently, which shows as a frame.
         dropout: probability inside the residual blocks; the paper's CycleGAN has none.
         upsample: ``"transposed"`` convolution, or ``"resize_conv"`` or ``"bilinear"`` against patterns
             (:func:`ganparts.blocks.upsampling`).
@@ -84,6 +87,7 @@ class ResNetGenerator(ChainGenerator):
         blocks: int = 9,
         norm: Norm = "instance",
         padding: Padding = "reflect",
+        strided_padding: Padding = "zero",
         dropout: float = 0.0,
         upsample: Upsample = "transposed",
         residual: bool = False,
@@ -98,7 +102,7 @@ class ResNetGenerator(ChainGenerator):
 
         layers = [*padded_conv(in_channels, width, 7, "reflect", norm), nn.ReLU(inplace=True)]
         for channels in (width, 2 * width):
-            conv = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+            conv = StridedConv2d(channels, 2 * channels, strided_padding)
             layers += [*normalized(conv, norm), nn.ReLU(inplace=True)]
         layers += [ResidualBlock(4 * width, norm=norm, padding=padding, dropout=dropout) for _ in range(blocks)]
         for channels in (4 * width, 2 * width):

@@ -44,6 +44,7 @@ def translate_on_cluster(
     cores: int | None = None,
     device: str = "auto",
     size: int | None = None,
+    resize: int | None = None,
     squash: bool = False,
     batch_size: int | None = None,
     tile: int | None = None,
@@ -74,6 +75,7 @@ def translate_on_cluster(
         cores: for each of them; None for a GPU's share of its machine, at most 8, or at most 4 without GPUs.
         device: "cuda" for a GPU each, "cpu" for none, "auto" for a GPU each if the cluster has any.
         size: see :func:`translate_files`, as for all that follow.
+        resize: their shorter side instead.
         squash: distort photos that are not square.
         batch_size: None for 16 on a GPU, and 1 on a CPU.
         tile: see :func:`translate`.
@@ -100,7 +102,7 @@ def translate_on_cluster(
     given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     encoding, report, place = Encoding(format, quality, subsampling), Report(), Place.of(out)
     choose_inference(generator, precision)
-    suits = Settings(encoding, size, squash, 1 if batch_size is None else batch_size, tile, precision)
+    suits = Settings(encoding, size, squash, 1 if batch_size is None else batch_size, tile, precision, resize)
     with _cluster(address), open_target(place, overwrite=overwrite) as sink:
         pool = _Pool.planned(device, actors, cores)
         settings = replace(suits, batch_size=16) if pool.gpus and batch_size is None else suits

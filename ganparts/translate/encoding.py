@@ -51,7 +51,7 @@ class Encoding:
         if self.format == "jpg" and max(height, width) > _LONGEST_SIDE:
             raise ValueError(
                 f"a JPEG's sides have at most {_LONGEST_SIDE:,} pixels, and this picture has {width:,} x {height:,}: "
-                "write PNG (--format png), or make it smaller (--size)"
+                "write PNG (--format png), or make it smaller (--resize)"
             )
 
     def encode(self, picture: Tensor) -> bytes:

@@ -25,6 +25,7 @@ def translate_files(
     out: Path | str,
     *,
     size: int | None = None,
+    resize: int | None = None,
     squash: bool = False,
     batch_size: int = 16,
     tile: int | None = None,
@@ -49,6 +50,8 @@ def translate_files(
             (.zip, .tar).
         out: a folder, or an archive if it ends in .zip or .tar.
         size: height and width to resize photos to (bicubic), in pixels; None keeps theirs.
+        resize: or their shorter side, in pixels, so that they keep their aspect ratio. A generator's strokes have a
+            width in pixels: the smaller the picture, the broader they look.
         squash: with ``size``, distort photos that are not square, instead of taking their middle square.
         batch_size: the most photos of one size that go through the generator together.
         tile: see :func:`translate`.
@@ -70,7 +73,7 @@ def translate_files(
     """
     if workers is not None:
         check_counts(workers=workers)
-    settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision)
+    settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision, resize)
     choose_inference(generator, precision)  # refuses now, not after the first photo
     given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     _check_apart(given, Path(out))

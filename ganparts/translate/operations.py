@@ -18,7 +18,7 @@ from ganparts.translate.strips import Node, TilingError
 
 __all__ = ["OPERATIONS", "pad"]
 
-_REMEDY = "in tiles a tensor has one value a channel, and features one size; make the picture smaller (--size)"
+_REMEDY = "in tiles a tensor has one value a channel, and features one size; make the picture smaller (--resize)"
 
 
 def pad(x: Node, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Node:

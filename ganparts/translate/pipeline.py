@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ganparts.blocks import check_counts
-from ganparts.data import UnreadableImageError, resize_square
+from ganparts.data import UnreadableImageError, resize_shorter, resize_square
 from ganparts.precision import InferencePrecision, device_of
 from ganparts.translate.encoding import Encoding
 from ganparts.translate.image import check_tile, pixels_at_once, translate_pixels
@@ -69,11 +69,13 @@ class Settings:
     batch_size: int = 16
     tile: int | None = None
     precision: InferencePrecision = "auto"
+    resize: int | None = None
 
     def __post_init__(self) -> None:
         check_counts(batch_size=self.batch_size)
-        if self.size is not None:
-            check_counts(size=self.size)
+        check_counts(**{name: value for name in ("size", "resize") if (value := getattr(self, name)) is not None})
+        if None not in (self.size, self.resize):
+            raise ValueError("size makes squares and resize keeps the aspect ratio: give one of them")
         if self.squash and self.size is None:
             raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
         check_tile(self.tile)
@@ -85,8 +87,11 @@ class Settings:
             UnreadableImageError: the photo cannot be read, or its translation not be written.
         """
         pixels = photo.load()
-        pixels = pixels if self.size is None else resize_square(pixels, self.size, squash=self.squash)
+        if self.size is not None:
+            pixels = resize_square(pixels, self.size, squash=self.squash)
         try:
+            if self.resize is not None:
+                pixels = resize_shorter(pixels, self.resize)
             self.encoding.check_size(pixels)
         except ValueError as error:
             raise UnreadableImageError(f"{photo}: {error}") from None

@@ -285,6 +285,6 @@ def _nodes(value: Any) -> Any:
 
 def _refusal(name: str) -> TilingError:
     return TilingError(
-        f"the network uses {name!r}, which cannot be computed a strip at a time: make the picture smaller (--size), or "
-        "give the picture to the network in one piece (tile=0, --tile 0) if it fits into memory"
+        f"the network uses {name!r}, which cannot be computed a strip at a time: make the picture smaller (--resize), "
+        "or give the picture to the network in one piece (tile=0, --tile 0) if it fits into memory"
     )

@@ -50,11 +50,11 @@ def translate_tiled(
     if not isinstance(generator, nn.Module):
         raise TilingError(
             f"a {type(generator).__name__} is not a PyTorch module, and only those take tiles: make the picture "
-            "smaller (--size), or give it in one piece (tile=0, --tile 0) if it fits into memory"
+            "smaller (--resize), or give it in one piece (tile=0, --tile 0) if it fits into memory"
         )
     if not getattr(generator, "tileable", True):
         raise TilingError(
-            f"a {type(generator).__name__} takes pictures whole, not in tiles: make the picture smaller (--size), or "
+            f"a {type(generator).__name__} takes pictures whole, not in tiles: make the picture smaller (--resize), or "
             "give it in one piece (tile=0, --tile 0) if it fits into memory"
         )
     if dtype_of(generator) != torch.float32:
