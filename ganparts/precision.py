@@ -88,7 +88,7 @@ def choose_inference(network: object, wish: InferencePrecision = "auto") -> tupl
     if wish not in ("auto", "fp32", "bf16"):
         raise ValueError(f"precision={wish!r}: give 'auto', 'fp32' or 'bf16'")
     if not callable(network):
-        raise TypeError(f"{network!r} is not a generator: give a network, or what from_pretrained returns")
+        raise TypeError(f"{type(network).__name__} is not a generator: give a network, or what from_pretrained returns")
     weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     if weight is None or weight.dtype != torch.float32:
         if wish == "bf16":

@@ -182,7 +182,7 @@ def test_what_cannot_be_translated_is_told(tmp_path: Path, here: list[list[str]]
         (r"actors=0: give a whole number, at least 1", {"actors": 0}),
         (r"cores=-1: give a whole number, at least 1", {"cores": -1}),
         (r"tile=-1 pixels", {"tile": -1}),
-        (r"quality=0: it is a whole number from 1 to 100", {"quality": 0}),
+        (r"quality=0: give a whole number from 1 to 100", {"quality": 0}),
         (r"batch_size=0: give a whole number, at least 1", {"batch_size": 0}),
     ):
         with pytest.raises(ValueError, match=mistake):

@@ -67,6 +67,13 @@ def test_operations_and_what_is_kept_are_counted_at_a_size_that_the_network_take
     assert [row[:3] for row in rows] == [("chain", "generator", "Of 3 channels, multiples of 8 from 264 on.")]
 
 
+@pytest.mark.parametrize("name", ["painter", "resnet9", "unet128"])
+def test_all_weights_belong_to_a_layer_that_is_listed(name: str):
+    costs = measure(GENERATORS, name)
+    assert costs is not None
+    assert sum(layer.parameters for layer in costs.layers) == costs.parameters
+
+
 def test_every_network_is_measured_and_every_part_has_a_row():
     rows = part_rows()
     assert [(row.name, row.kind.split(" (")[0]) for row in rows] == [(n, t.kind) for t in TABLES for n in t]

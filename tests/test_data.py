@@ -260,10 +260,22 @@ def test_photos_of_iphones_are_read(tmp_path: Path):
 def test_a_photo_of_an_iphone_names_the_package_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "IMG_1.HEIC").write_bytes(heic())
     decoding._read_heic.cache_clear()
+    monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     for read in (ImageEntry.load, ImageEntry.dimensions):
         with pytest.raises(UnreadableImageError, match=r"IMG_1\.HEIC: an HEIC image needs .* 'ganparts\[heic\]'"):
             read(ImageEntry("IMG_1", tmp_path / "IMG_1.HEIC"))
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"mif1"])
+def test_avif_needs_no_other_package(brand: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    encoded = bytearray(png(Image.new("RGB", (8, 6), (255, 0, 0)), "AVIF"))
+    assert encoded[8:12] == b"avif"
+    encoded[8:12] = brand
+    (tmp_path / "photo.avif").write_bytes(encoded)
+    (entry,) = open_images(tmp_path).entries
+    assert entry.load()[:, 0, 0].tolist() == pytest.approx([255, 0, 0], abs=3)
 
 
 def test_the_first_frame_of_a_gif_is_read(tmp_path: Path):

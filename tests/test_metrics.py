@@ -398,7 +398,7 @@ def test_a_limit_takes_the_first_generated_images_by_name():
     assert scores.fake_count == 5
     assert scores.kid == pytest.approx(kid(at_once(PAINTINGS), at_once(PHOTOS, 5)).item(), rel=1e-5)
     for wrong in (1, "3"):
-        with pytest.raises(ValueError, match=f"limit={wrong!r}: scores need at least 2"):
+        with pytest.raises(ValueError, match=f"limit={wrong!r}: give a whole number, at least 2"):
             score(limit=wrong)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import zipfile
@@ -18,8 +19,10 @@ from conftest import Recipe
 from PIL import Image
 from torch import Tensor, nn
 
+from ganparts import GENERATORS, build_cut
 from ganparts.metrics import FEATURE_EXTRACTORS
-from ganparts.pretrained import from_pretrained
+from ganparts.pretrained import from_pretrained, save_pretrained
+from ganparts.training.starting import start_from
 
 SMALL = ("--generator", "resnet6", "--width", 2, "--resize", 32, "--crop", 32, "--device", "cpu")
 QUICK = (*SMALL, "--paint", 1, "--log-every", 1)
@@ -327,6 +330,17 @@ def test_a_run_starts_from_another_runs_generators_or_from_one(tmp_path: Path, r
     said = recipe(*QUICK, "--steps", 1, "--out", tmp_path / "wrong", "--init", first, first, first, code=1)
     assert "--init takes at most 2 models, for generator_ab, generator_ba" in said
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("options", [{"strided_padding": "zero"}, {"upsample": "resize_conv"}])
+def test_a_start_from_a_network_that_paints_otherwise_is_refused(tmp_path: Path, options: dict[str, str]):
+    save_pretrained(GENERATORS.create("painter", width=2, **options), tmp_path)
+    model = build_cut(generator=GENERATORS.create("painter", width=2), discriminator="pixel")
+    ((option, value),) = options.items()
+    message = f"holds painter(width=2, {option}={value!r}), but generator is painter(width=2): build it with the same"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        start_from(model, (str(tmp_path),))
+    start_from(build_cut(generator=GENERATORS.create("painter", width=2, **options)), (str(tmp_path),))
 
 
 def test_a_run_starts_from_another_runs_discriminators_too(tmp_path: Path, recipe: Recipe):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def test_what_is_no_generator_is_refused(wrong, tmp_path: Path):
         lambda: translate(wrong, torch.zeros(3, 8, 8)),
         lambda: translate_files(wrong, sample() / "testA", tmp_path / "out"),
     ):
-        with pytest.raises(TypeError, match=f"{wrong!r} is not a generator: give a network, or what from_pretrained"):
+        with pytest.raises(TypeError, match=f"{type(wrong).__name__} is not a generator: give a network, or"):
             use()
     assert not (tmp_path / "out").exists()
 
@@ -158,6 +159,12 @@ def test_options_that_are_no_whole_numbers_are_refused(options, tmp_path: Path):
     with pytest.raises(ValueError, match=f"{next(iter(options))}={next(iter(options.values()))!r}"):
         translate_files(Negative(), [sample() / "testA"], tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("wrong", [None, b"photos", [None], 3])
+def test_inputs_that_are_no_names_are_refused(wrong, tmp_path: Path):
+    with pytest.raises(TypeError, match=f"inputs={re.escape(str(wrong))}: give a file, folder, pattern or archive"):
+        translate_files(Negative(), wrong, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", [str, Path])

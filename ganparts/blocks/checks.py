@@ -31,7 +31,7 @@ def check_images(images: Tensor, network: object) -> None:
             ``size_multiple`` and at least its ``min_size`` (:func:`size_limits`).
 
     Raises:
-        ValueError: names the network's class, the type or shape, what is wanted, and the remedy.
+        ValueError: names the type or shape, what is wanted, and the remedy.
     """
     if is_exporting():
         return

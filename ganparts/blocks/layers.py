@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -81,12 +81,16 @@ def padded_conv(
         ValueError: an unknown padding or norm.
     """
     margin = kernel // 2
-    pad = _pads(margin)[one_of("padding", padding, _pads(margin))]
-    return [*pad, *normalized(nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin), norm)]
+    pad = _padding_layer(padding, margin)
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=0 if pad else margin)
+    return [*([pad] if pad else []), *normalized(conv, norm)]
 
 
-def _pads(margin: int) -> dict[Padding, list[nn.Module]]:
-    return {"reflect": [ReflectionPad2d(margin)], "replicate": [_ReplicationPad2d(margin)], "zero": []}
+def _padding_layer(padding: Padding, margin: int) -> nn.Module | None:
+    """None for zeros, with which the convolution pads."""
+    if one_of("padding", padding, get_args(Padding)) == "zero":
+        return None
+    return (ReflectionPad2d if padding == "reflect" else _ReplicationPad2d)(margin)
 
 
 class StridedConv2d(nn.Conv2d):
@@ -99,12 +103,12 @@ class StridedConv2d(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, padding: Padding = "zero"):
-        pads = _pads(1)[one_of("strided_padding", padding, _pads(1))]
-        super().__init__(in_channels, out_channels, 3, stride=2, padding=0 if pads else 1)
-        self.pad = nn.Sequential(*pads)
+        pad = _padding_layer(padding, 1)
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=0 if pad else 1)
+        self.pad = pad
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(self.pad(input))
+        return super().forward(input if self.pad is None else self.pad(input))
 
 
 def upsampling(
@@ -124,7 +128,7 @@ def upsampling(
     Raises:
         ValueError: an unknown ``upsample`` or norm.
     """
-    if one_of("upsample", upsample, ("transposed", "resize_conv", "bilinear")) != "transposed":
+    if one_of("upsample", upsample, get_args(Upsample)) != "transposed":
         enlarge = nn.Upsample(scale_factor=2, mode="bilinear" if upsample == "bilinear" else "nearest")
         return [enlarge, *padded_conv(in_channels, out_channels, 3, "reflect", norm)]
     conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, stride=2, padding=1, output_padding=kernel % 2)

@@ -73,9 +73,13 @@ def decode_image(encoded: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
 
 
 def _open(encoded: bytes) -> Image.Image:
-    if encoded[4:8] == b"ftyp" and encoded[8:12] in _HEIC_BRANDS:
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except Image.UnidentifiedImageError:
+        if encoded[4:8] != b"ftyp" or encoded[8:12] not in _HEIC_BRANDS:
+            raise
         _read_heic()
-    return Image.open(io.BytesIO(encoded))
+        return Image.open(io.BytesIO(encoded))
 
 
 @cache

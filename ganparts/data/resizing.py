@@ -47,7 +47,8 @@ def scaled_size(height: int, width: int, size: int) -> tuple[int, int]:
     if scaled[0] * scaled[1] > MAX_PIXELS:
         raise DataError(
             f"an image of {width} x {height} pixels is too narrow: with a shorter side of {size} pixels it would have "
-            f"{scaled[0] * scaled[1]:,}, and more than {MAX_PIXELS:,} are not made. Crop it, or squash it (squash=True)"
+            f"{scaled[0] * scaled[1]:,}, and more than {MAX_PIXELS:,} are not made. Crop it, ask for fewer pixels, or "
+            "squash it to a square"
         )
     return scaled
 

@@ -5,6 +5,8 @@ Layer for layer the reference implementation's, with its state-dict keys, so tha
 
 from __future__ import annotations
 
+from typing import get_args
+
 from torch import Tensor, nn
 
 from ganparts.blocks import (
@@ -16,6 +18,7 @@ from ganparts.blocks import (
     images_are_independent,
     init_weights,
     normalized,
+    one_of,
     padded_conv,
     recomputed,
     start_as_identity,
@@ -65,14 +68,14 @@ class ResNetGenerator(ChainGenerator):
         strided_padding: of the two convolutions of stride 2. With zeros, as published, a network may treat the borders
             of a picture differently, which shows as a frame.
         dropout: probability inside the residual blocks; the paper's CycleGAN has none.
-        upsample: ``"transposed"`` convolution, or ``"resize_conv"`` or ``"bilinear"`` against patterns
+        upsample: ``"transposed"`` convolution; or, against checkerboards, ``"resize_conv"`` or ``"bilinear"``
             (:func:`ganparts.blocks.upsampling`).
         residual: return the input plus a change, clamped to [-1, 1], instead of a tanh
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels below 1 or blocks below 0; an unknown norm, padding or upsample; other channels out
-            than in with ``residual``; in ``forward`` a wrong size.
+        ValueError: channels below 1 or blocks below 0; an unknown norm, padding, strided_padding or upsample;
+            other channels out than in with ``residual``; in ``forward`` a wrong size.
     """
 
     size_multiple = 4
@@ -99,6 +102,7 @@ class ResNetGenerator(ChainGenerator):
         self.images_are_independent = images_are_independent(norm)
         self.nce_layers = (0, 4, 7, *range(10, 10 + min(blocks, 5), 4))
         self.residual = residual
+        one_of("strided_padding", strided_padding, get_args(Padding))
 
         layers = [*padded_conv(in_channels, width, 7, "reflect", norm), nn.ReLU(inplace=True)]
         for channels in (width, 2 * width):
@@ -123,6 +127,7 @@ def resnet9(
     out_channels: int = 3,
     norm: Norm = "instance",
     padding: Padding = "reflect",
+    strided_padding: Padding = "zero",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
     residual: bool = False,
@@ -138,6 +143,7 @@ def resnet9(
         blocks=blocks,
         norm=norm,
         padding=padding,
+        strided_padding=strided_padding,
         dropout=dropout,
         upsample=upsample,
         residual=residual,
@@ -152,6 +158,7 @@ def resnet6(
     out_channels: int = 3,
     norm: Norm = "instance",
     padding: Padding = "reflect",
+    strided_padding: Padding = "zero",
     dropout: float = 0.0,
     upsample: Upsample = "transposed",
     residual: bool = False,
@@ -167,6 +174,7 @@ def resnet6(
         blocks=6,
         norm=norm,
         padding=padding,
+        strided_padding=strided_padding,
         dropout=dropout,
         upsample=upsample,
         residual=residual,

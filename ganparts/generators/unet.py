@@ -101,7 +101,7 @@ class UNetGenerator(PretrainedModule):
             to a module.
         dropout: probability in the widest levels (all but the four outer ones and the bottom); pix2pix has 0.5,
             CycleGAN none.
-        upsample: ``"transposed"`` convolution, or ``"resize_conv"`` or ``"bilinear"`` against patterns
+        upsample: ``"transposed"`` convolution; or, against checkerboards, ``"resize_conv"`` or ``"bilinear"``
             (:func:`ganparts.blocks.upsampling`).
         attention: gate every skip.
         residual: return the input plus a change, clamped to [-1, 1], instead of a tanh

@@ -112,10 +112,10 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
             network = table.create(name)
         multiple, least = size_limits(network)
         side = max(-(-least // multiple), round(_SIDE / multiple), 1) * multiple
-        leaves = {path: layer for path, layer in network.named_modules() if not any(layer.children())}
-        for path, layer in leaves.items():
-            if any(True for _ in layer.parameters()):
-                layer.register_forward_hook(_recorder(path, layers))
+        modules = dict(network.named_modules())
+        own = {path: layer for path, layer in modules.items() if any(True for _ in layer.parameters(recurse=False))}
+        for path, layer in own.items():
+            layer.register_forward_hook(_recorder(path, layers))
         kept = _Kept(network)
         hooks = torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor)
         with torch.device("meta"), FlopCounterMode(display=False) as counter, hooks:
@@ -132,7 +132,9 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
         tileable=getattr(network, "tileable", True) if makes else None,
         exportable=getattr(network, "exportable", True) if makes else None,
         layers=layers,
-        kinds=Counter(type(layer).__name__ for layer in leaves.values()),
+        kinds=Counter(
+            type(layer).__name__ for path, layer in modules.items() if path in own or not any(layer.children())
+        ),
     )
 
 
@@ -200,7 +202,7 @@ def _kind(table: Registry[Any], name: str) -> str:
 
 def _recorder(path: str, layers: list[Layer]) -> Callable[[nn.Module, Any, Tensor], None]:
     def record(layer: nn.Module, _: Any, output: Tensor) -> None:
-        parameters = sum(parameter.numel() for parameter in layer.parameters())
+        parameters = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
         layers.append(Layer(path, _told(layer), "x".join(map(str, output.shape[1:])), parameters))
 
     return record

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import evaluating
+from ganparts.blocks import check_counts, evaluating
 from ganparts.distributed import gather, is_first, processes, rank
 from ganparts.metrics.cache import digest_of_module
 from ganparts.metrics.distances import cmmd, content_distance, diversity, fid, memorization, penalized
@@ -98,8 +98,8 @@ def _evaluate(
     shared: bool = False,
 ) -> Scores | None:
     """See :func:`evaluate`. If ``shared``, several processes paint and read a share each; None in all but the first."""
-    if limit is not None and (not isinstance(limit, int) or limit < 2):
-        raise ValueError(f"limit={limit!r}: scores need at least 2 generated images")
+    if limit is not None:
+        check_counts(least=2, limit=limit)
     generator = fake if isinstance(fake, nn.Module) else None
     fake_entries = None if isinstance(fake, nn.Module) else open_source(fake)
     photo_entries = _photos(photos, fake_entries)[:limit]

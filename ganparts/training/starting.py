@@ -27,13 +27,13 @@ def start_from(model: Any, sources: tuple[str, ...]) -> None:
             given[name] = str(Path(sources[0]) / name)
     for name, source in given.items():
         trained = from_pretrained(source)
-        try:
-            stages[name].load_state_dict(trained.state_dict())
-        except RuntimeError:
+        # weights may fit where padding or upsampling differ: those show in the text of a module
+        if type(trained) is not type(stages[name]) or str(trained) != str(stages[name]):
             raise ValueError(
                 f"--init {source} holds {describe_part(trained)}, but {name} is {describe_part(stages[name])}: build "
                 "it with the same name and options"
-            ) from None
+            )
+        stages[name].load_state_dict(trained.state_dict())
 
 
 def start_discriminators_from(model: Any, run: Path) -> None:

@@ -27,6 +27,7 @@ from ganparts.translate.actors import ATTEMPTS, Attempts, Outcome, Painter, Setu
 from ganparts.translate.addresses import Place, Work, find_work, open_target
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.pipeline import Report, Settings, wanted_photos
+from ganparts.translate.sources import given_names
 
 __all__ = ["translate_on_cluster"]
 
@@ -99,7 +100,7 @@ def translate_on_cluster(
     for name, value in (("actors", actors), ("cores", cores)):
         if value is not None:
             check_counts(**{name: value})
-    given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    given = given_names(inputs)
     encoding, report, place = Encoding(format, quality, subsampling), Report(), Place.of(out)
     choose_inference(generator, precision)
     suits = Settings(encoding, size, squash, 1 if batch_size is None else batch_size, tile, precision, resize)

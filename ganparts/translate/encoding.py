@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 from torch import Tensor
@@ -36,8 +37,8 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.format not in ("jpg", "png"):
             raise ValueError(f"format={self.format!r}: it is 'jpg' or 'png'")
-        if not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
-            raise ValueError(f"quality={self.quality!r}: it is a whole number from 1 to 100")
+        if not isinstance(self.quality, Integral) or not 1 <= self.quality <= 100:
+            raise ValueError(f"quality={self.quality!r}: give a whole number from 1 to 100")
         if self.subsampling not in ("4:4:4", "4:2:2", "4:2:0"):
             raise ValueError(f"subsampling={self.subsampling!r}: it is '4:4:4', '4:2:2' or '4:2:0'")
 

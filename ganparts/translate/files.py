@@ -14,7 +14,7 @@ from ganparts.precision import InferencePrecision, choose_inference
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.pipeline import Report, Settings, translate_photos, wanted_photos
 from ganparts.translate.sinks import open_sink
-from ganparts.translate.sources import find_photos
+from ganparts.translate.sources import find_photos, given_names
 
 __all__ = ["translate_files"]
 
@@ -75,7 +75,7 @@ def translate_files(
         check_counts(workers=workers)
     settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision, resize)
     choose_inference(generator, precision)  # refuses now, not after the first photo
-    given = [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    given = given_names(inputs)
     _check_apart(given, Path(out))
     workers = workers or min(8, os.cpu_count() or 1)
     report, sink, whole = Report(), open_sink(out, overwrite=overwrite), False

@@ -26,6 +26,7 @@ __all__ = [
     "Member",
     "Photo",
     "find_photos",
+    "given_names",
     "images_in",
     "is_archive",
     "is_photo",
@@ -98,6 +99,18 @@ class _Nothing:
 
     def load(self) -> Tensor:
         raise UnreadableImageError(f"{self.given}: {self.reason}")
+
+
+def given_names(inputs: Path | str | Iterable[Path | str]) -> list[str]:
+    """One input or several as a list of names.
+
+    Raises:
+        TypeError: something that is no name of a file.
+    """
+    names = [inputs] if isinstance(inputs, str | Path) or not isinstance(inputs, Iterable) else list(inputs)
+    if not all(isinstance(name, str | Path) for name in names):
+        raise TypeError(f"inputs={inputs!s:.80}: give a file, folder, pattern or archive, or a list of these")
+    return [str(name) for name in names]
 
 
 def find_photos(inputs: Iterable[str], out: Path | None = None) -> Iterator[Photo]:
