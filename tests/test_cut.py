@@ -14,7 +14,7 @@ import torch
 import tyro
 from golden_files import about, golden_names, part_of, read
 from kept import Kept
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.textbook_cut import textbook_cut_step
@@ -169,6 +169,50 @@ def test_positions_and_flips_are_drawn_anew_in_every_step():
     assert flips == {True, False}
 
 
+class Gridded(nn.Module):
+    """Adds a pattern of the pixel grid, of a strength that can be trained."""
+
+    size_multiple = 4
+
+    def __init__(self, strength: float):
+        super().__init__()
+        self.strength = nn.Parameter(torch.tensor(strength))
+
+    def forward(self, images: Tensor) -> Tensor:
+        columns = torch.arange(images.shape[-1], dtype=images.dtype) % 4
+        return images + self.strength * (columns == 1).to(images.dtype)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_translation_follows_a_shift(low_memory: bool, monkeypatch: pytest.MonkeyPatch):
+    def trained(strength: float, shift: tuple[int, int]) -> tuple[float, float]:
+        model = _small(
+            "cut", generator=Gridded(strength), nce_weight=0, content="l1", content_weight=1e-9, shift_weight=3
+        )
+        monkeypatch.setattr(model, "draw_shift", lambda images: torch.tensor(shift))
+        optimizers = make_optimizers(model, learning_rate=0.01)
+        pair = Pair(*torch.rand(2, 2, 3, 36, 36, dtype=torch.float64))
+        losses = train_step(model, pair, optimizers, low_memory=low_memory)
+        return losses["shift"].item(), model.generator.strength.item()
+
+    loss, strength = trained(0.5, (3, 2))  # in half of the columns one of both translations has the pattern
+    assert loss == pytest.approx(3 * 0.5 / 2)
+    assert strength < 0.5
+    assert trained(0.5, (3, 0))[0] == trained(0.0, (3, 2))[0] == 0
+
+
+def test_a_shift_leaves_out_the_borders_and_is_drawn_anew():
+    model = _small("cut", shift_weight=2.0)
+    images = torch.rand(2, 3, 36, 40, dtype=torch.float64)
+    shifts = {tuple(model.draw_shift(images).tolist()) for _ in range(200)}
+    assert shifts == {(down, right) for down in range(4) for right in range(4)}
+    model.draw_shift = lambda images: torch.tensor([1, 2])
+    wanted, made = model(images)[..., 1:33, 2:38], model(images[..., 1:33, 2:38])
+    losses = train_step(model, Pair(images, images), make_optimizers(model))
+    expected = 2 * (wanted - made)[..., 4:28, 4:32].abs().mean()
+    torch.testing.assert_close(losses["shift"], expected.detach(), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("preset", ["cut", "fastcut"])
 def test_a_step_asks_nothing_of_the_device_and_counts_its_operations(preset: str, low_memory: bool):
@@ -178,6 +222,8 @@ def test_a_step_asks_nothing_of_the_device_and_counts_its_operations(preset: str
     with FlopCounterMode(display=False) as counter:
         train_step(model, pair, optimizers, low_memory=low_memory)
     assert counter.get_total_flops() / 1e12 <= 1.0001 * TFLOP[preset]
+    model.shift_weight = 1.0
+    train_step(model, pair, optimizers, low_memory=low_memory)
 
 
 def test_published_presets_number_by_number():
@@ -343,6 +389,7 @@ def test_a_loss_of_a_preset_is_left_out_by_its_name_or_its_weight(loss: str, off
         ({"nce_weight": "a"}, "nce_weight='a': give a number from 0 on"),
         ({"content": "l1", "content_weight": float("inf")}, "content_weight=inf: give a number from 0 on"),
         ({"identity": "l1", "identity_weight": True}, "identity_weight=True: give a number from 0 on"),
+        ({"shift_weight": -1.0}, "shift_weight=-1.0: give a number from 0 on"),
         ({"patches": 2.5}, "patches=2.5: give a whole number, at least 1"),
         ({"projector_width": 0}, "projector_width=0: give a whole number, at least 1"),
     ],

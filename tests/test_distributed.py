@@ -77,7 +77,14 @@ ASSEMBLIES: dict[str, Callable[[], Any]] = {
     ),
     "cut": lambda: build_cut(generator=RESNET, discriminator=PATCHES, layers=(0, 4), patches=8, projector_width=4),
     "fastcut": lambda: build_cut(
-        "fastcut", generator=RESNET, discriminator=PATCHES, layers=(0, 4), patches=8, projector_width=4, penalty=R1
+        "fastcut",
+        generator=RESNET,
+        discriminator=PATCHES,
+        layers=(0, 4),
+        patches=8,
+        projector_width=4,
+        penalty=R1,
+        shift_weight=2.0,
     ),
     "pix2pix": lambda: build_pix2pix(generator=partial(RESNET, norm="batch"), discriminator=PATCHES, penalty=R1),
     "inpainting": lambda: build_inpainting(generator=RESNET, holes=Holes(fraction=1.0), distortion=None),

@@ -25,7 +25,7 @@ from ganparts.adversarial import (
     refuse_shared,
     trained_parameters,
 )
-from ganparts.blocks import check_counts, check_weight
+from ganparts.blocks import check_counts, check_weight, size_limits
 from ganparts.cut.presets import CUTPreset, left_out
 from ganparts.cut.step import train_cut
 from ganparts.losses import PatchProjector, draw_positions
@@ -53,13 +53,16 @@ class CUT(nn.Module):
         content_weight: factor on that loss.
         identity: compares a target image with its translation; None for none.
         identity_weight: factor on that loss.
+        shift_weight: factor on the mean difference between translations of shifted images and shifted translations
+            (shift equivariance), which keeps a pattern of the generator's grid out of the pictures. It takes another
+            pass through the generator; images must be larger than the generator's ``size_multiple``.
 
     Raises:
         TypeError: a generator that gives no features, which the contrastive loss needs.
         ValueError: the same trained module in two places, or a number that is out of its range.
     """
 
-    shared_draws = ("draw_flip", "draw_positions")
+    shared_draws = ("draw_flip", "draw_positions", "draw_shift")
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class CUT(nn.Module):
         content_weight: float = 0.0,
         identity: ConsistencyLoss | None = None,
         identity_weight: float = 0.0,
+        shift_weight: float = 0.0,
     ):
         super().__init__()
         if nce_weight and not (hasattr(generator, "features") and hasattr(generator, "feature_channels")):
@@ -90,6 +94,7 @@ class CUT(nn.Module):
             "nce_weight": nce_weight,
             "content_weight": content_weight,
             "identity_weight": identity_weight,
+            "shift_weight": shift_weight,
         }.items():
             check_weight(name, weight)
         check_weight("temperature", temperature, above_zero=True)
@@ -104,6 +109,7 @@ class CUT(nn.Module):
             self.projector = PatchProjector(self.generator.feature_channels(self.layers), width=projector_width)
         self.content, self.content_weight = content, content_weight
         self.identity, self.identity_weight = identity, identity_weight
+        self.shift_weight = shift_weight
         self.nce_weight, self.nce_identity, self.flip_equivariance = nce_weight, nce_identity, flip_equivariance
         self.patches, self.temperature = patches, temperature
         refuse_shared(self.parts())
@@ -125,6 +131,10 @@ class CUT(nn.Module):
     def draw_flip(self, images: Tensor) -> Tensor:
         """Whether this step's images are mirrored, a boolean scalar on their device."""
         return torch.rand((), device=images.device) < 0.5
+
+    def draw_shift(self, images: Tensor) -> Tensor:
+        """Rows and columns by which this step's images are shifted, below ``size_multiple``: int64 [2]."""
+        return torch.randint(0, size_limits(self.generator)[0], (2,), device=images.device)
 
     def draw_positions(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Random positions of the patches that are compared, for each layer."""
@@ -168,9 +178,9 @@ class CUT(nn.Module):
 
         Returns:
             ``gan`` (the generator's adversarial loss), ``nce``, ``nce_identity`` (if that term is used; each counts
-            half then), ``content`` and ``identity`` if there are such losses, ``disc`` (the mean of the real and the
-            fake term), and ``penalty`` where one is due. Of several critics there is the sum, and each one: ``disc``,
-            ``disc_0``, ``disc_1``.
+            half then), ``content``, ``identity`` and ``shift`` if there are such losses, ``disc`` (the mean of the real
+            and the fake term), and ``penalty`` where one is due. Of several critics there is the sum, and each one:
+            ``disc``, ``disc_0``, ``disc_1``.
         """
         return train_cut(self, batch, optimizers, step=step, low_memory=low_memory)
 
@@ -196,6 +206,7 @@ def build_cut(
     content_weight: float = UNSET,
     identity: Any = UNSET,
     identity_weight: float = UNSET,
+    shift_weight: float = UNSET,
 ) -> CUT:
     """Assemble a :class:`CUT` from a preset, with any part or number chosen anew.
 
@@ -224,6 +235,7 @@ def build_cut(
         content_weight: factor on that loss; 0 leaves it out.
         identity: likewise.
         identity_weight: factor on that loss.
+        shift_weight: as for :class:`CUT`.
 
     Raises:
         UnknownPartError: a name that is not registered; it is a KeyError.
@@ -253,6 +265,7 @@ def build_cut(
         patches=patches,
         projector_width=projector_width,
         temperature=temperature,
+        shift_weight=shift_weight,
         **losses,
         **left_out(losses),
     )
@@ -287,6 +300,7 @@ def build_cut(
         content_weight=chosen.content_weight,
         identity=_built("identity", chosen.identity),
         identity_weight=chosen.identity_weight,
+        shift_weight=chosen.shift_weight,
     )
 
 

@@ -37,6 +37,8 @@ class PresetOptions(TrainingOptions):
     ] = None
     identity_weight: float | None = preset_number(least=0)
     """Factor on the identity loss."""
+    shift_weight: float | None = preset_number(least=0)
+    """Factor on the difference between translations of shifted images and shifted translations, against patterns."""
 
     def with_preset(self: OptionsT, *, small: bool) -> OptionsT:
         """With a preset: where none was given, ``restyle`` on a CPU, unless these options ask for another generator."""
@@ -54,8 +56,9 @@ class PresetOptions(TrainingOptions):
             TypeError: a part without an option that was given, or a preset of another method.
             ValueError: a text that names no parts.
         """
-        names = ("nce_weight", "nce_identity", "flip_equivariance", "patches", "content_weight", "identity_weight")
-        changes = chosen({name: getattr(self, name) for name in names})
+        names = ("nce_weight", "nce_identity", "flip_equivariance", "patches")
+        weights = ("content_weight", "identity_weight", "shift_weight")
+        changes = chosen({name: getattr(self, name) for name in (*names, *weights)})
         preset = preset_named(self._preset(small), CUTPreset, "CUT")
         settled = self.apply(preset, small=small, losses=("content", "identity"), **changes)
         given = chosen({"content": self.content, "identity": self.identity}) | changes

@@ -43,6 +43,7 @@ class CUTPreset(TrainingSettings):
         content_weight: factor on that loss.
         identity: compares a target image with its translation.
         identity_weight: factor on that loss.
+        shift_weight: factor on the difference between translations of shifted images and shifted translations.
         jitter: whether images are cropped at random from a larger size; ``"constant"``: only while the learning rate
             is constant, as published. In the decay they are resized to the crop.
     """
@@ -65,6 +66,7 @@ class CUTPreset(TrainingSettings):
     content_weight: float = 0.0
     identity: Any = None
     identity_weight: float = 0.0
+    shift_weight: float = 0.0
     jitter: str = "constant"
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from ganparts.adversarial import (
     sum_of,
     trained_parameters,
 )
-from ganparts.blocks import check_sizes
+from ganparts.blocks import check_sizes, size_limits
 from ganparts.losses import patch_nce
 from ganparts.protocols import Pair
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["train_cut"]
 
 Keys = Sequence[Tensor] | None
+_BORDER = 8  # of a side, a part that a shift's loss leaves out: there the padding shows
 
 
 def train_cut(
@@ -85,6 +86,8 @@ def _content_losses(model: CUT, source: Tensor, fake: Tensor, keys: Keys, flip: 
         losses["nce"] = half * _contrast(model, source, fake, keys, flip)
     if model.content_weight and model.content is not None:
         losses["content"] = model.content_weight * consistency_loss(model.content, fake, _flipped(source, flip))
+    if model.shift_weight:
+        losses["shift"] = model.shift_weight * _shift_loss(model, _flipped(source, flip), fake)
     return losses or {"content": 0.0 * fake.mean()}  # of the graph, so that the critics' gradient goes through it
 
 
@@ -96,6 +99,21 @@ def _identity_losses(model: CUT, target: Tensor, same: Tensor, keys: Keys, flip:
     if model.identity_weight and model.identity is not None:
         losses["identity"] = model.identity_weight * consistency_loss(model.identity, same, _flipped(target, flip))
     return losses
+
+
+def _shift_loss(model: CUT, images: Tensor, translated: Tensor) -> Tensor:
+    """The mean difference between translations of shifted images and shifted translations, borders left out."""
+    most = size_limits(model.generator)[0]
+    sides = [side - most for side in images.shape[-2:]]
+    rows, columns = (torch.arange(side, device=images.device) for side in sides)
+    down, right = model.draw_shift(images)
+
+    def shifted(values: Tensor) -> Tensor:
+        return values.index_select(2, rows + down).index_select(3, columns + right)
+
+    (top, left) = (side // _BORDER for side in sides)
+    inside = (..., slice(top, sides[0] - top), slice(left, sides[1] - left))
+    return (model.generator(shifted(images)) - shifted(translated))[inside].abs().mean()
 
 
 def _step(optimizers: Optimizers, *names: str) -> None:
