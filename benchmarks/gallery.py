@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "contrast": {"--content": "none", "--nce-weight": "1"},
     "content_weight": {"--content-weight": "0.1"},
     "no_identity": {"--identity": "none"},
-    "nearest": {"--generator": "painter(upsample='resize_conv')"},
+    "bilinear": {"--generator": "painter(upsample='bilinear')"},
     "zero_padding": {"--generator": "painter(strided_padding='zero')"},
     "learning_rate": {"--learning-rate": "2e-4"},
     "batch_size": {"--batch-size": "2"},

@@ -213,7 +213,7 @@ def test_the_painter_leaves_no_frame_at_the_borders():
     with pytest.raises(ValueError, match="strided_padding='mirror' is not known: use one of 'reflect', 'replicate'"):
         frame(strided_padding="mirror")
     weights = GENERATORS.create("painter").state_dict()
-    GENERATORS.create("painter", strided_padding="zero", upsample="resize_conv").load_state_dict(weights)
+    GENERATORS.create("painter", strided_padding="zero", upsample="bilinear").load_state_dict(weights)
 
 
 def test_every_skip_of_the_attention_unet_is_gated():

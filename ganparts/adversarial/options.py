@@ -103,8 +103,8 @@ class GeneratorOptions:
     width: int | None = preset_number(least=1)
     """Channels after the first convolution of each network."""
     upsample: Upsample | None = None
-    """How generators enlarge, where they have the choice; resize_conv leaves no checkerboard, bilinear no weave
-    either."""
+    """How generators enlarge, where they have the choice; resize_conv leaves no checkerboard, and bilinear makes no
+    steps of slopes, either."""
     resize: int | Literal["none"] | None = preset_number(least=1)
     """Images are resized so that their shorter side has this many pixels; none: they keep their size."""
     crop: int | None = preset_number(least=1)

@@ -122,7 +122,7 @@ def upsampling(
         kernel: of the transposed convolution; 3 in the ResNet, 4 in the U-Net.
         upsample: ``"transposed"``; or, against checkerboard patterns, ``"resize_conv"``, nearest neighbour and then a
             3x3 convolution (Odena et al. 2016, doi 10.23915/distill.00003), or ``"bilinear"``, the same with bilinear
-            interpolation. Nearest neighbour turns slopes into steps, which show as a fine weave; bilinear does not.
+            interpolation. Nearest neighbour turns slopes into steps; bilinear does not.
         norm: as :func:`norm_layer`; None for an output layer.
 
     Raises:

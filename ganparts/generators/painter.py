@@ -1,9 +1,9 @@
 """A small ResNet generator of our own that paints over the photo: fast enough to train on a CPU.
 
 It is the ResNet generator of CycleGAN (arXiv 1703.10593) at half the width with 4 residual blocks instead of 9, and
-four changes. Bilinear upsampling leaves neither a checkerboard nor a weave. All convolutions pad by reflection, so that
-borders do not show as a frame. The instance norms are affine. The output is the input plus a change, so the first
-output is the photo itself, sharp from the first step.
+four changes. Resize-convolutions leave no checkerboard. All convolutions pad by reflection, so that borders do not show
+as a frame. The instance norms are affine. The output is the input plus a change, so the first output is the photo
+itself, sharp from the first step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def painter(
     padding: Padding = "reflect",
     strided_padding: Padding = "reflect",
     dropout: float = 0.0,
-    upsample: Upsample = "bilinear",
+    upsample: Upsample = "resize_conv",
     residual: bool | None = None,
 ) -> ResNetGenerator:
     """Ours for short trainings: 4 residual blocks, 1,377,411 parameters, for multiples of 4.
