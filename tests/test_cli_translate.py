@@ -160,6 +160,34 @@ def test_photos_are_cropped_or_squashed_to_a_size(tmp_path: Path):
         translate_files(Negative(), [tmp_path / "wide.png"], tmp_path / "out", squash=True)
 
 
+class Framed(Negative):
+    """Leaves a black frame, two pixels wide."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        framed = torch.full_like(images, -1)
+        framed[..., 2:-2, 2:-2] = super().forward(images)[..., 2:-2, 2:-2]
+        return framed
+
+
+@pytest.mark.parametrize("size", [(9, 7), (1, 3)])
+def test_a_margin_is_painted_and_cut_off(tmp_path: Path, size: tuple[int, int]):
+    pixels = np.random.default_rng(0).integers(0, 200, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    for margin, same in ((0, False), (2, True), (5, True)):
+        out = tmp_path / str(margin)
+        translate_files(Framed(), tmp_path / "photo.png", out, margin=margin, format="png")
+        assert np.array_equal(pixels_of(out / "photo.png"), 255 - pixels) is same
+    with pytest.raises(ValueError, match="margin=-1: give a whole number, at least 0"):
+        translate_files(Framed(), tmp_path / "photo.png", tmp_path / "out", margin=-1)
+
+
+def test_a_margin_is_mirrored():
+    pixels = torch.arange(4).expand(3, 2, 4)
+    padded = pipeline._mirrored(pixels, 5)
+    assert padded[0, 0].tolist() == [1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0, 1, 2]
+    assert padded.shape == (3, 12, 14)
+
+
 @pytest.mark.parametrize(
     ("options", "layers"),
     [

@@ -246,7 +246,7 @@ def test_options_are_those_of_translate_files(tmp_path: Path, here: list[list[st
     options: dict[str, Any] = {"size": 16, "squash": True, "format": "png"}
     translate_on_cluster(tiny(), [photos], tmp_path / "out", **options)
     assert contents(tmp_path / "out") == translated(tmp_path, NAMES[:2], **options)
-    options = {"quality": 40, "subsampling": "4:4:4", "tile": 16, "resize": 24}
+    options = {"quality": 40, "subsampling": "4:4:4", "tile": 16, "resize": 24, "margin": 3}
     report = translate_on_cluster(tiny(), [photos], tmp_path / "other", **options)
     assert contents(tmp_path / "other") == translated(tmp_path / "again", NAMES[:2], **options)
     (tmp_path / "other" / "a.jpg").write_bytes(b"old")

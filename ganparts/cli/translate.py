@@ -39,6 +39,7 @@ def translate(
     format: Literal["jpg", "png"] = "jpg",
     jpeg_quality: Annotated[int, tyro.conf.arg(aliases=["--quality"])] = 95,
     subsampling: Subsampling = "4:2:0",
+    margin: int = 0,
     tile: int | None = None,
     precision: InferencePrecision = "auto",
     overwrite: bool = False,
@@ -65,6 +66,8 @@ def translate(
         jpeg_quality: JPEG quality, 1 to 100.
         subsampling: How JPEGs store colours: 4:2:0 at half the height and width, as most programs write them; 4:2:2
             at half the width; 4:4:4 in full.
+        margin: Pixels on each side, mirrored, that are painted, too, and cut off afterwards. 16 removes the frame that
+            monet leaves around dark photos.
         tile: Compute about as many pixels at a time as a square of this side has; in fp32 the result is the same.
             None: for photos of more than a million pixels (four million on a GPU). 0: never.
         precision: Of the network: fp32; bf16, a fraction of the time on CPUs with instructions for it, and the same
@@ -83,6 +86,7 @@ def translate(
         "size": size,
         "resize": resize,
         "squash": squash,
+        "margin": margin,
         "tile": tile,
         "precision": precision,
         "format": format,

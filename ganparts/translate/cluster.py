@@ -48,6 +48,7 @@ def translate_on_cluster(
     resize: int | None = None,
     squash: bool = False,
     batch_size: int | None = None,
+    margin: int = 0,
     tile: int | None = None,
     precision: InferencePrecision = "auto",
     format: Literal["jpg", "png"] = "jpg",
@@ -79,6 +80,7 @@ def translate_on_cluster(
         resize: their shorter side instead.
         squash: distort photos that are not square.
         batch_size: None for 16 on a GPU, and 1 on a CPU.
+        margin: mirrored pixels on each side, which are cut off afterwards.
         tile: see :func:`translate`.
         precision: likewise; each process chooses for its machine.
         format: of the results.
@@ -103,7 +105,7 @@ def translate_on_cluster(
     given = given_names(inputs)
     encoding, report, place = Encoding(format, quality, subsampling), Report(), Place.of(out)
     choose_inference(generator, precision)
-    suits = Settings(encoding, size, squash, 1 if batch_size is None else batch_size, tile, precision, resize)
+    suits = Settings(encoding, size, squash, 1 if batch_size is None else batch_size, tile, precision, resize, margin)
     with _cluster(address), open_target(place, overwrite=overwrite) as sink:
         pool = _Pool.planned(device, actors, cores)
         settings = replace(suits, batch_size=16) if pool.gpus and batch_size is None else suits

@@ -28,6 +28,7 @@ def translate_files(
     resize: int | None = None,
     squash: bool = False,
     batch_size: int = 16,
+    margin: int = 0,
     tile: int | None = None,
     precision: InferencePrecision = "auto",
     format: Literal["jpg", "png"] = "jpg",
@@ -54,6 +55,8 @@ def translate_files(
             width in pixels: the smaller the picture, the broader they look.
         squash: with ``size``, distort photos that are not square, instead of taking their middle square.
         batch_size: the most photos of one size that go through the generator together.
+        margin: pixels on each side of a photo, mirrored, that are translated, too, and cut off afterwards. A generator
+            whose convolutions pad with zeros may leave a frame at the borders; this removes it.
         tile: see :func:`translate`.
         precision: likewise.
         format: of the results.
@@ -73,7 +76,9 @@ def translate_files(
     """
     if workers is not None:
         check_counts(workers=workers)
-    settings = Settings(Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision, resize)
+    settings = Settings(
+        Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision, resize, margin
+    )
     choose_inference(generator, precision)  # refuses now, not after the first photo
     given = given_names(inputs)
     _check_apart(given, Path(out))

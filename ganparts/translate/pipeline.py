@@ -70,6 +70,7 @@ class Settings:
     tile: int | None = None
     precision: InferencePrecision = "auto"
     resize: int | None = None
+    margin: int = 0
 
     def __post_init__(self) -> None:
         check_counts(batch_size=self.batch_size)
@@ -78,6 +79,7 @@ class Settings:
             raise ValueError("size makes squares and resize keeps the aspect ratio: give one of them")
         if self.squash and self.size is None:
             raise ValueError("squash=True needs the size to squash photos to (size=..., --size)")
+        check_counts(least=0, margin=self.margin)
         check_tile(self.tile)
 
     def load(self, photo: Photo) -> Tensor:
@@ -95,7 +97,20 @@ class Settings:
             self.encoding.check_size(pixels)
         except ValueError as error:
             raise UnreadableImageError(f"{photo}: {error}") from None
-        return pixels
+        return _mirrored(pixels, self.margin)
+
+
+def _mirrored(pixels: Tensor, margin: int) -> Tensor:
+    """Pixels [3, H, W] with so many more on each side, mirrored."""
+    for axis in (1, 2):
+        period = max(1, 2 * (pixels.shape[axis] - 1))
+        places = torch.arange(-margin, pixels.shape[axis] + margin) % period
+        pixels = pixels.index_select(axis, torch.minimum(places, period - places))
+    return pixels
+
+
+def _without_margin(painting: Tensor, margin: int) -> Tensor:
+    return painting[:, margin : painting.shape[1] - margin, margin : painting.shape[2] - margin]
 
 
 @dataclass(frozen=True)
@@ -140,7 +155,7 @@ def translate_photos(
                     _fail(each.target, f"{each.photo}: {error}", sink, report)
             else:
                 for each, painting in zip(batch, paintings, strict=True):
-                    writer.write(each.target, painting)
+                    writer.write(each.target, _without_margin(painting, settings.margin))
             progress(report)
 
 
