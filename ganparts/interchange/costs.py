@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from ganparts.blocks import size_limits
 from ganparts.registry import (
@@ -113,8 +114,8 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
         multiple, least = size_limits(network)
         side = max(-(-least // multiple), round(_SIDE / multiple), 1) * multiple
         modules = dict(network.named_modules())
-        own = {path: layer for path, layer in modules.items() if any(True for _ in layer.parameters(recurse=False))}
-        for path, layer in own.items():
+        trained = {path: layer for path, layer in modules.items() if _is_layer(layer)}
+        for path, layer in trained.items():
             layer.register_forward_hook(_recorder(path, layers))
         kept = _Kept(network)
         hooks = torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor)
@@ -133,7 +134,7 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
         exportable=getattr(network, "exportable", True) if makes else None,
         layers=layers,
         kinds=Counter(
-            type(layer).__name__ for path, layer in modules.items() if path in own or not any(layer.children())
+            type(layer).__name__ for path, layer in modules.items() if path in trained or not any(layer.children())
         ),
     )
 
@@ -198,6 +199,14 @@ def _kind(table: Registry[Any], name: str) -> str:
     if table is not PRESETS:
         return table.kind
     return f"{table.kind} ({type(table.create(name)).__module__.split('.')[1]})"
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module has weights, and none of its children has."""
+    if isinstance(module, ParametrizationList):  # it makes the weights of a layer
+        return False
+    inside = any(True for child in module.children() for _ in child.parameters())
+    return not inside and any(True for _ in module.parameters())
 
 
 def _recorder(path: str, layers: list[Layer]) -> Callable[[nn.Module, Any, Tensor], None]:
