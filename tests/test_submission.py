@@ -51,7 +51,7 @@ def test_paintings_are_written_as_chosen(tmp_path: Path):
         with zipfile.ZipFile(tmp_path / "images.zip") as file, Image.open(file.open(file.namelist()[0])) as image:
             assert isinstance(image, JpegImageFile)
             assert (image.quantization[0][0], image.layer[0][1:3]) == (table, layer)
-    with pytest.raises(ValueError, match="quality=101: it is at most 100"):
+    with pytest.raises(ValueError, match="quality=101: give a whole number from 1 to 100"):
         paint_submission(nn.Identity(), photos, tmp_path / "images.zip", count=1, quality=101)
 
 

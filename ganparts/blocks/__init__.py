@@ -11,10 +11,10 @@ from ganparts.blocks.layers import (
     Init,
     Padding,
     ReflectionPad2d,
-    StridedConv2d,
     Upsample,
     init_weights,
     padded_conv,
+    strided_conv,
     upsampling,
 )
 from ganparts.blocks.norms import (
@@ -37,7 +37,6 @@ __all__ = [
     "Norm",
     "Padding",
     "ReflectionPad2d",
-    "StridedConv2d",
     "Upsample",
     "check_counts",
     "check_images",
@@ -57,5 +56,6 @@ __all__ = [
     "residual_output",
     "size_limits",
     "start_as_identity",
+    "strided_conv",
     "upsampling",
 ]

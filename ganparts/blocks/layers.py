@@ -24,10 +24,10 @@ __all__ = [
     "Init",
     "Padding",
     "ReflectionPad2d",
-    "StridedConv2d",
     "Upsample",
     "init_weights",
     "padded_conv",
+    "strided_conv",
     "upsampling",
 ]
 
@@ -93,22 +93,29 @@ def _padding_layer(padding: Padding, margin: int) -> nn.Module | None:
     return (ReflectionPad2d if padding == "reflect" else _ReplicationPad2d)(margin)
 
 
-class StridedConv2d(nn.Conv2d):
-    """A 3x3 convolution of stride 2 that pads by itself: [B, in_channels, H, W] to half the size, rounded up.
+def strided_conv(in_channels: int, out_channels: int, padding: Padding) -> nn.Conv2d:
+    """A 3x3 convolution of stride 2: [B, in_channels, H, W] to half the size, rounded up.
 
-    Its state dict is that of ``nn.Conv2d``, whatever the padding.
+    Its state dict is the same, whatever the padding.
 
     Raises:
         ValueError: an unknown padding.
     """
+    pad = _padding_layer(padding, 1)
+    if pad is None:
+        return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+    return _PaddedConv2d(in_channels, out_channels, pad)
 
-    def __init__(self, in_channels: int, out_channels: int, padding: Padding = "zero"):
-        pad = _padding_layer(padding, 1)
-        super().__init__(in_channels, out_channels, 3, stride=2, padding=0 if pad else 1)
+
+class _PaddedConv2d(nn.Conv2d):
+    """A 3x3 convolution of stride 2 with a layer that pads."""
+
+    def __init__(self, in_channels: int, out_channels: int, pad: nn.Module):
+        super().__init__(in_channels, out_channels, 3, stride=2)
         self.pad = pad
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input if self.pad is None else self.pad(input))
+        return super().forward(self.pad(input))
 
 
 def upsampling(

@@ -48,7 +48,7 @@ def scaled_size(height: int, width: int, size: int) -> tuple[int, int]:
         raise DataError(
             f"an image of {width} x {height} pixels is too narrow: with a shorter side of {size} pixels it would have "
             f"{scaled[0] * scaled[1]:,}, and more than {MAX_PIXELS:,} are not made. Crop it, ask for fewer pixels, or "
-            "squash it to a square"
+            "squash it to a square (squash=True)"
         )
     return scaled
 

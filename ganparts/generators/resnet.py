@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ganparts.blocks import (
     Norm,
     Padding,
-    StridedConv2d,
     Upsample,
     check_counts,
     images_are_independent,
@@ -22,6 +21,7 @@ from ganparts.blocks import (
     padded_conv,
     recomputed,
     start_as_identity,
+    strided_conv,
     upsampling,
 )
 from ganparts.generators.features import ChainGenerator
@@ -106,7 +106,7 @@ class ResNetGenerator(ChainGenerator):
 
         layers = [*padded_conv(in_channels, width, 7, "reflect", norm), nn.ReLU(inplace=True)]
         for channels in (width, 2 * width):
-            conv = StridedConv2d(channels, 2 * channels, strided_padding)
+            conv = strided_conv(channels, 2 * channels, strided_padding)
             layers += [*normalized(conv, norm), nn.ReLU(inplace=True)]
         layers += [ResidualBlock(4 * width, norm=norm, padding=padding, dropout=dropout) for _ in range(blocks)]
         for channels in (4 * width, 2 * width):
