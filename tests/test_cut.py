@@ -24,6 +24,7 @@ from ganparts.blocks import recompute_blocks
 from ganparts.cut import CUTPreset
 from ganparts.cut.options import PresetOptions
 from ganparts.cut.presets import cut, monet_one_sided
+from ganparts.cut.step import _shift_loss
 from ganparts.generators import AntialiasedResNetGenerator, UNetGenerator
 from ganparts.losses import draw_positions
 from ganparts.pretrained import describe_network, from_pretrained
@@ -199,6 +200,12 @@ def test_a_translation_follows_a_shift(low_memory: bool, monkeypatch: pytest.Mon
     assert loss == pytest.approx(3 * 0.5 / 2)
     assert strength < 0.5
     assert trained(0.5, (3, 0))[0] == trained(0.0, (3, 2))[0] == 0
+
+
+def test_images_too_small_to_be_shifted_are_refused():
+    model = _small("cut", generator=Gridded(0.5), nce_weight=0, content="l1", content_weight=1, shift_weight=3)
+    with pytest.raises(ValueError, match="images of 4x8 are too small to be shifted .*: give sides of at least 8"):
+        _shift_loss(model, *torch.rand(2, 1, 3, 4, 8, dtype=torch.float64))
 
 
 def test_a_shift_leaves_out_the_borders_and_is_drawn_anew():

@@ -54,7 +54,7 @@ class CUT(nn.Module):
         identity: compares a target image with its translation; None for none.
         identity_weight: factor on that loss.
         shift_weight: factor on the mean difference between translations of shifted images and shifted translations
-            (shift equivariance), which keeps a pattern of the generator's grid out of the pictures. It takes another
+            (shift equivariance), against a pattern of the generator's grid in the pictures. It takes another
             pass through the generator; images must be larger than the generator's ``size_multiple``.
 
     Raises:

@@ -105,6 +105,11 @@ def _shift_loss(model: CUT, images: Tensor, translated: Tensor) -> Tensor:
     """The mean difference between translations of shifted images and shifted translations, borders left out."""
     most = size_limits(model.generator)[0]
     sides = [side - most for side in images.shape[-2:]]
+    if min(sides) < most:
+        raise ValueError(
+            f"shift_weight={model.shift_weight}: images of {images.shape[2]}x{images.shape[3]} are too small to be "
+            f"shifted by up to {most - 1} pixels: give sides of at least {2 * most}, or shift_weight=0"
+        )
     rows, columns = (torch.arange(side, device=images.device) for side in sides)
     down, right = model.draw_shift(images)
 
