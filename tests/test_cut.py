@@ -204,7 +204,7 @@ def test_a_translation_follows_a_shift(low_memory: bool, monkeypatch: pytest.Mon
 
 def test_images_too_small_to_be_shifted_are_refused():
     model = _small("cut", generator=Gridded(0.5), nce_weight=0, content="l1", content_weight=1, shift_weight=3)
-    with pytest.raises(ValueError, match="images of 4x8 are too small to be shifted .*: give sides of at least 8"):
+    with pytest.raises(ValueError, match=r"images of 4x8 are too small to be shifted .*: give sides of at least 8"):
         _shift_loss(model, *torch.rand(2, 1, 3, 4, 8, dtype=torch.float64))
 
 
