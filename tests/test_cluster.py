@@ -12,17 +12,16 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import fsspec
 import numpy as np
 import pytest
 import torch
-from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
+from fsspec.config import conf
+from moto.server import ThreadedMotoServer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -477,43 +476,22 @@ def test_failures_that_are_not_told_one_by_one_count():
     assert (report.written, report.failed, report.problems) == (1, 3, ["a.png: broken"])
 
 
-class Store(LocalFileSystem):
-    """An object store as far as the package can tell: it is not local, and has no folders to make."""
-
-    protocol = "store"
-
-    @classmethod
-    def _strip_protocol(cls, path: Any) -> Any:
-        return LocalFileSystem._strip_protocol(str(path).removeprefix("store://"))
-
-    def unstrip_protocol(self, name: str) -> str:
-        return f"store://{name}"
-
-
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[AbstractFileSystem, str]]:
-    """A file system and an empty folder there: S3 if moto and s3fs are installed to play it on this machine."""
-    if find_spec("moto") and find_spec("s3fs"):
-        from moto.server import ThreadedMotoServer  # pyright: ignore[reportMissingImports]
-
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-        server.start()
-        host, port = server.get_host_and_port()
-        access = {"key": "anything", "secret": "anything", "endpoint_url": f"http://{host}:{port}"}
-        monkeypatch.setitem(fsspec.config.conf, "s3", access)
-        files = fsspec.filesystem("s3")
-        files.mkdir("bucket")
-        yield files, "s3://bucket"
-        server.stop()
-    else:
-        fsspec.register_implementation("store", Store, clobber=True)
-        monkeypatch.setitem(fsspec.config.conf, "store", {"auto_mkdir": True})
-        yield fsspec.filesystem("store"), f"store://{tmp_path}/bucket"
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty bucket of S3, which moto plays on this machine."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    access = {"key": "anything", "secret": "anything", "endpoint_url": f"http://{host}:{port}"}
+    monkeypatch.setitem(conf, "s3", access)
+    cast(Any, fsspec.filesystem("s3")).mkdir("bucket")
+    yield "s3://bucket"
+    server.stop()
 
 
 @pytest.mark.filterwarnings("default")
-def test_an_object_store(tmp_path: Path, two_actors: None, store: tuple[AbstractFileSystem, str]):
-    files, bucket = store
+def test_an_object_store(tmp_path: Path, two_actors: None, bucket: str):
+    files: Any = fsspec.filesystem("s3")
     names = ["a.png", "sub/a.png", "sub/b.png"]
     for number, name in enumerate(names):
         files.pipe_file(f"{bucket}/photos/{name}", encoded(number))

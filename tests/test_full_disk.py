@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ganparts.training import RunOptions, run_recipe, save_checkpoint
+from ganparts.disk import replace_file
+from ganparts.registry import GENERATORS
+from ganparts.training import RunOptions, run_recipe, save_checkpoint, write_report
 from ganparts.training.checkpoint import CHECKPOINT
+from ganparts.training.monitor import append_row, drop_rows_beyond
+from ganparts.training.samples import save_grid
+from ganparts.training.watch import Watch
 from ganparts.translate import translate_files, translate_to_zip
 
 
@@ -42,6 +49,49 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: Path):
         save_checkpoint(path, step=2, config={}, model=nn.Linear(400, 400))
     assert [file.name for file in disk.iterdir()] == ["checkpoint.pt"]
     assert path.read_bytes() == before
+
+
+def test_a_network_that_does_not_fit_leaves_the_one_before(disk: Path):
+    GENERATORS.create("resnet6", width=2).save_pretrained(disk / "generator")
+    before = {file.name: file.read_bytes() for file in (disk / "generator").iterdir()}
+    with pytest.raises(OSError, match=rf"No space left on device: '{disk}/generator'"):
+        GENERATORS.create("resnet6", width=32).save_pretrained(disk / "generator")
+    assert {file.name: file.read_bytes() for file in (disk / "generator").iterdir()} == before
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+@pytest.mark.parametrize("name", ["losses.csv", "warnings.jsonl", "config.json", "step_0000001.png", "report.html"])
+def test_each_file_of_a_run_that_does_not_fit_is_named_and_keeps_what_it_held(disk: Path, name: str):
+    path = disk / name
+    write: dict[str, Callable[[], object]] = {
+        "losses.csv": lambda: append_row(path, {"step": 1, **{f"loss{number}": 0.5 for number in range(2000)}}),
+        "warnings.jsonl": lambda: Watch(path, say=print).numbers(1, {"x" * 5000: math.nan}),
+        "config.json": lambda: replace_file(path, bytes(5000)),
+        "step_0000001.png": lambda: save_grid(path, torch.randint(0, 255, (3, 99, 99), dtype=torch.uint8)),
+        "report.html": lambda: write_report(disk),
+    }
+    path.write_text("step\n")
+    fill(disk)
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        write[name]()
+    kept = path.read_text()
+    assert kept.startswith("step\n") if name == "warnings.jsonl" else kept == "step\n"  # a line is appended, in parts
+
+
+def test_a_run_that_goes_on_keeps_its_rows_on_a_full_disk(disk: Path):
+    losses = disk / "losses.csv"
+    for step in range(1, 1000):
+        append_row(losses, {"step": step, "loss": 0.5})
+    fill(disk)
+    before = losses.read_bytes()
+    with pytest.raises(OSError, match="No space left"):
+        drop_rows_beyond(losses, 990)
+    assert losses.read_bytes() == before
 
 
 def test_a_run_that_meets_a_full_disk_says_how_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -109,6 +109,9 @@ class ImageEntry(EncodedImage):
 class Images(Decoded[Tensor]):
     """Images that are decoded when asked for: ``images[i]`` is uint8 [3, H, W], ``images[:9]`` the first nine Images.
 
+    To change what is read, give it entries with another ``load``. Training loads the entries itself, so it would not
+    see a ``__getitem__`` of a subclass.
+
     Args:
         entries: the places of the images, in order: :class:`ImageEntry`, or others with the same methods.
         skip_unreadable: warn of an image that cannot be read, and give the next one instead.

@@ -16,7 +16,7 @@ from ganparts.metrics.manifolds import prdc
 from ganparts.metrics.reading import Reader, interleaved, progress_bar
 from ganparts.metrics.resampling import kid_scores
 from ganparts.metrics.scores import Scores
-from ganparts.metrics.sources import Scored, Source, open_source, photo_of_each, without_unreadable
+from ganparts.metrics.sources import ImageSource, Scored, open_source, photo_of_each, without_unreadable
 
 __all__ = ["Evaluator", "FewImagesWarning", "evaluate"]
 
@@ -28,12 +28,12 @@ class FewImagesWarning(UserWarning):
 
 
 def evaluate(
-    real: Source,
-    fake: Source | nn.Module,
+    real: ImageSource,
+    fake: ImageSource | nn.Module,
     *,
     extractor: str | nn.Module = "auto",
     limit: int | None = None,
-    photos: Source | None = None,
+    photos: ImageSource | None = None,
     squash: bool = False,
     device: torch.device | str | None = None,
     batch_size: int = 32,
@@ -84,9 +84,9 @@ def evaluate(
 
 
 def _evaluate(
-    real: Source,
-    fake: Source | nn.Module,
-    photos: Source | None,
+    real: ImageSource,
+    fake: ImageSource | nn.Module,
+    photos: ImageSource | None,
     *,
     extractor: str | nn.Module,
     limit: int | None,
@@ -171,9 +171,9 @@ class Evaluator:
 
     def __init__(
         self,
-        real: Source,
+        real: ImageSource,
         *,
-        photos: Source,
+        photos: ImageSource,
         extractor: str = "auto",
         limit: int | None = None,
         squash: bool = False,
@@ -209,7 +209,7 @@ def _neighbours(real: Tensor, fake: Tensor) -> dict[str, float]:
     return prdc(real, fake, k=_NEIGHBOURS)._asdict() if min(len(real), len(fake)) > _NEIGHBOURS else {}
 
 
-def _photos(photos: Source | None, fake_entries: list[Scored] | None) -> list[Scored]:
+def _photos(photos: ImageSource | None, fake_entries: list[Scored] | None) -> list[Scored]:
     if photos is None and fake_entries is None:
         raise TypeError("a generator is scored by its paintings: give photos=..., a folder, an archive or a sequence")
     if photos is None:

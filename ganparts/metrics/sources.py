@@ -19,9 +19,9 @@ from ganparts.data import DataError, ImageEntry, Images, UnreadableImageError, o
 from ganparts.data.images import IMAGE_SUFFIXES, EncodedImage
 from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
 
-__all__ = ["Scored", "Source", "open_source", "photo_of_each"]
+__all__ = ["ImageSource", "Scored", "open_source", "photo_of_each"]
 
-Source: TypeAlias = "Path | str | Sequence[Tensor | Image.Image | Path | str] | Images | Tensor"
+ImageSource: TypeAlias = "Path | str | Sequence[Tensor | Image.Image | Path | str] | Images | Tensor"
 """A folder, a zip archive, or a sequence of images: uint8 [3, H, W] tensors, Pillow images, image files."""
 
 
@@ -101,7 +101,7 @@ class _Picture:
         return pil_to_tensor(to_rgb(self.image))
 
 
-def open_source(source: Source) -> list[Scored]:
+def open_source(source: ImageSource) -> list[Scored]:
     """The images of a folder or archive (sorted by name), or of a sequence (in its order).
 
     Every image counts: :class:`~ganparts.data.Images` that skip unreadable ones do not skip them here.
@@ -121,7 +121,7 @@ def open_source(source: Source) -> list[Scored]:
     return entries
 
 
-def without_unreadable(source: Source) -> Source:
+def without_unreadable(source: ImageSource) -> ImageSource:
     """A source without its unreadable images, of each of which it warns, if it skips them; any other as it is."""
     if not (isinstance(source, Images) and source.skip_unreadable):
         return source

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ganparts.disk import naming_file
 from ganparts.pretrained.card import ModelCard
 from ganparts.pretrained.finding import CONFIG, TABLES, WEIGHTS
 from ganparts.pretrained.hub import is_hub_name, upload
@@ -82,6 +84,7 @@ def save_pretrained(
     Raises:
         ValueError: as :func:`describe_network`; or ``dtype`` is not a type of floats, or too narrow for a weight.
         FileNotFoundError: the card's picture is not a file.
+        OSError: the folder cannot be written, for instance since the disk is full; what it held before is whole.
     """
     _write(network, Path(folder), card or ModelCard(), called=name or Path(folder).as_posix(), dtype=dtype)
 
@@ -147,8 +150,6 @@ class PretrainedModule(nn.Module):
 
 
 def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str, dtype: torch.dtype | None) -> None:
-    from safetensors.torch import save_model
-
     config = describe_network(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     stored = None if dtype is None else str(dtype).removeprefix("torch.")
@@ -158,14 +159,27 @@ def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str, dt
     shutil.rmtree(partial, ignore_errors=True)  # of a program that was killed
     partial.mkdir(parents=True)
     try:
-        card.copy_picture(partial)
-        save_model(saved, str(partial / WEIGHTS))
-        (partial / _CARD).write_text(text, encoding="utf-8")
-        (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
+        with naming_file(folder):
+            card.copy_picture(partial)
+            _write_weights(saved, partial / WEIGHTS)
+            (partial / _CARD).write_text(text, encoding="utf-8")
+            (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
         for path in sorted(partial.iterdir(), key=lambda path: path.name == CONFIG):  # which makes it a whole folder
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_weights(network: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_model
+
+    try:
+        save_model(network, str(path))
+    except SafetensorError as error:  # which holds the system's error as text
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def _in_type(network: nn.Module, dtype: torch.dtype) -> nn.Module:

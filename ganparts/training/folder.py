@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganparts.disk import replace_file
 from ganparts.distributed import from_first, gather, highest, is_first, processes, rank
 from ganparts.pretrained import ModelCard, save_pretrained
 from ganparts.training.checkpoint import (
@@ -146,7 +147,7 @@ class RunFolder:
 
     def _write_config(self) -> None:
         if is_first():
-            (self.path / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+            replace_file(self.path / "config.json", (json.dumps(self.config, indent=2) + "\n").encode())
 
     def _check_room(self) -> None:
         weights = sum(p.numel() * p.element_size() for p in self.stateful["model"].parameters())

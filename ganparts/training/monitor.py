@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import Tensor
 
+from ganparts.disk import naming_file, replace_file
 from ganparts.optional import require
 
 __all__ = ["Monitor", "append_row", "drop_rows_beyond"]
@@ -150,7 +150,7 @@ def drop_rows_beyond(path: Path, step: int) -> None:
         header, *rows = path.read_text().splitlines(keepends=True) or [""]
         whole = [row for row in rows if row.endswith("\n") and row.split(",")[0].isdigit()]
         kept = [row for row in whole if int(row.split(",")[0]) <= step]
-        path.write_text("".join([header, *kept]) if kept else "")
+        replace_file(path, "".join([header, *kept] if kept else []).encode())
 
 
 def append_row(path: Path, row: Mapping[str, float]) -> None:
@@ -159,15 +159,14 @@ def append_row(path: Path, row: Mapping[str, float]) -> None:
     if text:  # rare: a new name, such as a penalty's that comes every 16 steps
         rows = list(csv.DictReader(io.StringIO(text)))
         columns = list(dict.fromkeys([*_header(path), *row]))
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows([*rows, row])
-        os.replace(partial, path)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows([*rows, row])
+        replace_file(path, table.getvalue().encode())
         return
     columns = _header(path) or list(row)
-    with path.open("a", newline="") as file:
+    with naming_file(path), path.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         if file.tell() == 0:
             writer.writeheader()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
 from ganparts.data import resize_square, to_bytes, to_unit_range
+from ganparts.disk import replace_file
 
 __all__ = ["fetch_later", "paint_grid", "sample_photos", "save_grid"]
 
@@ -48,7 +50,9 @@ def paint_grid(photos: Tensor, stages: Sequence[nn.Module]) -> Tensor:
 
 def save_grid(path: Path, grid: Tensor) -> None:
     """Write a grid, uint8 [3, height, width], as a PNG."""
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
+    encoded = BytesIO()
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(encoded, "PNG")
+    replace_file(path, encoded.getvalue())
 
 
 def fetch_later(values: Tensor) -> Callable[[], Tensor]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ganparts.disk import replace_file
 from ganparts.training.monitor import append_row, drop_rows_beyond
 
 __all__ = ["Scorebook"]
@@ -47,7 +48,7 @@ class Scorebook:
         """
         if best:
             content = {"step": step, "metric": metric, "value": scores[metric]}
-            self._best.write_text(json.dumps(content) + "\n")
+            replace_file(self._best, (json.dumps(content) + "\n").encode())
         append_row(self._table, {"step": step, **scores})
 
     def forget_beyond(self, step: int) -> None:

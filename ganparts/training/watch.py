@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.blocks import evaluating
+from ganparts.disk import naming_file, replace_file
 
 __all__ = ["Finding", "Watch", "picture_statistics"]
 
@@ -134,7 +135,8 @@ class Watch:
     def forget_beyond(self, step: int) -> None:
         """Drop the warnings of steps that a resumed run does again."""
         if self.path.exists():
-            self.path.write_text("".join(line + "\n" for line in _up_to(self.path.read_text().splitlines(), step)))
+            kept = [line + "\n" for line in _up_to(self.path.read_text().splitlines(), step)]
+            replace_file(self.path, "".join(kept).encode())
 
     def state_dict(self) -> dict[str, object]:
         """What it remembers: first losses, usual norms, and since when each problem lasts."""
@@ -238,7 +240,7 @@ class Watch:
             self._tell(Finding(step, kind, what, first, advice))
 
     def _tell(self, finding: Finding) -> None:
-        with self.path.open("a") as file:
+        with naming_file(self.path), self.path.open("a") as file:
             file.write(json.dumps(vars(finding)) + "\n")
         self.say(finding)
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.members import is_hidden, read_member
-from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Listed, Sink, replace_file, too_long
+from ganparts.disk import replace_file
+from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Listed, Sink, too_long
 from ganparts.translate.sources import ARCHIVE_ERRORS, NO_IMAGES, images_in, is_photo, open_archive
 
 __all__ = ["Place", "Work", "find_work", "open_target"]

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ganparts.data import resize_square
+from ganparts.disk import naming_file
 from ganparts.distributed import gather, is_first, processes
 from ganparts.precision import InferencePrecision
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import translate_pixels
-from ganparts.translate.sinks import in_utf8, naming
+from ganparts.translate.sinks import in_utf8
 
 __all__ = ["translate_to_zip"]
 
@@ -77,7 +78,7 @@ def _write(batches: Iterable[list[tuple[str, bytes]]], path: Path) -> int:
     partial = path.with_name(path.name + ".partial")
     names: set[str] = set()
     try:
-        with naming(path), zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        with naming_file(path), zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             for name, encoded in chain.from_iterable(batches):
                 archive.writestr(f"{_unused(name, names)}.jpg", encoded)
         os.replace(partial, path)

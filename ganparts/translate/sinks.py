@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
 import lzma
 import os
@@ -14,9 +12,10 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
+
+from ganparts.disk import naming_file, replace_file
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
@@ -25,9 +24,7 @@ __all__ = [
     "Listed",
     "Sink",
     "in_utf8",
-    "naming",
     "open_sink",
-    "replace_file",
     "too_long",
 ]
 
@@ -78,29 +75,6 @@ def open_sink(path: Path | str, *, overwrite: bool) -> Sink:
 def too_long(name: str) -> bool:
     """Whether a file of this name, relative, cannot be made on most file systems."""
     return any(len(os.fsencode(part)) > 255 for part in name.split("/"))
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let the error of a full disk (or quota, or file system of small files) name this file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def replace_file(path: Path, encoded: bytes) -> None:
-    """Write a file that appears when it is complete."""
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # the name may be as long as names can be
-    partial = path.with_name(f".{short}.partial")
-    try:
-        with naming(path):
-            partial.write_bytes(encoded)
-            os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class FolderSink:
@@ -245,7 +219,7 @@ class ArchiveSink(Listed):
     def write(self, name: str, encoded: bytes) -> None:
         with self.lock:
             try:
-                with naming(self.path):
+                with naming_file(self.path):
                     self.archive.add(in_utf8(name), encoded)
             except BaseException:
                 self.damaged = True  # by a member that was cut short
@@ -258,7 +232,7 @@ class ArchiveSink(Listed):
     def close(self, *, whole: bool) -> None:
         worth_keeping = self.written and not self.damaged and not self.overwrite
         try:
-            with self.lock, naming(self.path):
+            with self.lock, naming_file(self.path):
                 self.archive.close()
             if whole or worth_keeping:
                 os.replace(self.partial, self.path)

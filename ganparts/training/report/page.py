@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ganparts.disk import naming_file
 from ganparts.training.report.curves import charts
 from ganparts.training.report.reading import read_grids, read_json, read_losses, read_warnings
 
@@ -55,7 +56,8 @@ def write_report(folder: Path | str, *, state: str | None = None) -> Path:
     path = folder / "report.html"
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(page, encoding="utf-8")
+        with naming_file(path):
+            partial.write_text(page, encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all, and errors of a full disk that name the file."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["naming_file", "replace_file"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, or a file system of small files
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Name this file in the error of a full disk, which the system leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that appears when it is complete; the one before stays until then.
+
+    Raises:
+        OSError: it cannot be written; the file before is whole.
+    """
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # the name may be as long as names can be
+    partial = path.with_name(f".{short}.partial")
+    try:
+        with naming_file(path):
+            partial.write_bytes(content)
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
