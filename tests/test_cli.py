@@ -197,6 +197,23 @@ def test_a_part_is_shown_with_its_options_and_layers(monkeypatch, capsys):
     )
 
 
+def test_a_preset_is_shown_as_a_command_line_writes_it_and_a_painter_of_its_name_too(monkeypatch, capsys):
+    code, said = run(monkeypatch, capsys, "show", "monet")
+    values = dict(line.split(maxsplit=1) for line in said.splitlines() if len(line.split()) > 1)
+    discriminators = "patchgan(width=48), projected(image_size=128)+patchgan(width=48)+munit(width=32)"
+    assert (code, values["discriminator"].strip(), values["cycle"].strip()) == (0, discriminators, "l1")
+    assert values["painter"] == "monet: ganparts translate monet photo.jpg -o paintings"
+    assert values["licence"].startswith("apache-2.0")
+    code, said = run(monkeypatch, capsys, "show", "restyle")
+    assert "generator                    trained_painter('monet')" in said
+    assert "painter restyle" not in said
+
+
+def test_a_painter_is_shown(monkeypatch, capsys):
+    code, said = run(monkeypatch, capsys, "show", "vangogh")
+    assert (code, said.splitlines()[0]) == (0, "painter vangogh: ganparts translate vangogh photo.jpg -o paintings")
+
+
 def test_a_part_of_ones_own_is_listed(monkeypatch, capsys, tmp_path: Path):
     lines = ("from torch import nn", "from ganparts import GENERATORS", '@GENERATORS.register("odd")', "def odd():")
     (tmp_path / "odd_parts.py").write_text("\n".join((*lines, '    "Flips."', "    return nn.Linear(2, 2)\n")))

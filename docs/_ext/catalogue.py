@@ -17,7 +17,6 @@ import re
 import sys
 import types
 import typing
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ from examples import example
 from structure import Stage, Structure, drawing, in_words, structure_of
 
 import ganparts
-from ganparts.interchange.costs import NETWORKS, TABLES, measure, paper_of
+from ganparts.interchange.costs import NETWORKS, TABLES, choice_in_words, measure, paper_of
 from ganparts.metrics import FEATURE_EXTRACTORS
 from ganparts.registry import (
     ADVERSARIAL_LOSSES,
@@ -206,19 +205,9 @@ def _markdown(text: str) -> str:
 
 def _preset(preset: Any) -> str:
     method = type(preset).__module__.split(".")[1]
-    rows = [[f"`{field.name}`", _value(getattr(preset, field.name))] for field in dataclasses.fields(preset)]
+    fields = {field.name: choice_in_words(getattr(preset, field.name)) for field in dataclasses.fields(preset)}
+    rows = [[f"`{name}`", f"`{value}`"] for name, value in fields.items()]
     return f"A preset of {method}.\n\n" + _table(["choice", "value"], rows)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_value, value))
-    named = next((table.named(value) for table in TABLES if not isinstance(value, str) and table.named(value)), None)
-    if named is not None:
-        return f"`{named[0]}({', '.join(f'{option}={chosen!r}' for option, chosen in named[1].items())})`"
-    if isinstance(value, partial):
-        return f"`{value.func.__name__}({', '.join(map(repr, value.args))})`"
-    return "none" if value is None else f"`{value}`"
 
 
 def _sources(table: Registry[Any], name: str) -> str:

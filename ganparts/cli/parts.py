@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ganparts.cli.app import Imports, app, console, import_parts, print_table
-from ganparts.interchange.costs import NETWORKS, Costs, PartRow, documentation_of, measure, part_rows
+from ganparts.interchange.costs import NETWORKS, Costs, PartRow, choice_in_words, documentation_of, measure, part_rows
 from ganparts.interchange.costs import TABLES as CORE_TABLES
 from ganparts.metrics import FEATURE_EXTRACTORS
-from ganparts.pretrained import list_painters
+from ganparts.pretrained import Painter, list_painters
 from ganparts.registry import PRESETS, Registry, UnknownPartError
 
 __all__ = ["NETWORKS", "TABLES", "list_parts", "measure", "show"]
@@ -58,20 +58,17 @@ def _list_painters() -> int:
     if not painters:
         console.print("There are no painters yet.")
         return 0
-    rows = [
-        (
-            painter.name,
-            f"{painter.size / 2**20:.1f}",
-            painter.license,
-            painter.address or "here",
-            painter.title,
-            painter.data,
-            ", ".join(f"{score} {painter.scores[score]}" for score in _SHOWN_SCORES if score in painter.scores),
-        )
-        for painter in painters
-    ]
-    print_table(("name", "MiB", "licence", "where", "what", "data", "scores"), rows, right=("MiB",))
+    print_table(_PAINTER_COLUMNS, map(_painter_cells, painters), right=("MiB",))
     return 0
+
+
+_PAINTER_COLUMNS = ("name", "MiB", "licence", "where", "what", "data", "scores")
+
+
+def _painter_cells(painter: Painter) -> tuple[str, ...]:
+    scores = ", ".join(f"{score} {painter.scores[score]}" for score in _SHOWN_SCORES if score in painter.scores)
+    size = f"{painter.size / 2**20:.1f}"
+    return painter.name, size, painter.license, painter.address or "here", painter.title, painter.data, scores
 
 
 def _cells(row: PartRow) -> tuple[str, ...]:
@@ -88,18 +85,19 @@ def show(
     part: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PART")],
     imports: Imports = (),
 ) -> int:
-    """Show one part: what it is, its options, and a network's layers.
+    """Show one part: what it is, its options, and a network's layers; or a painter.
 
     Example: ganparts show resnet9
 
     Args:
-        part: Name of a part; if parts of several kinds have it, all are shown.
+        part: Name of a part or a painter; if several kinds have it, all are shown.
         imports: Modules with parts of your own, to import first. Python looks for them on PYTHONPATH.
     """
     import_parts(imports)
-    tables = [table for table in TABLES if part in table]
-    if not tables:
-        near = difflib.get_close_matches(part, [name for table in TABLES for name in table], n=1, cutoff=0.5)
+    tables, painters = [table for table in TABLES if part in table], list_painters()
+    if not tables and part not in painters:
+        names = [*painters, *(name for table in TABLES for name in table)]
+        near = difflib.get_close_matches(part, names, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UnknownPartError(
             f"there is no part named {part!r}{hint}: ganparts list shows all; parts of your own need --imports MODULE"
@@ -110,6 +108,9 @@ def show(
         size = measure(table, part)
         if size is not None:
             _print_layers(size)
+    if part in painters:
+        console.print(f"{chr(10) if tables else ''}painter {part}: ganparts translate {part} photo.jpg -o paintings\n")
+        print_table(("field", "value"), zip(_PAINTER_COLUMNS[1:], _painter_cells(painters[part])[1:], strict=True))
     return 0
 
 
@@ -129,7 +130,7 @@ def _print_options(table: Registry[Any], name: str) -> None:
     """A builder's options; of a preset, which has none, its values."""
     if table is PRESETS:
         preset = table.create(name)
-        rows = [(field.name, str(getattr(preset, field.name))) for field in dataclasses.fields(preset)]
+        rows = [(field.name, choice_in_words(getattr(preset, field.name))) for field in dataclasses.fields(preset)]
         print_table(("field", "value"), rows)
         return
     options = table.options(name)

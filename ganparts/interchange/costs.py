@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,18 @@ from ganparts.registry import (
     Registry,
 )
 
-__all__ = ["NETWORKS", "TABLES", "Costs", "Layer", "PartRow", "documentation_of", "measure", "paper_of", "part_rows"]
+__all__ = [
+    "NETWORKS",
+    "TABLES",
+    "Costs",
+    "Layer",
+    "PartRow",
+    "choice_in_words",
+    "documentation_of",
+    "measure",
+    "paper_of",
+    "part_rows",
+]
 
 NETWORKS: tuple[Registry[Any], ...] = (GENERATORS, DISCRIMINATORS)
 TABLES: tuple[Registry[Any], ...] = (
@@ -142,6 +154,19 @@ def measure(table: Registry[Any], name: str) -> Costs | None:
 def documentation_of(builder: Any) -> str:
     """A builder's docstring as plain text."""
     return (inspect.getdoc(builder) or "").replace("``", "")
+
+
+def choice_in_words(value: Any) -> str:
+    """A value of a preset as a command line writes it, if it can: ``projected(image_size=128)+patchgan``."""
+    if isinstance(value, list | tuple):
+        return ("+" if isinstance(value, list) else ", ").join(map(choice_in_words, value))
+    if isinstance(value, partial):
+        named = next(filter(None, (table.named(value) for table in TABLES)), None)
+        name = named[0] if named else value.func.__name__
+        given = [] if named else list(map(repr, value.args))
+        given += [f"{option}={choice_in_words(chosen)}" for option, chosen in value.keywords.items()]
+        return f"{name}({', '.join(given)})" if given else name
+    return "none" if value is None else str(value)
 
 
 def _summary(builder: Any) -> str:
