@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 
-from ganparts import cli
+from ganparts import GENERATORS, cli
 from ganparts.data import DataError, UnreadableImageError, members, open_images, resize, sample, to_bytes, to_unit_range
 from ganparts.metrics import (
     FEATURE_EXTRACTORS,
@@ -331,6 +331,8 @@ def test_precision_and_recall_of_sets_that_are_alike_apart_or_partial():
     assert (alike.precision, alike.recall, alike.coverage) == (1, 1, 1)
     assert prdc(real, real.flip(0)) == alike
     assert prdc(real, real + 100) == (0, 0, 0, 0)
+    copies = normal(20, 1).repeat(10, 1)  # each image has more copies than k
+    assert prdc(copies, copies) == (1, 1, 2, 1)
     two_modes = torch.cat([real, real + 100])
     one_mode = prdc(two_modes, real)
     assert one_mode.precision == 1
@@ -426,6 +428,23 @@ def test_a_generator_scores_as_the_folder_of_its_paintings(tmp_path: Path):
         content_distance(at_once(PHOTOS), at_once_of(tmp_path / "paintings")).item(), rel=1e-4
     )
     assert score(fake=generator, photos=PHOTOS, limit=6) == score(fake=tmp_path / "paintings", photos=PHOTOS, limit=6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_generator_is_scored_in_its_own_precision(dtype: torch.dtype):
+    generator = GENERATORS.create("painter", width=8)
+    expected = score(fake=generator, photos=PHOTOS, limit=6)
+    found = score(fake=generator.to(dtype), photos=PHOTOS, limit=6)
+    assert found.fid == pytest.approx(expected.fid, rel=0.05)
+
+
+@pytest.mark.parametrize("few", ["photos", "real"])
+def test_an_evaluator_says_at_once_that_there_are_too_few_images(few: str):
+    images = {"real": open_images(PAINTINGS), "photos": open_images(PHOTOS)}
+    images[few] = images[few][:1]
+    said = {"photos": "1 photos", "real": "1 real images"}[few]
+    with pytest.raises(ValueError, match=f"^there are {said} to score with: give 2 or more"):
+        Evaluator(images["real"], photos=images["photos"], extractor="efficientnet_lite0")
 
 
 def at_once_of(folder: Path) -> Tensor:
@@ -730,6 +749,31 @@ def test_an_extractor_that_is_being_written_is_another_after_each_change():
     assert digest_of_module(extractor(programs[0])) == digest_of_module(made[0])
     first, second = (digest_of_module(extractor(programs[0], steps=[Tiny()._apply])) for _ in range(2))
     assert first == second  # wherever it lies in memory
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@torch.no_grad()\n    def forward(self, images): return images.mean((2, 3)) * {}",
+        "@staticmethod\n    def pooled(images): return images.mean((2, 3)) * {}",
+        "@property\n    def factor(self): return {}",
+        "def forward(self, images): return [images.mean((2, 3)) * {} for _ in range(1)][0]",
+        "def forward(self, images): return (lambda x: x * {})(images)",
+        "def __init__(self): super().__init__(); self.factor = torch.tensor({}.0)",
+        "def __init__(self): super().__init__(); self.register_buffer('f', torch.tensor({}.0), persistent=False)",
+    ],
+    ids=["decorated", "static", "property", "comprehension", "lambda", "tensor", "buffer"],
+)
+@pytest.mark.parametrize("inherited", [False, True])
+def test_no_change_of_an_extractor_passes_unnoticed(source: str, inherited: bool):
+    def digest(factor: int) -> str:
+        names: dict[str, Any] = {"nn": nn, "torch": torch}
+        exec(f"class Mine(nn.Module):\n    {source.format(factor)}", names)
+        if inherited:
+            exec("class Mine(Mine):\n    pass", names)
+        return digest_of_module(names["Mine"]())
+
+    assert digest(2) == digest(2) != digest(3)
 
 
 def test_the_digests_of_our_extractors_stay():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -167,6 +168,31 @@ def test_other_optimizers_are_built():
     for wrong in ({"rates": {"critics": 1.0}}, {"builders": {"critics": AdamW}}):
         with pytest.raises(ValueError, match="has no networks 'critics': it has generators, discriminators"):
             make_optimizers(model, **wrong)
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_optimizers_that_count_with_numbers_go_back_to_a_state(stepped: bool):
+    from timm.optim.adabelief import AdaBelief
+
+    def step(optimizers: Optimizers) -> dict[str, Any]:
+        torch.manual_seed(0)
+        for parameter in weights:
+            parameter.grad = torch.randn_like(parameter)
+        for each in optimizers.values():
+            each.step()
+        return deepcopy(optimizers.state_dict())
+
+    weights = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))]
+    optimizers = Optimizers({"all": AdaBelief(weights, lr=0.1)})
+    saved = step(optimizers) if stepped else deepcopy(optimizers.state_dict())
+    start = deepcopy(weights)
+    expected, values = step(optimizers), deepcopy(weights)
+    with torch.no_grad():
+        for weight, before in zip(weights, start, strict=True):
+            weight.copy_(before)
+    optimizers.load_state_dict(saved)
+    torch.testing.assert_close(step(optimizers), expected, rtol=0, atol=0)
+    torch.testing.assert_close(weights, values, rtol=0, atol=0)
 
 
 class Loud(SGD):
@@ -356,6 +382,19 @@ def test_averages_begin_with_the_weights_and_follow_them_by_the_decay():
     for decay in (0.0, 1.0):
         with pytest.raises(ValueError, match=f"decay={decay}"):
             Averages({"layer": layer}, decay=decay)
+
+
+def test_tied_weights_are_averaged_once_a_step():
+    tied, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    network = nn.ModuleDict({"first": tied, "again": tied, "other": other})
+    averages = Averages({"network": network}, decay=0.5)
+    for value in range(30):
+        for parameter in network.parameters():
+            nn.init.constant_(parameter, value)
+        averages.update()
+    average = averages.networks["network"].state_dict()
+    torch.testing.assert_close(average["first.weight"], average["other.weight"])
+    assert torch.equal(average["first.weight"], average["again.weight"])
 
 
 @given(st.integers(0, 9), st.integers(1, 9), st.integers(1, 200))

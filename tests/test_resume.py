@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ganparts import GENERATORS, build_cut
+from ganparts.inpainting import build_inpainting
 from ganparts.metrics import FEATURE_EXTRACTORS
 from ganparts.pretrained import from_pretrained, save_pretrained
-from ganparts.training.starting import start_from
+from ganparts.training.starting import start_discriminators_from, start_from
 
 SMALL = ("--generator", "resnet6", "--width", 2, "--resize", 32, "--crop", 32, "--device", "cpu")
 QUICK = (*SMALL, "--paint", 1, "--log-every", 1)
@@ -341,6 +342,12 @@ def test_a_start_from_a_network_that_paints_otherwise_is_refused(tmp_path: Path,
     with pytest.raises(ValueError, match=re.escape(message)):
         start_from(model, (str(tmp_path),))
     start_from(build_cut(generator=GENERATORS.create("painter", width=2, **options)), (str(tmp_path),))
+
+
+def test_a_method_without_discriminators_cannot_start_from_them(tmp_path: Path):
+    model = build_inpainting(generator=GENERATORS.create("painter", width=2))
+    with pytest.raises(ValueError, match=r"^--init-discriminators run: this method trains no discriminators: leave"):
+        start_discriminators_from(model, Path("run"))
 
 
 def test_a_run_starts_from_another_runs_discriminators_too(tmp_path: Path, recipe: Recipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,8 @@ def test_a_recipe_has_options_of_its_own_with_limits_of_their_own(tmp_path: Path
         ({"queue": -1}, "--queue -1 is too small: give 0 or more"),
         ({"temperature": 0.0}, r"--temperature 0\.0 is too small: give more than 0"),
         ({"steps": 0}, "--steps 0 is too small: give 1 or more"),
+        ({"hours": math.nan}, "--hours nan is not a finite number"),
+        ({"hours": math.inf}, "--hours inf is not a finite number"),
         ({"time_limit": 0}, "--time-limit 0 is too small"),
         ({"steps": 3, "hours": 1.0}, r"--steps 3 and --hours 1\.0 exclude each other: give one"),
     ):

@@ -266,10 +266,10 @@ def test_weights_that_are_not_finite_are_not_saved_and_are_gone_back_from(tmp_pa
     steps(run, 0, 2)
     assert folder.save(2)
     expected = deepcopy(run["model"].state_dict())
-    for step, back in ((3, 2), (4, 3), (5, 4)):
+    for step in (3, 4, 5):
         poison(run)
         assert not folder.save(step)
-        assert folder.recover(step, "rollback") == back
+        assert folder.recover(step, "rollback") == 2  # whose weights they are each time
         torch.testing.assert_close(run["model"].state_dict(), expected, rtol=0, atol=0)
         assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")[0] == step  # a stop now goes on from here
     with pytest.raises(NotFiniteError, match=r"at step 6 again, after going back 3 times.*checkpoint\.pt"):

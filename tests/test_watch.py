@@ -83,6 +83,8 @@ def test_statistics_of_pictures(photos: torch.Tensor):
     negative = picture_statistics(photos, -photos)
     assert float(negative["correlation"]) == pytest.approx(-1)
     assert float(negative["brightness"]) == pytest.approx(-float(photos.mean()), abs=1e-6)
+    for few in (photos[:1], photos[:1].expand(3, -1, -1, -1)):  # which cannot vary
+        assert float(picture_statistics(few, few)["variety"]) == 1
     black = picture_statistics(photos, torch.full_like(photos, -1))
     assert [float(black[name]) for name in ("contrast", "brightness", "variety")] == [0, -1, 0]
 

@@ -49,8 +49,11 @@ class Averages(nn.Module):
         """Add the current weights to the averages."""
         self.steps += 1
         change = (9 / (self.steps + 9)).clamp_min(1 - self.decay)
-        current = self._trained[0].state_dict()
-        for name, average in self.average.state_dict().items():
+        current, seen = self._trained[0].state_dict(), set[int]()
+        for name, average in self.average.state_dict(keep_vars=True).items():
+            if id(average) in seen:  # tied weights have a name for each place
+                continue
+            seen.add(id(average))
             if average.is_floating_point():
                 average.lerp_(current[name], change.to(average.dtype))
             else:

@@ -214,7 +214,7 @@ def _lay_out(optimizer: Optimizer) -> None:
             parameter.grad = _laid_out(parameter.grad, parameter)
     for parameter, tensors in optimizer.state.items():
         for name, tensor in tensors.items():
-            if tensor.shape == parameter.shape:
+            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:  # some count steps with numbers
                 tensors[name] = _laid_out(tensor, parameter)
 
 
@@ -223,9 +223,14 @@ def _laid_out(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor if tensor.stride() == parameter.stride() else torch.empty_like(parameter).copy_(tensor)
 
 
-def _fill_in_place(optimizer: Optimizer, before: dict[Tensor, dict[str, Tensor]]) -> None:
-    """Give an optimizer its former tensors back, with the values that it has now; zeros where it has none."""
+def _fill_in_place(optimizer: Optimizer, before: dict[Tensor, dict[str, Any]]) -> None:
+    """Give an optimizer its former tensors back, with the values that it has now; zeros where it has none.
+
+    A state with anything but tensors is left as it was loaded: a captured graph cannot hold it anyway.
+    """
     for parameter, tensors in before.items():
+        if not all(isinstance(value, Tensor) for value in tensors.values()):
+            continue
         loaded = optimizer.state.get(parameter, {})
         for name, tensor in tensors.items():
             tensor.copy_(loaded[name]) if name in loaded else tensor.zero_()

@@ -52,7 +52,7 @@ def preset_number(*, least: float | None = None, above: float | None = None) -> 
 
 
 def check_numbers(options: Any) -> None:
-    """Refuse a number of options, a dataclass, that is below the limit of its field (see :func:`preset_number`).
+    """Refuse a number of options, a dataclass, that is not finite or below its field's limit (:func:`preset_number`).
 
     Raises:
         ValueError: names the option, its value and the limit.
@@ -62,6 +62,8 @@ def check_numbers(options: Any) -> None:
         least, above = option.metadata.get("least"), option.metadata.get("above")
         if isinstance(value, int | float) and not isinstance(value, bool):
             flag = f"--{option.name.replace('_', '-')} {value}"
+            if not math.isfinite(value):
+                raise ValueError(f"{flag} is not a finite number")
             if least is not None and value < least:
                 raise ValueError(f"{flag} is too small: give {least} or more")
             if above is not None and value <= above:

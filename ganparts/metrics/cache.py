@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import CodeType
 from typing import NamedTuple
 
 import torch
@@ -48,7 +50,10 @@ def digest_of_images(entries: Iterable[Scored]) -> str:
 
 
 def digest_of_module(module: nn.Module) -> str:
-    """SHA-256 of everything that a module's features depend on: structure, code, simple attributes and weights."""
+    """SHA-256 of what a module's features depend on: structure, simple attributes, tensors, and methods' code.
+
+    Functions outside of the modules' classes do not count. The code of known libraries does not, either.
+    """
     digest = hashlib.sha256()
     for name, part in module.named_modules():
         kind = type(part)
@@ -56,19 +61,38 @@ def digest_of_module(module: nn.Module) -> str:
         digest.update(repr((name, kind.__module__, kind.__qualname__, sorted(settings.items()))).encode())
         if kind.__module__.partition(".")[0] not in _LIBRARIES:
             digest.update(repr(_of_own_code(part)).encode())
-    for name, value in module.state_dict().items():
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+            unsaved = {key: part._buffers[key] for key in part._non_persistent_buffers_set}
+            _add_tensors(digest, vars(part) | unsaved)
+    _add_tensors(digest, module.state_dict())
     return digest.hexdigest()
+
+
+def _add_tensors(digest: hashlib._Hash, values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
 
 
 def _of_own_code(part: nn.Module) -> list[object]:
     """What may change in a module that somebody is writing: its methods, and lists and dictionaries of settings."""
-    codes = [code for method in vars(type(part)).values() if (code := getattr(method, "__code__", None))]
-    methods = [(code.co_code, code.co_names, [each for each in code.co_consts if _is_simple(each)]) for code in codes]
+    classes = [kind for kind in type(part).__mro__ if kind.__module__.partition(".")[0] not in _LIBRARIES]
+    methods = [_of_code(code) for kind in classes for method in vars(kind).values() if (code := _code_of(method))]
     own = {key: value for key, value in vars(part).items() if key not in vars(nn.Module())}
     lists = sorted((key, repr(value)) for key, value in own.items() if type(value) in (list, dict))
     return [methods, [(key, re.sub(r" at 0x[0-9a-fA-F]+", "", told)) for key, told in lists]]  # no addresses
+
+
+def _code_of(method: object) -> CodeType | None:
+    """The code of a method, behind decorators, too; None if it is none."""
+    function = getattr(method, "__func__", None) or getattr(method, "fget", None) or method
+    return getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
+
+
+def _of_code(code: CodeType) -> tuple[object, ...]:
+    """What a function does, with the functions that are written in it."""
+    inner = [_of_code(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return code.co_code, code.co_names, [each for each in code.co_consts if _is_simple(each)], inner
 
 
 def _is_simple(value: object) -> bool:

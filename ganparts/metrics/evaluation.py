@@ -167,6 +167,7 @@ class Evaluator:
 
     Raises:
         UnavailableError: a package or weights are missing.
+        ValueError: fewer than 2 photos or real images.
     """
 
     def __init__(
@@ -182,6 +183,9 @@ class Evaluator:
     ):
         self.extractor = create_extractor(extractor).to(device)
         self.real, self.photos = without_unreadable(real), without_unreadable(photos)
+        for kind, images in (("photos", self.photos), ("real images", self.real)):
+            if (count := len(open_source(images))) < 2:
+                raise ValueError(f"there are {count} {kind} to score with: give 2 or more; hundreds are better")
         self.conditions = {"limit": limit, "squash": squash, "workers": workers}
 
     def __call__(self, generator: nn.Module) -> Scores | None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from ganparts.data import UnreadableImageError, to_bytes, to_unit_range
 from ganparts.data.loading import ignore_interrupts
 from ganparts.metrics.sources import Scored
-from ganparts.precision import choose_inference, device_of, infer
+from ganparts.precision import choose_inference, device_of, dtype_of, infer
 
 __all__ = [
     "IMAGE_SIZE",
@@ -155,11 +155,11 @@ def paint_batches(batches: Iterable[Batch], generator: nn.Module, *, size: int |
         generator: in ``eval()`` mode; images [B, 3, 256, 256] in [-1, 1] to the same.
         size: height and width to resize the paintings to, in pixels; None keeps theirs.
     """
-    device = device_of(generator)
+    device, dtype = device_of(generator), dtype_of(generator)
     precision, _ = choose_inference(generator)
     for batch in batches:
         photos = torch.stack(batch.images)
-        paintings = to_bytes(infer(generator, to_unit_range(photos.to(device)), precision)).cpu()
+        paintings = to_bytes(infer(generator, to_unit_range(photos.to(device)).to(dtype), precision)).cpu()
         sizes = [(painting.shape[-2], painting.shape[-1]) for painting in paintings]
         yield Batch([frame(painting, size) for painting in paintings], sizes, photos, paintings)
 

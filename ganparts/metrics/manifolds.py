@@ -74,11 +74,13 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = 5) -> PRDC:
 def _reach(features: Tensor, k: int) -> Tensor:
     """Squared distance of each image to its k-th nearest neighbour, itself not counted: [N].
 
-    It is a little enlarged, so that rounding does not decide whether that neighbour is inside.
+    It is a little enlarged, so that rounding does not decide whether that neighbour is inside; neither where it is
+    another copy of the image.
     """
+    rounding = 1e-12 * features.square().sum(1).max()
     reaches = []
     for start in range(0, len(features), ROWS):
         distances = squared_distances(features[start : start + ROWS], features)
         distances.diagonal(start).fill_(torch.inf)
         reaches.append(distances.kthvalue(k, dim=1).values)
-    return torch.cat(reaches) * (1 + 1e-9)
+    return torch.cat(reaches) * (1 + 1e-9) + rounding

@@ -93,7 +93,7 @@ class RunFolder:
         self._writer = futures.ThreadPoolExecutor(1, thread_name_prefix="run folder")
         self._written: list[futures.Future[object]] = []
         self._reported = 0.0
-        self._rolled_back = 0
+        self._rolled_back = self._good_step = 0
         self.state = "stopped"
 
     def start(self, *, resume: bool) -> Checkpoint | None:
@@ -113,6 +113,7 @@ class RunFolder:
         if found is not None:
             found = found.of_rank(rank())
             found.restore(**self.stateful)
+            self._good_step = found.step
             if is_first():
                 self.scores.forget_beyond(found.step)
         from_first(self._prepare)
@@ -170,7 +171,7 @@ class RunFolder:
         if highest(not bool(torch.isfinite(torch.nn.utils.get_total_norm(tensors)))):
             return False
         self._write_checkpoint(step)
-        self._rolled_back = 0
+        self._rolled_back, self._good_step = 0, step
         return True
 
     def _write_checkpoint(self, step: int) -> None:
@@ -190,7 +191,7 @@ class RunFolder:
                 from a checkpoint of this step; else stop.
 
         Returns:
-            The step that was gone back to.
+            The step whose weights they are.
 
         Raises:
             NotFiniteError: the run must stop: ``how`` says so, or going back did not help three times.
@@ -206,7 +207,7 @@ class RunFolder:
         newest.restore(**self.stateful)
         newest.restore_random_states()
         self._write_checkpoint(step)
-        return newest.step
+        return self._good_step
 
     def export(self, stages: Mapping[str, nn.Module], card: ModelCard) -> None:
         """Write the generators as pretrained folders: the first as ``generator/``, others under their own name."""

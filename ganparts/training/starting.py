@@ -40,12 +40,15 @@ def start_discriminators_from(model: Any, run: Path) -> None:
     """Load the discriminators of a run's newest checkpoint.
 
     Raises:
-        ValueError: the run has no such discriminators.
+        ValueError: the run has no such discriminators, or the model has none.
         FileNotFoundError: there is no checkpoint.
     """
+    networks = model.networks().get("discriminators", {})
+    if not networks:
+        raise ValueError(f"--init-discriminators {run}: this method trains no discriminators: leave the option out")
     found = newest_checkpoint(run / CHECKPOINT)
     saved, places = found.states["model"], {id(module): name for name, module in model.named_modules()}
-    for name, network in model.networks().get("discriminators", {}).items():
+    for name, network in networks.items():
         prefix = f"{places[id(network)]}."
         state = {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}
         try:

@@ -35,24 +35,25 @@ def picture_statistics(images: Tensor, translated: Tensor) -> dict[str, Tensor]:
     """Statistics that show when translation has failed, scalars on the device.
 
     Args:
-        images: float [N, 3, H, W] in [-1, 1], at least 2 that differ.
+        images: float [N, 3, H, W] in [-1, 1].
         translated: what a generator made of them, of the same shape.
 
     Returns:
         ``difference``: mean absolute difference of an image and its translation; ``correlation``: of their values, the
         mean over images (-1: inverted); ``contrast``: standard deviation within a translation, the mean over images;
         ``brightness``: mean value; ``variety``: standard deviation between translations, relative to that between
-        images.
+        images, 1 if these are alike.
     """
     images, translated = images.float(), translated.float()
     flat = [values.flatten(1) - values.flatten(1).mean(1, keepdim=True) for values in (images, translated)]
     norms = flat[0].norm(dim=1) * flat[1].norm(dim=1)
+    spread, usual = (values.std(0, unbiased=False).mean() for values in (translated, images))
     return {
         "difference": (translated - images).abs().mean(),
         "correlation": ((flat[0] * flat[1]).sum(1) / norms.clamp_min(1e-9)).mean(),
         "contrast": flat[1].std(1).mean(),
         "brightness": translated.mean(),
-        "variety": translated.std(0).mean() / images.std(0).mean().clamp_min(1e-9),
+        "variety": torch.where(usual > 1e-6, spread / usual.clamp_min(1e-9), torch.ones_like(usual)),
     }
 
 
