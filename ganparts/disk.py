@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +31,7 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the file before is whole.
     """
-    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # the name may be as long as names can be
-    partial = path.with_name(f".{short}.partial")
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # of its own: others may write the same file now
     try:
         with naming_file(path):
             partial.write_bytes(content)

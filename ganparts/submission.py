@@ -122,12 +122,13 @@ def check_submission(path: Path | str) -> int:
     """
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            problems, copies = _inspect(archive, members)
-    except (OSError, zipfile.BadZipFile) as error:
+        archive = zipfile.ZipFile(path)
+    except MEMBER_ERRORS as error:
         problem = f"not a zip archive that can be read ({error}): translate_to_zip of ganparts.translate makes one"
         raise SubmissionError(f"{path} is {problem}", [problem]) from None
+    with archive:
+        members = archive.infolist()
+        problems, copies = _inspect(archive, members)
     images = sum(not member.is_dir() for member in members)
     wrong = [f"{kind}: {_listed(names)}" for kind, names in problems.items()]
     if not _LEAST <= images <= _MOST:
@@ -222,19 +223,23 @@ def paint_submission(
     """
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     more = f" (all {len(photos)}: --paint {len(photos)})" if count < len(photos) else ""
-    console.print(f"Painting {count} photos{more}.")
+    console.print(f"Painting {min(count, len(photos))} photos{more}.")
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             tracked = progress.track(photos.readable(count, shared=True), total=-(-count // processes()))
             written = translate_to_zip(
                 generator, tracked, path, quality=quality, subsampling=subsampling, together=count
             )
-        if not is_first():
-            return
+    except KeyboardInterrupt:
+        console.print("Painting was interrupted: there is no images.zip of this run.")
+        return
+    if not is_first():
+        return
+    try:
         console.print(f"{written} paintings of {_SIZE}x{_SIZE} are in {path}")
         console.print(f"The competition takes it: {check_submission(path)} images.")
     except SubmissionError as error:
         if count >= _LEAST:
             console.print(f"The competition would refuse it: {'; '.join(error.problems)}.")
     except KeyboardInterrupt:
-        console.print("Painting was interrupted: there is no images.zip of this run.")
+        console.print(f"The check was interrupted; {path} is whole.")

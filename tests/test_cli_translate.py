@@ -305,7 +305,7 @@ def test_two_inputs_never_share_a_result(tmp_path: Path, out: str):
         Image.new("RGB", (4, 4)).save(tmp_path / folder / "x.png")
     report = translate_files(Negative(), [tmp_path / "a", tmp_path / "b"], tmp_path / out)
     assert report.written == 1
-    problem = f"{tmp_path}/b/x.png: another input of this run has the result x.jpg: rename one of them"
+    problem = f"{tmp_path}/b/x.png: another input, or another run just now, has the result x.jpg: rename one of them"
     assert report.problems == [problem]
     assert translate_files(Negative(), [tmp_path / "a", tmp_path / "b"], tmp_path / out).skipped == 2
 

@@ -126,6 +126,27 @@ def test_sources_and_targets(tmp_path: Path, here: list[list[str]], source: str,
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_links_in_a_tar_archive_are_followed(tmp_path: Path, here: list[list[str]]):
+    path = make_archive(tmp_path / "links.tar", ["sub/a.png"])
+    with tarfile.open(path, "a") as archive:
+        for name, kind, target in (
+            ("b.png", tarfile.LNKTYPE, "sub/a.png"),
+            ("sub/c.png", tarfile.SYMTYPE, "a.png"),
+            ("d.png", tarfile.SYMTYPE, "sub/c.png"),
+            ("e.png", tarfile.SYMTYPE, "e.png"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    report = translate_on_cluster(tiny(), [path], tmp_path / "out", format="png")
+    assert report.problems == [
+        f"cannot read the image e.png in {path}: it is a link to 'e.png', which is not in the archive"
+    ]
+    found = contents(tmp_path / "out")
+    assert sorted(found) == ["b.png", "d.png", "sub/a.png", "sub/c.png"]
+    assert len(set(found.values())) == 1
+
+
 def test_archives_in_a_folder_stay_archives(tmp_path: Path, here: list[list[str]]):
     make_archive(tmp_path / "shards" / "one.tar", NAMES)
     make_archive(tmp_path / "shards" / "sub" / "two.zip", [*NAMES, "broken.png"])
@@ -143,7 +164,7 @@ def test_archives_in_a_folder_stay_archives(tmp_path: Path, here: list[list[str]
     for problem in (
         f"{tmp_path}/shards/cut.zip: an archive that cannot be read: ",
         f"{tmp_path}/shards/empty.tar: no images in it",
-        f"sub/a.jpg in {tmp_path}/shards/sub/two.zip: another input of this run has the result sub/a.jpg",
+        f"sub/a.jpg in {tmp_path}/shards/sub/two.zip: another input, or another run just now, has the result sub/a.jpg",
         f"cannot read the image text.jpg in {tmp_path}/shards/sub/two.zip: it is not an image",
     ):
         assert problem in said
@@ -168,7 +189,7 @@ def test_what_cannot_be_translated_is_told(tmp_path: Path, here: list[list[str]]
         "cannot read the image photos/sub/bad.png: it is not an image that Pillow knows",
         "none: there is no such file or folder",
         "photos/*.gif: no file matches this pattern",
-        "photos/a.png: another input of this run has the result a.jpg: rename one of them",
+        "photos/a.png: another input, or another run just now, has the result a.jpg: rename one of them",
     ]
     for each, written, skipped, expected in ((report, 5, 0, problems), (again, 0, 6, problems[:3])):
         assert (each.written, each.skipped, each.failed) == (written, skipped, len(expected))

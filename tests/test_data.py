@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ganparts import Pair
 from ganparts.data import (
@@ -37,6 +37,7 @@ from ganparts.data import (
     to_bytes,
     to_unit_range,
 )
+from ganparts.data.decoding import encoded_dimensions, to_rgb
 from ganparts.data.entries import evenly
 from ganparts.data.tfrecord import TFRecordError, masked_crc, read_examples, read_records
 
@@ -217,6 +218,23 @@ def test_16_bits_are_scaled_to_8(kind: str):
     decoded = decode_image(png(Image.fromarray(grey), kind))
     assert decoded[0, 0].tolist() == [0, 1, 128, 255, 0, 1, 255]
     assert torch.equal(decoded[0], decoded[2])
+
+
+def test_a_transparent_colour_of_16_bits_is_that_colour_alone():
+    values = np.array([[0, 256, 32768, 65535]], np.uint16)
+    for key, expected in ((256, [0, 255, 128, 255]), (32768, [0, 1, 255, 255]), (65535, [0, 1, 128, 255])):
+        decoded = decode_image(png(Image.fromarray(values), transparency=key))
+        assert decoded[0, 0].tolist() == expected
+    assert to_rgb(Image.fromarray(values)).getpixel((1, 0)) == (1, 1, 1)
+
+
+def test_dimensions_of_a_turned_image_are_the_same_in_all_formats():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for kind in ("TIFF", "PNG", "JPEG", "WEBP"):
+        file = io.BytesIO()
+        Image.new("RGB", (20, 10)).save(file, kind, exif=exif)
+        assert encoded_dimensions(file.getvalue()) == tuple(decode_image(file.getvalue()).shape[1:]) == (20, 10)
 
 
 def test_transparency_is_laid_on_white():

@@ -297,6 +297,14 @@ def test_pairs_that_are_held_are_those_that_are_read(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_braces_in_the_name_of_a_folder_that_is_there_are_part_of_it(tmp_path: Path):
+    for name, numbers in (("set{v2}", [7]), ("setv2", [8, 9]), ("{550e-84}", [5])):
+        (tmp_path / name).mkdir()
+        write_parquet(tmp_path / name / "x.parquet", numbers)
+        for place in (tmp_path / name, tmp_path / name / "x.parquet"):
+            assert [number_of(image) for image in open_images(place)] == numbers
+
+
 def test_shards_elsewhere_are_read_by_address_and_gone_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import fsspec
 

@@ -186,6 +186,21 @@ def test_painting_ends_with_everything_that_the_competition_would_refuse(
         assert re.search(rf"^The competition would refuse it: {said}$", console.file.getvalue(), re.MULTILINE)
 
 
+def test_a_check_that_is_interrupted_says_that_the_archive_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(path: Path) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ganparts.submission.check_submission", interrupted)
+    Image.new("RGB", (256, 256)).save(tmp_path / "photo.png")
+    said = io.StringIO()
+    path = tmp_path / "images.zip"
+    console = Console(file=said, width=500)
+    paint_submission(nn.Identity().eval(), open_images(tmp_path), path, count=9, console=console)
+    assert zipfile.is_zipfile(path)
+    assert said.getvalue().splitlines()[0] == "Painting 1 photos."
+    assert said.getvalue().splitlines()[-1] == f"The check was interrupted; {path} is whole."
+
+
 def test_what_is_damaged_or_no_archive_is_refused(tmp_path: Path):
     path = archive(tmp_path / "images.zip", good=7000)
     content = bytearray(path.read_bytes())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +114,68 @@ def test_other_operations_are_tiled():
             [result.node.rows(start, min(start + 5, whole.shape[2])) for start in range(0, whole.shape[2], 5)], 2
         )
     assert (tiled - whole).abs().max() < TOLERANCE
+
+
+class Enlarges(nn.Module):
+    def __init__(self, **options: Any):
+        super().__init__()
+        self.options = options
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = F.max_pool2d(images, 2)
+        return F.interpolate(features, scale_factor=2, **self.options)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_enlarging_with_antialias_is_tiled(mode: str):
+    image = photo(40, 44)
+    for antialias in (False, True):
+        network = Enlarges(mode=mode, antialias=antialias)
+        assert (translate_tiled(network, image, tile=7) - at_once(network, image)).abs().max() < TOLERANCE
+
+
+class Aliased(nn.Module):
+    """Another name sees what is done in place."""
+
+    def __init__(self, step: str):
+        super().__init__()
+        self.conv, self.step = nn.Conv2d(3, 3, 3, padding=1), step
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = skip = self.conv(images)
+        if self.step == "+":
+            features += images
+        elif self.step == "-":
+            features -= images
+        elif self.step == "*":
+            features *= images
+        else:
+            features /= 2 + images
+        return torch.tanh(features + skip)
+
+
+@pytest.mark.parametrize("step", "+-*/")
+def test_what_is_done_in_place_is_seen_by_all(step: str):
+    network, image = Aliased(step), photo(40, 44)
+    assert (translate_tiled(network, image, tile=7) - at_once(network, image)).abs().max() < TOLERANCE
+
+
+class Computes(nn.Module):
+    def __init__(self, operation: Callable[[Tensor], Any]):
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.operation(images)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [lambda x: x**2, lambda x: 2**x, lambda x: 1 / x, lambda x: abs(x), lambda x: x * (x > 0), lambda x: x @ x],
+)
+def test_other_operators_are_refused_with_the_remedy(operation: Callable[[Tensor], Any]):
+    with pytest.raises(TilingError, match="make the picture smaller"):
+        translate_tiled(Computes(operation), photo(40, 44), tile=7)
 
 
 def test_no_step_at_the_borders_of_tiles(monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import io
 import re
+import tarfile
 import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,11 @@ from torch import Tensor, nn
 
 from ganparts.data import UnreadableImageError, sample, to_unit_range
 from ganparts.data.colour import to_srgb
+from ganparts.disk import replace_file
 from ganparts.generators import ResNetGenerator
+from ganparts.submission import SubmissionError, check_submission
 from ganparts.translate import translate, translate_files, translate_to_zip
+from ganparts.translate.sinks import ArchiveSink
 
 
 class Negative(nn.Module):
@@ -105,6 +111,15 @@ def test_what_comes_back_is_what_was_given():
     assert np.array_equal(mixed[0], 255 - pixels)
     assert torch.equal(mixed[1], 255 - tensor[0])
     assert translate(generator, []) == []
+
+
+def test_tensors_that_come_back_can_be_used_like_others():
+    for image in (torch.zeros(3, 16, 16), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)):
+        painted = translate(Negative(), image)
+        painted.add_(1)
+        weight = torch.ones(1, requires_grad=True)
+        (painted * weight).sum().backward()
+        assert weight.grad is not None
 
 
 def test_pictures_of_one_size_go_together_and_no_more_than_fit(monkeypatch: pytest.MonkeyPatch):
@@ -225,6 +240,107 @@ def test_an_archive_holds_the_middles_of_photos_unless_they_are_to_be_squashed(t
         translate_to_zip(Negative(), [("a", photo)], tmp_path / "images.zip", size=32, squash=squash)
         with zipfile.ZipFile(tmp_path / "images.zip") as archive, Image.open(archive.open("a.jpg")) as image:
             assert np.abs(np.array(image)[0, 0].astype(int) - corner).max() <= 3
+
+
+def tar_of(path: Path, names: Iterable[str]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            content = io.BytesIO()
+            Image.new("RGB", (20, 20)).save(content, "PNG")
+            member = tarfile.TarInfo(name)
+            member.size = content.tell()
+            content.seek(0)
+            archive.addfile(member, content)
+    return path
+
+
+def damage_header(path: Path, number: int) -> None:
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[number].offset
+    content = bytearray(path.read_bytes())
+    content[place + 148] ^= 1  # of the checksum
+    path.write_bytes(content)
+
+
+def test_a_tar_archive_that_is_damaged_in_the_middle_is_not_half_an_archive(tmp_path: Path):
+    given, out = (tar_of(tmp_path / name, ["a.png", "b.png", "c.png"]) for name in ("in.tar", "out.tar"))
+    damage_header(given, 1)
+    report = translate_files(Negative(), given, tmp_path / "folder")
+    assert (report.written, report.failed) == (0, 1)
+    assert "in.tar: an archive that cannot be read: there is no header of a member at byte" in report.problems[0]
+    damage_header(out, 2)
+    before = out.read_bytes()
+    Image.new("RGB", (20, 20)).save(tmp_path / "d.png")
+    with pytest.raises(ValueError, match=r"out\.tar is not a tar archive that can be read .*--overwrite it"):
+        translate_files(Negative(), tmp_path / "d.png", out)
+    assert out.read_bytes() == before
+
+
+def test_links_in_tar_archives_are_photos_and_are_kept(tmp_path: Path):
+    path = tar_of(tmp_path / "links.tar", ["a.png"])
+    with tarfile.open(path, "a") as archive:
+        for name, kind, target in (("b.png", tarfile.LNKTYPE, "a.png"), ("c.png", tarfile.SYMTYPE, "gone.png")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    report = translate_files(Negative(), path, tmp_path / "folder", format="png")
+    assert sorted(file.name for file in (tmp_path / "folder").iterdir()) == ["a.png", "b.png"]
+    assert [problem.partition(": ")[2] for problem in report.problems] == [
+        "it is a link to 'gone.png', which is not in the archive"
+    ]
+    Image.new("RGB", (20, 20)).save(tmp_path / "d.png")
+    translate_files(Negative(), tmp_path / "d.png", path, format="png")
+    with tarfile.open(path) as archive:
+        kept = [(member.name, member.type) for member in archive]
+    regular, link, symbolic = tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE
+    assert kept == [("a.png", regular), ("b.png", link), ("c.png", symbolic), ("d.png", regular)]
+
+
+@pytest.mark.parametrize("damage", ["name", "version"])
+def test_a_zip_archive_that_python_cannot_open_does_not_end_the_rest(tmp_path: Path, damage: str):
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\u00e4\u00e4.png", b"")
+    content = bytearray(path.read_bytes())
+    central = content.rindex(b"PK\1\2")
+    if damage == "name":
+        content[central + 46] = 0xFF
+    else:
+        content[central + 6] = 99
+    path.write_bytes(content)
+    Image.new("RGB", (20, 20)).save(tmp_path / "d.png")
+    report = translate_files(Negative(), [path, tmp_path / "d.png"], tmp_path / "folder")
+    assert (report.written, report.failed) == (1, 1)
+    assert "bad.zip: an archive that cannot be read: " in report.problems[0]
+    with pytest.raises(SubmissionError, match=r"bad\.zip is not a zip archive that can be read"):
+        check_submission(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_of_two_runs_that_write_one_archive_the_first_is_told(tmp_path: Path, kind: str):
+    path = tmp_path / f"all.{kind}"
+    first, second = (ArchiveSink(path, overwrite=False) for _ in range(2))
+    first.write("a.png", b"1")
+    second.write("b.png", b"2")
+    with pytest.raises(OSError, match=rf"another run writes {path}, too"):
+        first.close(whole=True)
+    second.close(whole=True)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    with zipfile.ZipFile(path) if kind == "zip" else tarfile.open(path) as archive:
+        assert (archive.namelist() if isinstance(archive, zipfile.ZipFile) else archive.getnames()) == ["b.png"]
+
+
+def test_a_file_that_is_written_by_many_at_once_is_always_whole(tmp_path: Path):
+    path, contents = tmp_path / "file", [bytes([value]) * 100_000 for value in range(4)]
+
+    def write(content: bytes) -> None:
+        for _ in range(50):
+            replace_file(path, content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, contents))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_archive_that_breaks_off_leaves_the_old_one(tmp_path: Path):

@@ -381,3 +381,22 @@ def test_a_page_is_for_colour_photos(tmp_path: Path, channels: int, said: str):
     with pytest.raises(ValueError, match=said):
         export_web(Grey(channels), tmp_path / "page")
     assert list(tmp_path.iterdir()) == []
+
+
+class Padded(nn.Module):
+    """Takes no small pictures, and does not say so."""
+
+    def __init__(self, margin: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.ReflectionPad2d(margin), nn.Conv2d(3, 3, 2 * margin + 1, groups=3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images).tanh()
+
+
+@pytest.mark.parametrize(("margin", "least"), [(20, 32), (80, 128)])
+def test_the_page_knows_the_least_size_that_the_export_found(tmp_path: Path, margin: int, least: int):
+    export_web(Padded(margin), tmp_path / "page")
+    data = re.search(r'id="settings">(.*)</script>', (tmp_path / "page" / "index.html").read_text())
+    assert data is not None
+    assert json.loads(data[1])["least"] == least

@@ -152,7 +152,7 @@ def _counting(inputs: Sequence[str], out: str, tell: Callable[[int], object]) ->
                 found += 1
                 if ended.is_set():
                     return
-        except OSError:
+        except Exception:
             return  # the run meets it too, and says so
         tell(found)
 

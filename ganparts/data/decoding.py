@@ -35,8 +35,12 @@ def encoded_dimensions(encoded: bytes) -> tuple[int, int]:
     ignore_pillow_warnings()
     try:
         with _open(encoded) as image:
+            width, height = image.size
+            if image.format == "TIFF":  # whose size Pillow turns by itself, from some version on
+                tags: dict[int, int] = getattr(image, "tag_v2", {})
+                width, height = tags.get(256, width), tags.get(257, height)
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
+            return (width, height) if turned else (height, width)
     except Exception as error:  # whatever Pillow's many decoders raise on damaged files
         raise ValueError(str(error)) from error
 
@@ -112,13 +116,22 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: its pixels are floating-point or 32-bit numbers, whose range is not defined.
     """
+    import numpy
+
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range: save it with 8 or 16 bits")
+    key = image.info.get("transparency")  # the colour that is transparent, in the file's number of bits
     if image.mode.startswith("I"):  # 16-bit grey, which older Pillows open as 32-bit
         image = image.convert("I")
+        opaque = None if key is None else Image.fromarray(numpy.asarray(image) != key)
         if image.getextrema()[1] > 65535:  # pyright: ignore[reportOperatorIssue]
             raise ValueError("its pixels have more than 16 bits, of unknown range: save it with 8 or 16 bits")
         image = image.point(lambda value: value * (1 / 257) + 0.5).convert("L")
+        image.info.pop("transparency", None)
+        if opaque is not None:
+            image.putalpha(opaque.convert("L"))
+    elif image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
     image = to_srgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -48,7 +48,9 @@ def is_address(text: str) -> bool:
 
 
 def expand_braces(text: str) -> list[str]:
-    """``shards-{000..099}.tar`` and ``{a,b}.tar`` as a shell expands them."""
+    """``shards-{000..099}.tar`` and ``{a,b}.tar`` as a shell expands them; not if there is a file of just this name."""
+    if os.path.exists(text):
+        return [text]
     parts = _GROUP.split(text)
     return [
         "".join(chosen) for chosen in product(*(_choices(part) if i % 2 else [part] for i, part in enumerate(parts)))

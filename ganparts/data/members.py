@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import lzma
+import posixpath
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["MEMBER_ERRORS", "is_hidden", "read_member"]
+__all__ = ["MEMBER_ERRORS", "check_tar_is_whole", "is_hidden", "link_target", "read_member"]
 
 MEMBER_ERRORS = (
     OSError,
@@ -23,6 +24,7 @@ MEMBER_ERRORS = (
 )
 """Of members that are damaged, encrypted, or compressed in a way that Python does not know."""
 
+_LONGEST_CHAIN = 8  # of links
 _MOST = 2**30  # bytes of a member once it is unpacked; a small archive can claim any number
 
 
@@ -42,9 +44,43 @@ def read_member(archive: zipfile.ZipFile | tarfile.TarFile, member: Any) -> byte
         found = archive.getinfo(member) if isinstance(member, str) else member
         _check(found.file_size)
         return archive.read(found)
-    _check(member.size)
-    file = archive.extractfile(member)
+    target = link_target(archive, member)
+    _check(target.size)
+    file = archive.extractfile(target)
     return file.read() if file else b""
+
+
+def link_target(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member of a tar archive that holds the bytes: the member itself, unless it is a link.
+
+    Raises:
+        ValueError: the link leads nowhere.
+    """
+    followed = member
+    for _ in range(_LONGEST_CHAIN):
+        if not (followed.islnk() or followed.issym()):
+            return followed
+        name = followed.linkname
+        if followed.issym():
+            name = posixpath.normpath(posixpath.join(posixpath.dirname(followed.name), name))
+        try:
+            followed = archive.getmember(name)
+        except KeyError:
+            break
+    raise ValueError(f"it is a link to {member.linkname!r}, which is not in the archive")
+
+
+def check_tar_is_whole(archive: tarfile.TarFile) -> None:
+    """Refuse a tar archive that was read to its last member if more follows, which tarfile passes by in silence.
+
+    Raises:
+        ReadError: tells where the header is that cannot be read.
+    """
+    file = archive.fileobj
+    assert file is not None
+    file.seek(archive.offset)
+    if any(file.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError(f"there is no header of a member at byte {archive.offset:,}")
 
 
 def _check(size: int) -> None:

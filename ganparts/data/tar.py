@@ -16,13 +16,13 @@ from ganparts.data.entries import printable_stem
 from ganparts.data.errors import DataError
 from ganparts.data.files import File
 from ganparts.data.images import IMAGE_SUFFIXES
+from ganparts.data.members import check_tar_is_whole
 from ganparts.data.shards import Encoded
 
 __all__ = ["TarShard", "open_tar"]
 
 _BLOCK = 128  # images
 _BLOCK_BYTES = 2**25
-_HEADER = 512  # bytes
 
 
 @dataclass(frozen=True)
@@ -71,21 +71,18 @@ def open_tar(file: File) -> TarShard:
     offsets = [0]
     images = 0
     try:
-        with file.open() as opened:
-            with tarfile.open(fileobj=opened, mode="r:") as archive:
-                while (member := archive.next()) is not None:
-                    archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  else it keeps them
-                    if not _is_image(member):
-                        continue
-                    if images == _BLOCK or (images and member.offset - offsets[-1] > _BLOCK_BYTES):
-                        counts.append(images)
-                        offsets.append(member.offset)
-                        images = 0
-                    images += 1
-                end = archive.offset
-            opened.seek(end)
-            if any(opened.read(_HEADER)):  # where tarfile stops at a header that it does not understand
-                raise tarfile.ReadError(f"there is no header of a member at byte {end:,}")
+        with file.open() as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  else it keeps them
+                if not _is_image(member):
+                    continue
+                if images == _BLOCK or (images and member.offset - offsets[-1] > _BLOCK_BYTES):
+                    counts.append(images)
+                    offsets.append(member.offset)
+                    images = 0
+                images += 1
+            check_tar_is_whole(archive)
+            end = archive.offset
     except (OSError, tarfile.TarError, EOFError) as error:
         with_gzip = file.path.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst"))
         reason = "it is compressed, so no place in it can be found: decompress it first" if with_gzip else str(error)

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
-from ganparts.data.members import is_hidden, read_member
+from ganparts.data.members import is_hidden, link_target, read_member
 from ganparts.disk import replace_file
 from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Listed, Sink, too_long
 from ganparts.translate.sources import ARCHIVE_ERRORS, NO_IMAGES, images_in, is_photo, open_archive
@@ -256,10 +256,16 @@ def _in_archive(place: Place, folder: str, format: str, tell: Callable[[str], No
             for name, member in images_in(archive):
                 found = True
                 target = f"{folder}/{name}.{format}".lstrip("/")
-                if isinstance(member, tarfile.TarInfo):
-                    yield Work(target, place, member.name, (member.offset_data, member.offset_data + member.size))
-                else:
+                if isinstance(member, zipfile.ZipInfo):
                     yield Work(target, place, member.filename)
+                    continue
+                assert isinstance(archive, tarfile.TarFile)
+                try:
+                    held = link_target(archive, member)
+                except ValueError as error:
+                    tell(f"cannot read the image {member.name} in {place}: {error}")
+                else:
+                    yield Work(target, place, member.name, (held.offset_data, held.offset_data + held.size))
     except ARCHIVE_ERRORS as error:
         tell(f"{place}: an archive that cannot be read: {error}")
     else:

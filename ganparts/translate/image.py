@@ -159,7 +159,7 @@ def _pixels(image: object) -> tuple[Tensor, Callable[[Tensor], Any]]:
             image = ImageOps.exif_transpose(image)  # as in a file
         return pil_to_tensor(to_rgb(image))[None], lambda batch: to_pil_image(batch[0])
     if isinstance(image, Tensor):
-        return _checked(image), lambda batch: batch.reshape(image.shape)
+        return _checked(image), lambda batch: batch.reshape(image.shape).clone()  # no tensor of inference mode
     import numpy
 
     if isinstance(image, numpy.ndarray):

@@ -190,7 +190,8 @@ def _interpolate(
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
-    **_: object,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Node:
     height, width = input.shape[2:]
     if size is not None:
@@ -207,7 +208,7 @@ def _interpolate(
     def compute(start: int, stop: int) -> Tensor:
         first = max(0, start // by - margins[mode])
         rows = input.rows(first, min(height, (stop - 1) // by + 1 + margins[mode]))
-        rows = F.interpolate(rows, size=(rows.shape[2] * by, width * across), mode=mode)
+        rows = F.interpolate(rows, size=(rows.shape[2] * by, width * across), mode=mode, antialias=antialias)
         return rows[:, :, start - first * by : stop - first * by]
 
     return Node(input.plan, (1, input.shape[1], height * by, width * across), compute, [input])

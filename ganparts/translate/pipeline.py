@@ -181,7 +181,7 @@ def wanted_photos(
         elif claim == "too long":
             report.fail(f"{photo}: its result's name is too long for a file: rename the photo")
         else:
-            report.fail(f"{photo}: another input of this run has the result {target}: rename one of them")
+            report.fail(f"{photo}: another input, or another run just now, has the result {target}: rename one of them")
         progress(report)
 
 

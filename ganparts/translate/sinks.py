@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
-import lzma
 import os
 import tarfile
 import tempfile
 import threading
 import time
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ganparts.data.members import MEMBER_ERRORS, check_tar_is_whole
 from ganparts.disk import naming_file, replace_file
 
 __all__ = [
@@ -161,9 +160,10 @@ class _Tar:
         """Copy all files of another archive; gives their names."""
         with tarfile.open(path, "r:") as old:
             for member in old:
-                if member.isreg():
-                    self.archive.addfile(member, old.extractfile(member))
+                self.archive.addfile(member, old.extractfile(member) if member.isreg() else None)
+                if not member.isdir():
                     yield member.name
+            check_tar_is_whole(old)
 
     def close(self) -> None:
         self.archive.close()
@@ -198,13 +198,18 @@ class ArchiveSink(Listed):
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__()
         self.path, self.partial, self.overwrite = path, path.with_name(path.name + ".partial"), overwrite
+        self.partial.unlink(missing_ok=True)  # another run that writes here now is told so at its end
         self.lock = threading.Lock()
         self.written = self.damaged = False
         self.archive = (_Zip if path.suffix.lower() == ".zip" else _Tar)(self.partial)
+        self.inode = self.partial.stat().st_ino
         if path.exists() and not overwrite:
             try:
                 self.done.update(self.archive.copy(path))
-            except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+            except OSError:  # perhaps of what is written
+                self.close(whole=False)
+                raise
+            except MEMBER_ERRORS as error:
                 self.close(whole=False)
                 raise ValueError(
                     f"{path} is not a {path.suffix.lower()[1:]} archive that can be read ({error}): --overwrite it"
@@ -234,10 +239,16 @@ class ArchiveSink(Listed):
         try:
             with self.lock, naming_file(self.path):
                 self.archive.close()
+            if not self._is_ours():
+                raise OSError(f"another run writes {self.path}, too, so this one's results are lost: take another name")
             if whole or worth_keeping:
                 os.replace(self.partial, self.path)
         finally:
-            self.partial.unlink(missing_ok=True)
+            if self._is_ours():
+                self.partial.unlink()
+
+    def _is_ours(self) -> bool:
+        return self.partial.exists() and self.partial.stat().st_ino == self.inode
 
 
 def in_utf8(name: str) -> str:

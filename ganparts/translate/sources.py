@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.data.members import MEMBER_ERRORS, is_hidden, read_member
+from ganparts.data.members import MEMBER_ERRORS, check_tar_is_whole, is_hidden, read_member
 
 __all__ = [
     "ARCHIVE_ERRORS",
@@ -168,7 +168,7 @@ def _in_folder(folder: str) -> Iterator[Photo]:
                 yield _file(entry.path)
 
 
-ARCHIVE_ERRORS = (OSError, zipfile.BadZipFile, tarfile.TarError)  # of those that cannot be read
+ARCHIVE_ERRORS = MEMBER_ERRORS  # of those that cannot be read
 
 
 def is_archive(path: str) -> bool:
@@ -177,36 +177,59 @@ def is_archive(path: str) -> bool:
 
 
 def _in_archive(path: str) -> Iterator[Photo]:
+    archive = None
     try:
         archive = open_archive(path)
         members = list(images_in(archive))
     except ARCHIVE_ERRORS as error:
+        if archive is not None:
+            archive.close()
         yield _Nothing(path, f"an archive that cannot be read: {error}")
         return
     for name, member in members:  # they are read later, so the archive closes with the last of them
         yield Member(archive, member, PurePosixPath(name).name, path)
 
 
+class _TarFile(tarfile.TarFile):
+    """Closes when nobody has it any more, as a zip archive does."""
+
+    def __del__(self) -> None:
+        if not getattr(self, "closed", True):  # which it has once the file is open
+            self.close()
+
+
 def open_archive(path: str, file: IO[bytes] | None = None) -> Archive:
     """Open a tar archive if the path ends in .tar, else a zip archive; ``file`` has its bytes if there is no such path.
 
     Raises:
-        OSError, BadZipFile, TarError: it cannot be read.
+        ARCHIVE_ERRORS: it cannot be read.
     """
     if path.lower().endswith(".tar"):
-        return tarfile.open(path, "r:", fileobj=file)
+        return _TarFile.open(path, "r:", fileobj=file)
     return zipfile.ZipFile(file or path)
 
 
 def images_in(archive: Archive) -> Iterator[tuple[str, ArchiveMember]]:
-    """The photos in an archive: their paths without suffix and without ``..``, and where they are."""
+    """The photos in an archive: their paths without suffix and without ``..``, and where they are.
+
+    Raises:
+        ARCHIVE_ERRORS: a tar archive is damaged.
+    """
     zipped = isinstance(archive, zipfile.ZipFile)
-    for member in archive.infolist() if zipped else archive.getmembers():
+    members = archive.infolist() if zipped else archive.getmembers()
+    if isinstance(archive, tarfile.TarFile):
+        check_tar_is_whole(archive)
+    for member in members:
         named = member.filename if isinstance(member, zipfile.ZipInfo) else member.name
         parts = [part for part in PurePosixPath(named).parts if part not in ("/", "..")]
-        regular = not member.is_dir() if isinstance(member, zipfile.ZipInfo) else member.isreg()
+        regular = not member.is_dir() if isinstance(member, zipfile.ZipInfo) else _has_content(member)
         if regular and parts and is_photo(parts[-1]) and not is_hidden(parts):
             yield "/".join([*parts[:-1], PurePosixPath(parts[-1]).stem]), member
+
+
+def _has_content(member: tarfile.TarInfo) -> bool:
+    """A file, or a link: tar archives store a file that has several names once."""
+    return member.isreg() or member.islnk() or member.issym()
 
 
 def _file(path: str) -> ImageEntry:

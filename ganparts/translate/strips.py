@@ -255,6 +255,27 @@ class FeatureMap:
 
     __radd__, __rmul__ = __add__, __mul__
 
+    def __iadd__(self, other: object) -> FeatureMap:
+        return self.add_(other)  # another name of the tensor sees it
+
+    def __isub__(self, other: object) -> FeatureMap:
+        return self.sub_(other)
+
+    def __imul__(self, other: object) -> FeatureMap:
+        return self.mul_(other)
+
+    def __itruediv__(self, other: object) -> FeatureMap:
+        return self.div_(other)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _refused(self, *_: object) -> FeatureMap:
+        raise _refusal("an operator other than + - * /")
+
+    __pow__ = __rpow__ = __ipow__ = __rtruediv__ = __floordiv__ = __mod__ = __abs__ = __invert__ = _refused
+    __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = __and__ = __or__ = __xor__ = _refused
+
     def __getitem__(self, index: object) -> FeatureMap:
         raise _refusal("indexing")
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from ganparts.adversarial.memory import peak_bytes
-from ganparts.blocks import size_limits
 from ganparts.data import to_bytes, to_unit_range
 from ganparts.interchange.export import export_generator
+from ganparts.interchange.onnx import OnnxGenerator, load_onnx
 from ganparts.interchange.web.runtime import copied, fetched
 
 __all__ = ["export_web", "trial_picture"]
@@ -86,7 +86,7 @@ def export_web(
             "name": name,
             "model": {"name": "model.onnx", "bytes": (made / "model.onnx").stat().st_size},
             "pixels": round(megapixels * 1e6),
-            **_numbers(generator),
+            **_numbers(generator, load_onnx(made / "model.onnx")),
             "runtime": fetched() if runtime is None else copied(Path(runtime), made),
         }
         for each in _STATIC:
@@ -118,14 +118,14 @@ def trial_picture(height: int, width: int) -> Tensor:
     return torch.stack([(7 * x + 13 * y + 29 * channel + 5 * (x * y // 8)) % 256 for channel in range(3)]).byte()
 
 
-def _numbers(generator: nn.Module) -> dict[str, Any]:
-    """What the generator takes and needs, and what it makes of the trial picture.
+def _numbers(generator: nn.Module, exported: OnnxGenerator) -> dict[str, Any]:
+    """What the exported generator takes, and what the generator needs, and makes of the trial picture.
 
     Raises:
         ValueError: it does not give a picture of 3 channels.
     """
     network = copy.deepcopy(generator).cpu().float().eval()
-    multiple, least = size_limits(network)
+    multiple, least = exported.size_multiple, exported.min_size
     side = math.ceil(max(least, _SIDE) / multiple) * multiple
     images = to_unit_range(trial_picture(side, side))[None]
     paintings: list[Tensor] = []
