@@ -221,7 +221,7 @@ def paint_submission(
     Raises:
         UnreadableImageError: a photo cannot be read, and skipping was not chosen.
     """
-    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     more = f" (all {len(photos)}: --paint {len(photos)})" if count < len(photos) else ""
     console.print(f"Painting {min(count, len(photos))} photos{more}.")
     try:

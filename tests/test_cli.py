@@ -214,6 +214,15 @@ def test_a_painter_is_shown(monkeypatch, capsys):
     assert (code, said.splitlines()[0]) == (0, "painter vangogh: ganparts translate vangogh photo.jpg -o paintings")
 
 
+def test_names_are_printed_as_they_are(monkeypatch, capsys):
+    assert "there is no part named ':cat:'" in run(monkeypatch, capsys, "show", ":cat:")[1]
+
+
+def test_scores_that_would_go_to_a_folder_are_refused_before_they_are_computed(monkeypatch, capsys, tmp_path: Path):
+    said = run(monkeypatch, capsys, "evaluate", str(tmp_path / "no"), "nor.zip", "-o", str(tmp_path))
+    assert said == (1, f"error: {tmp_path} is a folder: give a file for the scores (-o)\n")
+
+
 def test_a_part_of_ones_own_is_listed(monkeypatch, capsys, tmp_path: Path):
     lines = ("from torch import nn", "from ganparts import GENERATORS", '@GENERATORS.register("odd")', "def odd():")
     (tmp_path / "odd_parts.py").write_text("\n".join((*lines, '    "Flips."', "    return nn.Linear(2, 2)\n")))

@@ -20,7 +20,7 @@ Imports = Annotated[tuple[str, ...], tyro.conf.arg(metavar="MODULE ...")]
 """The option of all commands that find parts by name."""
 
 app = SubcommandApp()
-console = Console(highlight=False, markup=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def load_generator(model: str, *, device: torch.device) -> nn.Module:
@@ -53,5 +53,5 @@ def print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, ri
         table.add_column(column, justify="right" if column in right else "left")
     for row in rows:
         table.add_row(*row)
-    wide = console if console.is_terminal else Console(width=400, highlight=False, markup=False)  # a pipe: a line a row
-    wide.print(table)
+    pipe = Console(width=400, highlight=False, markup=False, emoji=False)  # a line a row
+    (console if console.is_terminal else pipe).print(table)

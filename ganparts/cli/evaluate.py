@@ -54,6 +54,8 @@ def evaluate(
 
     import_parts(imports)
     if out is not None:
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder: give a file for the scores (-o)")
         out.parent.mkdir(parents=True, exist_ok=True)  # now, not after an hour of scoring
     chosen = pick_device(device)
     is_model = fake.endswith(".onnx") or is_pretrained(fake)

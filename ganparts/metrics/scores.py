@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganparts.disk import replace_file
 from ganparts.metrics.resampling import Interval
 
 if TYPE_CHECKING:
@@ -209,7 +210,8 @@ class Scores:
     def write_json(self, path: Path | str) -> None:
         """Write the scores to a file that :meth:`read_json` reads."""
         infinite = {name: str(value) for name, value in asdict(self).items() if str(value) in _NOT_IN_JSON}
-        Path(path).write_text(json.dumps(asdict(self) | infinite, indent=2, allow_nan=False) + "\n")
+        content = json.dumps(asdict(self) | infinite, indent=2, allow_nan=False) + "\n"
+        replace_file(Path(path), content.encode())
 
     @classmethod
     def read_json(cls, path: Path | str) -> Scores:

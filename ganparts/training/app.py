@@ -47,7 +47,7 @@ from ganparts.training.policy import CompileError
 __all__ = ["explain_error", "import_parts", "run_recipe"]
 
 OptionsT = TypeVar("OptionsT", bound=RunOptions)
-console = Console(highlight=False, markup=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 _PACKAGE = Path(__file__).parent.parent
 _ALWAYS_MEANT = (UnknownPartError, CaptureError, CompileError, DeviceError, PeerLostError, ImportError, OSError)

@@ -113,7 +113,7 @@ class Loop:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.options, self.settings, self.device = options, settings, device
-        self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         if not is_first():
             self.console = Console(quiet=True)
         self.clock, self.after, self.card_facts = clock, after, dict(card or {})
