@@ -28,9 +28,15 @@ def naming_file(path: Path) -> Iterator[None]:
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file that appears when it is complete; the one before stays until then.
 
+    A link stays a link to the file, and a pipe or a device gets the bytes.
+
     Raises:
         OSError: it cannot be written; the file before is whole.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = Path(os.path.realpath(path))
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # of its own: others may write the same file now
     try:
         with naming_file(path):

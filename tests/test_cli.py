@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from ganparts import DISCRIMINATORS, GENERATORS, cli
+from ganparts import DISCRIMINATORS, GENERATORS, PRESETS, cli
+from ganparts.adversarial.choices import parse_choice
 from ganparts.cli import doctor, parts
 from ganparts.data import sample
 from ganparts.interchange import save_pretrained
+from ganparts.interchange.costs import choice_in_words
 from ganparts.metrics import Scores
 from ganparts.submission import mirrored
 from ganparts.training import DeviceError, choose_policy
@@ -207,6 +210,17 @@ def test_a_preset_is_shown_as_a_command_line_writes_it_and_a_painter_of_its_name
     code, said = run(monkeypatch, capsys, "show", "restyle")
     assert "generator                    trained_painter('monet')" in said
     assert "painter restyle" not in said
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_parts_of_a_preset_are_shown_as_they_are_parsed(name: str):
+    preset = PRESETS.create(name)
+    for field, table in (("generator", GENERATORS), ("discriminator", DISCRIMINATORS)):
+        choice = getattr(preset, field, None)
+        pair = choice if isinstance(choice, tuple) else (choice,)
+        for each in [part for side in pair for part in (side if isinstance(side, list) else [side])]:
+            if isinstance(each, partial) and table.named(each) is not None:
+                assert table.named(parse_choice(choice_in_words(each), table)) == table.named(each)
 
 
 def test_a_painter_is_shown(monkeypatch, capsys):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -761,13 +762,31 @@ def test_an_extractor_that_is_being_written_is_another_after_each_change():
         "def forward(self, images): return (lambda x: x * {})(images)",
         "def __init__(self): super().__init__(); self.factor = torch.tensor({}.0)",
         "def __init__(self): super().__init__(); self.register_buffer('f', torch.tensor({}.0), persistent=False)",
+        "def forward(self, images, factor={}): return images.mean((2, 3)) * factor",
+        "def forward(self, images, *, factor={}): return images.mean((2, 3)) * factor",
+        "@functools.cached_property\n    def factor(self): return {}",
+        "def forward(self, images): return images.mean((2, 3)) * (1 in {{1, {}}})",
+        "factor = {}",
     ],
-    ids=["decorated", "static", "property", "comprehension", "lambda", "tensor", "buffer"],
+    ids=[
+        "decorated",
+        "static",
+        "property",
+        "comprehension",
+        "lambda",
+        "tensor",
+        "buffer",
+        "default",
+        "keyword",
+        "cached",
+        "set",
+        "attribute",
+    ],
 )
 @pytest.mark.parametrize("inherited", [False, True])
 def test_no_change_of_an_extractor_passes_unnoticed(source: str, inherited: bool):
     def digest(factor: int) -> str:
-        names: dict[str, Any] = {"nn": nn, "torch": torch}
+        names: dict[str, Any] = {"nn": nn, "torch": torch, "functools": functools}
         exec(f"class Mine(nn.Module):\n    {source.format(factor)}", names)
         if inherited:
             exec("class Mine(Mine):\n    pass", names)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 import zipfile
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 
 from ganparts.data import UnreadableImageError, sample, to_unit_range
 from ganparts.data.colour import to_srgb
+from ganparts.data.members import read_member
 from ganparts.disk import replace_file
 from ganparts.generators import ResNetGenerator
 from ganparts.submission import SubmissionError, check_submission
 from ganparts.translate import translate, translate_files, translate_to_zip
 from ganparts.translate.sinks import ArchiveSink
+from ganparts.translate.sources import images_in, open_archive
 
 
 class Negative(nn.Module):
@@ -317,17 +320,67 @@ def test_a_zip_archive_that_python_cannot_open_does_not_end_the_rest(tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_of_two_runs_that_write_one_archive_the_first_is_told(tmp_path: Path, kind: str):
+def test_of_two_runs_that_write_one_archive_the_second_is_refused(tmp_path: Path, kind: str):
     path = tmp_path / f"all.{kind}"
-    first, second = (ArchiveSink(path, overwrite=False) for _ in range(2))
-    first.write("a.png", b"1")
-    second.write("b.png", b"2")
-    with pytest.raises(OSError, match=rf"another run writes {path}, too"):
-        first.close(whole=True)
-    second.close(whole=True)
+    (tmp_path / f"all.{kind}.partial").write_bytes(b"of a run that was killed" * 1000)
+    first = ArchiveSink(path, overwrite=False)
+    first.write("b.png", b"1")
+    with pytest.raises(OSError, match=rf"^another run writes {path} now: wait for its end, or take another name"):
+        ArchiveSink(path, overwrite=False)
+    first.close(whole=True)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    ArchiveSink(path, overwrite=False).close(whole=True)
     with zipfile.ZipFile(path) if kind == "zip" else tarfile.open(path) as archive:
         assert (archive.namelist() if isinstance(archive, zipfile.ZipFile) else archive.getnames()) == ["b.png"]
+
+
+def test_a_link_stays_a_link_and_a_pipe_gets_the_bytes(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    replace_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"new"
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit((tmp_path / "pipe").read_bytes)
+        replace_file(tmp_path / "pipe", b"bytes")
+        assert read.result(timeout=30) == b"bytes"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_members_that_tarfile_does_not_know_do_not_swallow_others(tmp_path: Path):
+    path = tar_of(tmp_path / "all.tar", ["a.png"])
+    with tarfile.open(path, "a") as archive:
+        dump = tarfile.TarInfo("dump")
+        dump.type, dump.size = b"D", 600
+        archive.addfile(dump, io.BytesIO(bytes(600)))
+    with tarfile.open(tar_of(tmp_path / "more.tar", ["z.png"])) as more, tarfile.open(path, "a") as archive:
+        archive.addfile(more.getmembers()[0], more.extractfile("z.png"))
+    Image.new("RGB", (20, 20)).save(tmp_path / "n.png")
+    translate_files(Negative(), tmp_path / "n.png", path, format="png")
+    with tarfile.open(path) as archive:
+        assert archive.getnames() == ["a.png", "z.png", "n.png"]
+
+
+@pytest.mark.parametrize("before", ["", "./"])
+def test_links_lead_where_tar_takes_them(tmp_path: Path, before: str):
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+
+        def add(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE, target: str = "") -> None:
+            member = tarfile.TarInfo(before + name)
+            member.type, member.linkname, member.size = kind, target, len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+        add("a.png", b"first")
+        add("b.png", kind=tarfile.LNKTYPE, target=f"{before}a.png")
+        add("a.png", kind=tarfile.LNKTYPE, target=f"{before}a.png")  # as tar writes a file that is named twice
+        add("a.png", b"second")
+        add("sub/c.png", kind=tarfile.SYMTYPE, target="../a.png")
+        add("sub/d.png", kind=tarfile.SYMTYPE, target="c.png")
+    with open_archive(str(path)) as archive:
+        found = [read_member(archive, member) for _, member in images_in(archive)]
+    assert found == [b"first", b"first", b"first", b"second", b"second", b"second"]
 
 
 def test_a_file_that_is_written_by_many_at_once_is_always_whole(tmp_path: Path):

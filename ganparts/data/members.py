@@ -7,10 +7,12 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["MEMBER_ERRORS", "check_tar_is_whole", "is_hidden", "link_target", "read_member"]
+__all__ = ["MEMBER_ERRORS", "check_tar_is_whole", "follow_links", "is_hidden", "read_member"]
 
 MEMBER_ERRORS = (
     OSError,
@@ -44,30 +46,37 @@ def read_member(archive: zipfile.ZipFile | tarfile.TarFile, member: Any) -> byte
         found = archive.getinfo(member) if isinstance(member, str) else member
         _check(found.file_size)
         return archive.read(found)
-    target = link_target(archive, member)
-    _check(target.size)
-    file = archive.extractfile(target)
+    _check(member.size)
+    try:
+        file = archive.extractfile(member)
+    except KeyError:
+        raise ValueError(f"it is a link to {member.linkname!r}, which is not in the archive") from None
     return file.read() if file else b""
 
 
-def link_target(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The member of a tar archive that holds the bytes: the member itself, unless it is a link.
+def follow_links(members: Sequence[tarfile.TarInfo]) -> list[tarfile.TarInfo]:
+    """For each member of a tar archive the one that has its bytes: itself, or where a link leads; a link if nowhere."""
+    places = defaultdict[str, list[int]](list)
+    for place, member in enumerate(members):
+        places[posixpath.normpath(member.name)].append(place)
 
-    Raises:
-        ValueError: the link leads nowhere.
-    """
-    followed = member
-    for _ in range(_LONGEST_CHAIN):
-        if not (followed.islnk() or followed.issym()):
-            return followed
-        name = followed.linkname
-        if followed.issym():
-            name = posixpath.normpath(posixpath.join(posixpath.dirname(followed.name), name))
-        try:
-            followed = archive.getmember(name)
-        except KeyError:
-            break
-    raise ValueError(f"it is a link to {member.linkname!r}, which is not in the archive")
+    def follow(place: int) -> tarfile.TarInfo:
+        for _ in range(_LONGEST_CHAIN):
+            member = members[place]
+            if member.islnk():  # to what came before
+                found = places.get(posixpath.normpath(member.linkname), [])
+                found = found[: bisect_left(found, place)]
+            elif member.issym():
+                folder = posixpath.dirname(member.name)
+                found = places.get(posixpath.normpath(posixpath.join(folder, member.linkname)), [])
+            else:
+                return member
+            if not found:
+                break
+            place = found[-1]
+        return members[place]
+
+    return [follow(place) if each.islnk() or each.issym() else each for place, each in enumerate(members)]
 
 
 def check_tar_is_whole(archive: tarfile.TarFile) -> None:

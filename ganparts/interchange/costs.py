@@ -157,14 +157,14 @@ def documentation_of(builder: Any) -> str:
 
 
 def choice_in_words(value: Any) -> str:
-    """A value of a preset as a command line writes it, if it can: ``projected(image_size=128)+patchgan``."""
+    """A value of a preset; parts that have a name as a command line takes them: ``pixel+patchgan(width=48)``."""
     if isinstance(value, list | tuple):
         return ("+" if isinstance(value, list) else ", ").join(map(choice_in_words, value))
     if isinstance(value, partial):
         named = next(filter(None, (table.named(value) for table in TABLES)), None)
         name = named[0] if named else value.func.__name__
         given = [] if named else list(map(repr, value.args))
-        given += [f"{option}={choice_in_words(chosen)}" for option, chosen in value.keywords.items()]
+        given += [f"{option}={chosen!r}" for option, chosen in value.keywords.items()]
         return f"{name}({', '.join(given)})" if given else name
     return "none" if value is None else str(value)
 

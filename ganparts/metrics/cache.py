@@ -77,22 +77,39 @@ def _add_tensors(digest: hashlib._Hash, values: Mapping[str, object]) -> None:
 def _of_own_code(part: nn.Module) -> list[object]:
     """What may change in a module that somebody is writing: its methods, and lists and dictionaries of settings."""
     classes = [kind for kind in type(part).__mro__ if kind.__module__.partition(".")[0] not in _LIBRARIES]
-    methods = [_of_code(code) for kind in classes for method in vars(kind).values() if (code := _code_of(method))]
+    of_classes = [(key, value) for kind in classes for key, value in vars(kind).items()]
+    methods = [_of_function(_function(value)) for _, value in of_classes]
+    attributes = [(key, value) for key, value in of_classes if _is_simple(value) and not key.startswith("__")]
     own = {key: value for key, value in vars(part).items() if key not in vars(nn.Module())}
-    lists = sorted((key, repr(value)) for key, value in own.items() if type(value) in (list, dict))
-    return [methods, [(key, re.sub(r" at 0x[0-9a-fA-F]+", "", told)) for key, told in lists]]  # no addresses
+    lists = sorted((key, _in_words(value)) for key, value in own.items() if type(value) in (list, dict))
+    return [methods, attributes, lists]
 
 
-def _code_of(method: object) -> CodeType | None:
-    """The code of a method, behind decorators, too; None if it is none."""
-    function = getattr(method, "__func__", None) or getattr(method, "fget", None) or method
-    return getattr(inspect.unwrap(function) if callable(function) else function, "__code__", None)
+def _function(method: object) -> object:
+    """The function of a method, behind decorators, too."""
+    for holder in ("__func__", "fget", "func"):  # of static and class methods, properties, cached properties
+        method = getattr(method, holder, None) or method
+    return inspect.unwrap(method) if callable(method) else method
+
+
+def _of_function(function: object) -> tuple[object, ...]:
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ()
+    defaults = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None))
+    return (*_of_code(code), _in_words(defaults))
 
 
 def _of_code(code: CodeType) -> tuple[object, ...]:
     """What a function does, with the functions that are written in it."""
     inner = [_of_code(each) for each in code.co_consts if isinstance(each, CodeType)]
-    return code.co_code, code.co_names, [each for each in code.co_consts if _is_simple(each)], inner
+    others = [_in_words(each) for each in code.co_consts if isinstance(each, frozenset | bytes | complex)]
+    return code.co_code, code.co_names, [each for each in code.co_consts if _is_simple(each)], others, inner
+
+
+def _in_words(value: object) -> str:
+    text = repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)  # no addresses
 
 
 def _is_simple(value: object) -> bool:

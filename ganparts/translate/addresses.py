@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
-from ganparts.data.members import is_hidden, link_target, read_member
+from ganparts.data.members import is_hidden, read_member
 from ganparts.disk import replace_file
 from ganparts.translate.sinks import ARCHIVE_SUFFIXES, ArchiveSink, Claim, Listed, Sink, too_long
 from ganparts.translate.sources import ARCHIVE_ERRORS, NO_IMAGES, images_in, is_photo, open_archive
@@ -259,13 +258,11 @@ def _in_archive(place: Place, folder: str, format: str, tell: Callable[[str], No
                 if isinstance(member, zipfile.ZipInfo):
                     yield Work(target, place, member.filename)
                     continue
-                assert isinstance(archive, tarfile.TarFile)
-                try:
-                    held = link_target(archive, member)
-                except ValueError as error:
-                    tell(f"cannot read the image {member.name} in {place}: {error}")
-                else:
-                    yield Work(target, place, member.name, (held.offset_data, held.offset_data + held.size))
+                if member.islnk() or member.issym():
+                    problem = f"it is a link to {member.linkname!r}, which is not in the archive"
+                    tell(f"cannot read the image {member.name} in {place}: {problem}")
+                    continue
+                yield Work(target, place, member.name, (member.offset_data, member.offset_data + member.size))
     except ARCHIVE_ERRORS as error:
         tell(f"{place}: an archive that cannot be read: {error}")
     else:

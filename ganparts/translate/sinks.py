@@ -10,11 +10,19 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Protocol
+from types import ModuleType
+from typing import IO, Literal, Protocol
 
 from ganparts.data.members import MEMBER_ERRORS, check_tar_is_whole
 from ganparts.disk import naming_file, replace_file
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
@@ -127,8 +135,8 @@ def _next_tick(folder: Path) -> int:
 class _Zip:
     """A zip archive that is written; its pictures are compressed already."""
 
-    def __init__(self, path: Path):
-        self.archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+    def __init__(self, file: IO[bytes]):
+        self.archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
 
     def add(self, name: str, content: bytes) -> None:
         self.archive.writestr(name, content)
@@ -147,8 +155,8 @@ class _Zip:
 class _Tar:
     """A tar archive that is written."""
 
-    def __init__(self, path: Path):
-        self.archive = tarfile.open(path, "w")  # noqa: SIM115
+    def __init__(self, file: IO[bytes]):
+        self.archive = tarfile.open(fileobj=file, mode="w")  # noqa: SIM115
 
     def add(self, name: str, content: bytes) -> None:
         member = tarfile.TarInfo(name)
@@ -160,6 +168,8 @@ class _Tar:
         """Copy all files of another archive; gives their names."""
         with tarfile.open(path, "r:") as old:
             for member in old:
+                if member.type not in tarfile.SUPPORTED_TYPES:
+                    continue
                 self.archive.addfile(member, old.extractfile(member) if member.isreg() else None)
                 if not member.isdir():
                     yield member.name
@@ -192,17 +202,20 @@ class ArchiveSink(Listed):
 
     An interrupted run leaves what it has written, so that the next one adds the rest; but with ``overwrite`` it leaves
     all as it was.
+
+    Raises:
+        ValueError: the older one cannot be read.
+        OSError: another run writes this archive now.
     """
 
     def __init__(self, path: Path, *, overwrite: bool):
         path.parent.mkdir(parents=True, exist_ok=True)
         super().__init__()
         self.path, self.partial, self.overwrite = path, path.with_name(path.name + ".partial"), overwrite
-        self.partial.unlink(missing_ok=True)  # another run that writes here now is told so at its end
         self.lock = threading.Lock()
         self.written = self.damaged = False
-        self.archive = (_Zip if path.suffix.lower() == ".zip" else _Tar)(self.partial)
-        self.inode = self.partial.stat().st_ino
+        self.file = _open_alone(self.partial, path)
+        self.archive = (_Zip if path.suffix.lower() == ".zip" else _Tar)(self.file)
         if path.exists() and not overwrite:
             try:
                 self.done.update(self.archive.copy(path))
@@ -239,16 +252,32 @@ class ArchiveSink(Listed):
         try:
             with self.lock, naming_file(self.path):
                 self.archive.close()
-            if not self._is_ours():
-                raise OSError(f"another run writes {self.path}, too, so this one's results are lost: take another name")
+                self.file.flush()
             if whole or worth_keeping:
                 os.replace(self.partial, self.path)
         finally:
-            if self._is_ours():
-                self.partial.unlink()
+            self.partial.unlink(missing_ok=True)
+            with suppress(OSError):  # of a full disk, which was told
+                self.file.close()
 
-    def _is_ours(self) -> bool:
-        return self.partial.exists() and self.partial.stat().st_ino == self.inode
+
+def _open_alone(partial: Path, path: Path) -> IO[bytes]:
+    """Open a file that this process alone writes, where the system has locks; they end with the process."""
+    while True:
+        number = os.open(partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        file = os.fdopen(number, "r+b")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise OSError(f"another run writes {path} now: wait for its end, or take another name (-o)") from None
+        except OSError:  # a file system without locks
+            pass
+        if partial.exists() and os.path.samestat(os.fstat(file.fileno()), partial.stat()):
+            file.truncate(0)
+            return file
+        file.close()  # another run has just finished, and renamed it
 
 
 def in_utf8(name: str) -> str:

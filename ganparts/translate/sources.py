@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, UnreadableImageError, decode_image
 from ganparts.data.images import IMAGE_SUFFIXES
-from ganparts.data.members import MEMBER_ERRORS, check_tar_is_whole, is_hidden, read_member
+from ganparts.data.members import MEMBER_ERRORS, check_tar_is_whole, follow_links, is_hidden, read_member
 
 __all__ = [
     "ARCHIVE_ERRORS",
@@ -210,21 +210,25 @@ def open_archive(path: str, file: IO[bytes] | None = None) -> Archive:
 
 
 def images_in(archive: Archive) -> Iterator[tuple[str, ArchiveMember]]:
-    """The photos in an archive: their paths without suffix and without ``..``, and where they are.
+    """The photos in an archive: their paths without suffix and without ``..``, and the members that hold them.
+
+    A link in a tar archive is held by what it leads to; one that leads nowhere, by itself.
 
     Raises:
         ARCHIVE_ERRORS: a tar archive is damaged.
     """
-    zipped = isinstance(archive, zipfile.ZipFile)
-    members = archive.infolist() if zipped else archive.getmembers()
-    if isinstance(archive, tarfile.TarFile):
+    if isinstance(archive, zipfile.ZipFile):
+        members = held = archive.infolist()
+    else:
+        members = archive.getmembers()
         check_tar_is_whole(archive)
-    for member in members:
+        held = follow_links(members)
+    for member, holder in zip(members, held, strict=True):
         named = member.filename if isinstance(member, zipfile.ZipInfo) else member.name
         parts = [part for part in PurePosixPath(named).parts if part not in ("/", "..")]
         regular = not member.is_dir() if isinstance(member, zipfile.ZipInfo) else _has_content(member)
         if regular and parts and is_photo(parts[-1]) and not is_hidden(parts):
-            yield "/".join([*parts[:-1], PurePosixPath(parts[-1]).stem]), member
+            yield "/".join([*parts[:-1], PurePosixPath(parts[-1]).stem]), holder
 
 
 def _has_content(member: tarfile.TarInfo) -> bool:
