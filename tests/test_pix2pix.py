@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {"generator": partial(GENERATORS.create, "resnet6", widt
 def test_the_preset_is_the_papers():
     with torch.device("meta"):
         model = build_pix2pix()
+        assert list(model.stages()) == list(model.networks()["generators"]) == ["generator"]
     assert isinstance(model.generator, UNetGenerator)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.generator.modules())
     assert sum(isinstance(layer, nn.Dropout) for layer in model.generator.modules()) == 3

@@ -133,3 +133,8 @@ def test_another_shape_and_a_useless_size_are_refused():
 def test_a_new_buffer_returns_what_it_is_given(name: str):
     images = torch.rand(2, 3, 4, 4)
     assert torch.equal(REPLAY_BUFFERS.create(name)(images), images)
+
+
+def test_history_holds_as_many_images_as_the_papers_by_default():
+    """Of 50; tests elsewhere give a size."""
+    assert {REPLAY_BUFFERS.create("history").size, HistoryBuffer().size} == {50}
