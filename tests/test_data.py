@@ -226,6 +226,11 @@ def test_a_transparent_colour_of_16_bits_is_that_colour_alone():
         decoded = decode_image(png(Image.fromarray(values), transparency=key))
         assert decoded[0, 0].tolist() == expected
     assert to_rgb(Image.fromarray(values)).getpixel((1, 0)) == (1, 1, 1)
+    coloured = Image.new("RGB", (2, 1))
+    coloured.putpixel((0, 0), (0x12, 0, 0))
+    coloured.info["transparency"] = (0x1200, 0, 0)  # as Pillow opens a file of 16 bits
+    assert [to_rgb(coloured).getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]
+    assert coloured.info["transparency"] == (0x1200, 0, 0)
 
 
 def test_dimensions_of_a_turned_image_are_the_same_in_all_formats():

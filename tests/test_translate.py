@@ -320,7 +320,9 @@ def test_a_zip_archive_that_python_cannot_open_does_not_end_the_rest(tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_of_two_runs_that_write_one_archive_the_second_is_refused(tmp_path: Path, kind: str):
+def test_of_two_runs_that_write_one_archive_the_second_is_refused(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / f"all.{kind}"
     (tmp_path / f"all.{kind}.partial").write_bytes(b"of a run that was killed" * 1000)
     first = ArchiveSink(path, overwrite=False)
@@ -329,9 +331,22 @@ def test_of_two_runs_that_write_one_archive_the_second_is_refused(tmp_path: Path
         ArchiveSink(path, overwrite=False)
     first.close(whole=True)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    ArchiveSink(path, overwrite=False).close(whole=True)
+    second = ArchiveSink(path, overwrite=False)
+    third = []
+    replace = os.replace
+
+    def replaced(*paths: Path) -> None:  # a third run begins at this very moment
+        replace(*paths)
+        if not third:
+            third.append(ArchiveSink(path, overwrite=False))
+
+    monkeypatch.setattr(os, "replace", replaced)
+    second.close(whole=True)
+    third[0].write("c.png", b"3")
+    third[0].close(whole=True)
     with zipfile.ZipFile(path) if kind == "zip" else tarfile.open(path) as archive:
-        assert (archive.namelist() if isinstance(archive, zipfile.ZipFile) else archive.getnames()) == ["b.png"]
+        names = archive.namelist() if isinstance(archive, zipfile.ZipFile) else archive.getnames()
+    assert names == ["b.png", "c.png"]
 
 
 def test_a_link_stays_a_link_and_a_pipe_gets_the_bytes(tmp_path: Path):

@@ -131,6 +131,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         if opaque is not None:
             image.putalpha(opaque.convert("L"))
     elif image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        image = image.copy()  # the caller's stays as it was
         image.info["transparency"] = tuple(value >> 8 for value in key)
     image = to_srgb(image)
     if image.has_transparency_data:

@@ -249,16 +249,21 @@ class ArchiveSink(Listed):
 
     def close(self, *, whole: bool) -> None:
         worth_keeping = self.written and not self.damaged and not self.overwrite
+        renamed = False
         try:
             with self.lock, naming_file(self.path):
                 self.archive.close()
                 self.file.flush()
+            if fcntl is None:
+                self.file.close()  # Windows renames no open file
             if whole or worth_keeping:
                 os.replace(self.partial, self.path)
+                renamed = True
         finally:
-            self.partial.unlink(missing_ok=True)
+            if not renamed:  # else a file of this name is another run's by now
+                self.partial.unlink(missing_ok=True)
             with suppress(OSError):  # of a full disk, which was told
-                self.file.close()
+                self.file.close()  # which ends the lock
 
 
 def _open_alone(partial: Path, path: Path) -> IO[bytes]:
