@@ -75,8 +75,9 @@ def ship(options: Ship) -> Path:
     )
     save_pretrained(network, folder, card=card, dtype=getattr(torch, options.dtype), name=options.name)
     entry = {"title": options.title, "license": options.license, "data": options.data, "scores": scores}
+    entry["files"] = {name: _facts(folder / name) for name in (CONFIG, WEIGHTS)}
     if options.address is not None:
-        entry |= {"address": options.address, "files": {name: _facts(folder / name) for name in (CONFIG, WEIGHTS)}}
+        entry["address"] = options.address
     path = painters.FOLDER / painters.TABLE
     table = json.loads(path.read_text(encoding="utf-8")) | {options.name: entry}
     text = json.dumps(dict(sorted(table.items())), indent=2, ensure_ascii=False)

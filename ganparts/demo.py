@@ -19,6 +19,7 @@ from torch import Tensor
 from ganparts.data import decode_image, resize
 from ganparts.optional import require
 from ganparts.precision import InferencePrecision, choose_inference
+from ganparts.pretrained import as_generator
 from ganparts.translate import translate
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def fit_pixels(photo: Tensor, pixels: float) -> Tensor:
 
 
 def build_page(
-    models: Mapping[str, Callable[[Tensor], Tensor]],
+    models: Mapping[str, Callable[[Tensor], Tensor] | Path | str],
     *,
     megapixels: float = 1.0,
     waiting: int = 16,
@@ -61,7 +62,7 @@ def build_page(
     """The page, to be launched or mounted as gradio's pages are.
 
     Args:
-        models: generators in ``eval()`` mode, by the names that the page gives them.
+        models: generators in ``eval()`` mode, or what ``from_pretrained`` takes, by the names that the page gives them.
         megapixels: photos of more are made smaller first.
         waiting: how many photos may wait for their turn, since one is painted at a time; more are turned away.
         precision: of the networks, as in :func:`ganparts.translate.translate`.
@@ -76,10 +77,11 @@ def build_page(
     if not megapixels > 0 or waiting < 1:
         raise ValueError(f"megapixels={megapixels}, waiting={waiting}: both are more than 0")
 
-    for model in models.values():
-        choose_inference(model, precision)  # refuses now, not at the first photo
+    generators = {name: as_generator(model) for name, model in models.items()}
+    for generator in generators.values():
+        choose_inference(generator, precision)  # refuses now, not at the first photo
 
-    painter = _Painter(models, megapixels * 1e6, precision)
+    painter = _Painter(generators, megapixels * 1e6, precision)
 
     def show(path: str | None, chosen: list[str], percent: float) -> Iterator[dict[Any, Any]]:
         """Each chosen model's column, as soon as it is painted."""

@@ -53,6 +53,13 @@ PartT = TypeVar("PartT")
 Options = ParamSpec("Options")
 
 
+def _kept(value: Any) -> Any:
+    """Options as they are now, whatever the caller does to a list of them later."""
+    if isinstance(value, dict):
+        return {key: _kept(each) for key, each in value.items()}
+    return [_kept(each) for each in value] if isinstance(value, list) else value
+
+
 class UnknownPartError(KeyError):
     """A name that a table does not have. The message proposes the nearest name and lists the rest."""
 
@@ -145,7 +152,7 @@ class Registry(Mapping[str, Callable[..., PartT]]):
                 raise TypeError(f"the {self.kind} {name!r} takes {wanted} for {option}, but was given {value!r}")
         part = builder(**options)
         if isinstance(part, nn.Module):
-            vars(part)["built_from"] = (self.kind, name, options)
+            vars(part)["built_from"] = (self.kind, name, _kept(options))
         return part
 
     def named(self, choice: object) -> tuple[str, dict[str, Any]] | None:

@@ -7,7 +7,7 @@ import io
 import warnings
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +21,7 @@ from ganparts.data.members import MEMBER_ERRORS, read_member
 from ganparts.data.resizing import resize_square
 from ganparts.distributed import is_first, processes
 from ganparts.precision import InferencePrecision, choose_inference
+from ganparts.pretrained import as_generator
 from ganparts.translate import translate_to_zip
 from ganparts.translate.encoding import Subsampling
 
@@ -44,7 +45,7 @@ class SubmissionError(ValueError):
 
 
 def write_submission(
-    generator: nn.Module,
+    generator: Callable[[Tensor], Tensor] | Path | str,
     photos: Iterable[tuple[str, Tensor]],
     path: Path | str,
     *,
@@ -57,7 +58,8 @@ def write_submission(
     """Paint photos into ``images.zip``, and check it.
 
     Args:
-        generator: trained, in ``eval()`` mode.
+        generator: trained, in ``eval()`` mode; or what ``from_pretrained`` takes: a painter's name, as ``"monet"``, a
+            folder, a name on the Hub.
         photos: names and images, uint8 [3, H, W].
         path: of the archive, which gets its name when it is complete.
         mirror: if there are fewer photos than the competition wants, paint mirrored ones until there are enough.
@@ -75,6 +77,7 @@ def write_submission(
         UnreadableImageError: a photo cannot be read.
         ValueError: an option is out of range, or the network cannot compute in that precision.
     """
+    generator = as_generator(generator)
     choose_inference(generator, precision)  # refuses now, not after the first photo
     wanted = photos
     if mirror:  # resized here already, since many photos are kept

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ganparts import DISCRIMINATORS, GENERATORS
-from ganparts.blocks import BlurDownsample, BlurUpsample
+from ganparts.blocks import BlurDownsample, BlurUpsample, recompute_blocks
 from ganparts.discriminators import PatchGAN
 from ganparts.generators import AntialiasedResNetGenerator, ResNetGenerator
 
@@ -207,6 +207,18 @@ def test_the_smallest_image_of_an_antialiased_patchgan():
         assert discriminator(torch.zeros(1, 3, size, size)).shape[-2:] == (1, 1)
         with pytest.raises(RuntimeError):
             discriminator.model(torch.zeros(1, 3, size - 1, size - 1))
+
+
+def test_recomputed_blocks_count_a_batch_once():
+    networks = [AntialiasedResNetGenerator(width=2, blocks=2, norm="batch").double() for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    assert recompute_blocks(networks[1]) == 2
+    images = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    for network in networks:
+        network(images).square().sum().backward()
+        network(images).square().sum().backward()
+    torch.testing.assert_close(networks[1].state_dict(), networks[0].state_dict())
+    assert {layer.momentum for layer in networks[1].modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
 
 
 def test_features_train_with_recomputed_blocks_and_on_the_meta_device():

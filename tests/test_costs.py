@@ -12,6 +12,7 @@ from ganparts.interchange.costs import NETWORKS, TABLES, measure, paper_of, part
 PAPERS = {
     "resnet9": "1703.10593",
     "resnet9_antialias": "2007.15651",
+    "attention_unet256": "1804.03999",
     "ganilla": "2002.05638",
     "unet_vit": "2303.16280",
     "patchgan": "1611.07004",

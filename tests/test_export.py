@@ -299,3 +299,28 @@ def test_eight_bits_that_look_otherwise_are_not_written(tmp_path: Path):
         quantize_generator(network, tmp_path / "x.onnx", [photo[:1] for photo in photos])
     with pytest.raises(ValueError, match=r"8 bits are for ONNX, and .*x\.pt2 does not end in \.onnx"):
         quantize_generator(network, tmp_path / "x.pt2", photos)
+
+
+def test_files_of_others_are_taken_only_if_they_can_be_run(tmp_path: Path):
+    def write(name: str, kind: int, shape: list[int | str], **metadata: str) -> Path:
+        ends = [onnx.helper.make_tensor_value_info(end, kind, shape) for end in ("x", "y")]
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "same", ends[:1], ends[1:])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+        onnx.helper.set_model_props(model, metadata)
+        onnx.save(model, str(tmp_path / name))
+        return tmp_path / name
+
+    single, half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+    images = torch.rand(1, 3, 16, 24)
+    fixed = load_onnx(write("fixed.onnx", single, ["n", 3, 16, 24]))
+    assert torch.equal(fixed(images), images)
+    with pytest.raises(ValueError, match=r"fixed\.onnx takes images of height 16 alone, and these have 24: resize"):
+        fixed(images.mT)
+    partly = load_onnx(write("partly.onnx", single, ["n", 3, "h", 24]))
+    assert torch.equal(partly(images), images)
+    with pytest.raises(ValueError, match=r"takes images of width 24 alone, and these have 16"):
+        partly(images.mT)
+    with pytest.raises(ValueError, match=r"half\.onnx is not a generator: .*images of float32 \[B, C, H, W\]"):
+        load_onnx(write("half.onnx", half, ["n", 3, "h", "w"]))
+    with pytest.raises(ValueError, match=r"odd\.onnx has odd metadata: size_multiple=0: give a whole number"):
+        load_onnx(write("odd.onnx", single, ["n", 3, "h", "w"], size_multiple="0"))

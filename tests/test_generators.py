@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from golden_files import about, golden_names, part_of, read, relative_error
 from torch import Tensor, nn
@@ -369,9 +371,7 @@ def test_what_sees_the_whole_picture_is_not_tiled():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    ("encoder", "coarser"), [("resnet18", 0), ("convnext_atto", 1), ("swin_tiny_patch4_window7_224", 1)]
-)
+@pytest.mark.parametrize(("encoder", "coarser"), [("resnet18", 0), ("convnext_atto", 1), ("test_mambaout", 1)])
 def test_the_unet_on_an_encoder_of_timm_is_the_sources(encoder: str, coarser: int):
     """Against its formula, on timm's own features of the image as the encoder was trained to see it."""
     network = GENERATORS.create("timm_unet", encoder=encoder, width=2)
@@ -382,11 +382,12 @@ def test_the_unet_on_an_encoder_of_timm_is_the_sources(encoder: str, coarser: in
             tensor.copy_(torch.rand_like(tensor) + (0.5 if "running_var" in name else -0.3))
     w = network.state_dict()
     images = torch.rand(1, 3, 224, 224, dtype=torch.float64) * 2 - 1
-    mean, std = (
-        torch.tensor(x, dtype=torch.float64)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
-    stages = list(network.encoder.model((0.5 * images + 0.5 - mean) / std))
-    if encoder.startswith("swin"):
+    config = timm.get_pretrained_cfg(encoder)
+    assert config is not None
+    mean, std = (torch.tensor(x)[:, None, None] for x in (config.mean, config.std))
+    mean, scale = (2 * mean - 1).double(), (0.5 / std).double()  # rounded to float32, of images in [-1, 1]
+    stages = list(network.encoder.model((images - mean) * scale))
+    if encoder == "test_mambaout":  # channels come last
         stages = [stage.permute(0, 3, 1, 2) for stage in stages]
     x = stages.pop()
     for block in range(5):
@@ -400,8 +401,26 @@ def test_the_unet_on_an_encoder_of_timm_is_the_sources(encoder: str, coarser: in
         assert x.shape[1:] == (2 * 2 ** (4 - block), 224 // 2 ** (4 - block), 224 // 2 ** (4 - block))
     expected = nn.functional.conv2d(x, w["segmentation_head.0.weight"], w["segmentation_head.0.bias"], padding=1).tanh()
     assert expected.std() > 0.01
-    assert relative_error(network(images), expected) < 1e-6  # the encoder's mean and deviation are in float32
+    assert relative_error(network(images), expected) < 1e-9
     assert network.encoder.strides[0] == 2 * 2**coarser
+
+
+def test_an_encoder_of_ones_own_is_normalised_as_it_was_trained(tmp_path: Path):
+    saved = timm.create_model("test_resnet", pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)})
+    timm.models.save_for_hf(saved, tmp_path)
+    encoder = GENERATORS.create("timm_unet", encoder=f"local-dir:{tmp_path}").get_submodule("encoder")
+    torch.testing.assert_close(encoder.get_buffer("mean").flatten(), torch.tensor([-0.8, -0.6, -0.4]))
+    torch.testing.assert_close(encoder.get_buffer("scale").flatten(), 0.5 / torch.tensor([0.4, 0.5, 0.6]))
+
+
+def test_an_encoder_says_whether_it_runs_in_tiles():
+    with torch.device("meta"):
+        for encoder, able in (("resnet18", True), ("tf_efficientnet_lite0", True), ("mobilenetv3_small_050", False)):
+            network = GENERATORS.create("timm_unet", encoder=encoder)
+            assert network.tileable is able  # pyright: ignore[reportAttributeAccessIssue]
+    network = GENERATORS.create("timm_unet", encoder="test_convnext", width=2).eval()
+    with pytest.raises(TilingError, match=r"takes pictures whole, not in tiles"):
+        translate_tiled(network, torch.zeros(3, 128, 64), tile=64)
 
 
 def test_an_encoder_that_makes_no_unet_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -409,6 +428,9 @@ def test_an_encoder_that_makes_no_unet_is_refused(monkeypatch: pytest.MonkeyPatc
         ValueError, match=r"'vit_tiny_patch16_224' gives features at strides \[16, 16, 16\], .*'resnet18'"
     ):
         GENERATORS.create("timm_unet", encoder="vit_tiny_patch16_224")
+    fixed = r"'swin_tiny_patch4_window7_224' does not take images of 64x96 \(.*\), but a U-Net needs any multiple of 32"
+    with torch.device("meta"), pytest.raises(ValueError, match=fixed):
+        GENERATORS.create("timm_unet", encoder="swin_tiny_patch4_window7_224")
     with pytest.raises(ValueError, match=r"cannot build the encoder 'nix' .*Unknown model .*see timm.list_models"):
         GENERATORS.create("timm_unet", encoder="nix")
 
@@ -423,6 +445,18 @@ def test_an_encoder_that_makes_no_unet_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.undo()
     with torch.device("meta"):  # nothing is fetched where nothing is filled
         assert GENERATORS.create("timm_unet", pretrained=True)
+
+
+def test_lists_that_do_not_fit_a_generator_are_refused():
+    for blocks in ((2, 2, 2), (2, 2, 2, 2, 2)):
+        with pytest.raises(ValueError, match=r"^blocks=\(2, 2, 2.*\): give four numbers, one for each stage"):
+            GANILLAGenerator(width=2, blocks=blocks)
+    with pytest.raises(ValueError, match=r"^blocks=0: give a whole number, at least 1"):
+        GANILLAGenerator(width=2, blocks=(2, 0, 2, 2))
+    with pytest.raises(ValueError, match=r"^levels=\(\): give the channels of at least one level"):
+        UNetViTGenerator(levels=())
+    with pytest.raises(ValueError, match=r"^levels=0: give a whole number, at least 1"):
+        UNetViTGenerator(levels=(0, 4))
 
 
 def test_the_norms_of_the_unet_on_timm_say_whether_images_are_independent():

@@ -119,6 +119,19 @@ def test_steps_are_adamws_on_the_mean_difference(low_memory: bool):
         torch.testing.assert_close(parameter, oracle.get_parameter(name), rtol=1e-6, atol=1e-8, msg=name)
 
 
+def test_domains_may_differ_in_number_but_not_in_size():
+    losses = []
+    for low_memory in (False, True):
+        torch.manual_seed(0)
+        model = build_inpainting(generator=partial(GENERATORS.create, "resnet6", width=2), holes=Holes(8, 0.5))
+        torch.manual_seed(1)
+        pair = Pair(torch.rand(1, 3, 32, 32), torch.rand(2, 3, 32, 32))
+        losses.append(train_step(model, pair, make_optimizers(model), low_memory=low_memory)["inpainting"])
+    torch.testing.assert_close(*losses)
+    with pytest.raises(ValueError, match=r"images of a have the shape \[1, 3, 32, 32\] and those of b"):
+        train_step(model, Pair(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 16)), make_optimizers(model))
+
+
 def test_what_it_learns_is_the_distorted_image_without_holes():
     seen: dict[str, torch.Tensor] = {}
 

@@ -454,6 +454,20 @@ def test_a_network_is_found_in_its_file(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("name", ["ugatit", "ganilla", "attention_gan", "unet_vit", "unet128"])
+def test_a_network_of_any_family_is_found_under_one_roof(name: str, tmp_path: Path):
+    small = {"levels": [2, 4], "channels": 4, "heads": 2, "blocks": 1, "hidden": 4, "code": 4}
+    network = GENERATORS.create(name, **(small if name == "unet_vit" else {"width": 2}))
+    judge = DISCRIMINATORS.create("multiscale_patchgan", width=2)
+    roof = {f"netG.module.{key}": tensor for key, tensor in network.state_dict().items()}
+    roof |= {f"netD.{key}": tensor for key, tensor in judge.state_dict().items()}
+    for key, wanted in (("netG", network), ("netD", judge)):
+        found, where = load_published(write(tmp_path / "x.pth", {"state_dict": roof}), key=f"state_dict.{key}")
+        assert where == f"state_dict.{key}"
+        assert type(found) is type(wanted)
+    assert load_published(write(tmp_path / "x.pth", network.state_dict())).key == ""
+
+
 def test_wrong_checkpoint_files_are_refused_by_name(tmp_path: Path):
     path = tmp_path / "x.pth"
     with pytest.raises(FileNotFoundError, match=r"there is no file .*x\.pth"):

@@ -53,6 +53,7 @@ from ganparts.metrics.cache import digest_of_images, digest_of_module
 from ganparts.metrics.distances import weighted_kid
 from ganparts.metrics.features import frame, load_batches, resize_exact
 from ganparts.metrics.reading import similarity
+from ganparts.metrics.resampling import mean_scores
 from ganparts.metrics.sources import open_source
 from ganparts.pretrained.painters import cache_folder
 from ganparts.registry import BACKBONES, UnknownPartError
@@ -236,9 +237,11 @@ def normal(count: int, seed: int, shift: float = 0.0) -> Tensor:
 
 def test_kid_over_subsets():
     real, fake = normal(40, 1), normal(30, 2, 0.3)
-    whole = kid_subsets(real[:30], fake, size=30)  # all of both sets, again and again
-    assert whole.mean == pytest.approx(kid(real[:30], fake).item(), rel=1e-9)
-    assert whole.error < 1e-12
+    nearly = kid_subsets(real, fake, subsets=300, size=39)  # all of the smaller set, and all but one of the other
+    assert nearly.mean == pytest.approx(kid(real, fake).item(), rel=0.05)
+    assert 0 < nearly.error < kid_subsets(real, fake).error / 3
+    with pytest.raises(ValueError, match=r"^size=40: a subset has to leave images out, so give less than 40, or None"):
+        kid_subsets(real, fake, size=40)
     many = kid_subsets(real, fake, subsets=4000, size=10)
     assert many.mean == pytest.approx(kid(real, fake).item(), rel=0.05)  # each subset's is unbiased
     assert many.error > kid_subsets(real, fake, size=20).error > 0
@@ -274,8 +277,24 @@ def test_an_interval_contains_the_point_and_follows_its_level():
             kid_interval(real, fake, **wrong)
 
 
-def test_two_images_have_an_interval():
-    assert all(np.isfinite(kid_interval(normal(2, 1), normal(3, 2))))
+def test_three_images_have_an_interval_and_two_have_none():
+    assert all(np.isfinite(kid_interval(normal(3, 1), normal(3, 2))))
+    with pytest.raises(ValueError, match=r"^an interval of 2 images: it needs at least 3 in each set"):
+        kid_interval(normal(3, 1), normal(2, 2))
+    scores = score(limit=2, photos=PHOTOS)
+    assert (scores.kid_low, scores.kid_ratio_high) == (None, None)
+    low, high = score(limit=3, photos=PHOTOS).interval("kid")
+    assert low < high
+
+
+def test_the_mean_of_photos_that_are_kept_has_the_interval_of_new_photos():
+    spread = torch.rand(400, 80, generator=torch.Generator().manual_seed(3))
+    found = [mean_scores(content_ssim=values, content_distance=None) for values in spread[:40]]
+    assert all(each.keys() == {f"content_ssim{end}" for end in ("", "_low", "_high")} for each in found)
+    assert found[0]["content_ssim"] == pytest.approx(spread[0].mean().item())
+    width = np.mean([each["content_ssim_high"] - each["content_ssim_low"] for each in found])
+    assert width == pytest.approx(2 * 1.96 * spread.mean(1).std().item(), rel=0.1)
+    assert sum(each["content_ssim_low"] < 0.5 < each["content_ssim_high"] for each in found) >= 34
 
 
 def test_the_ratio_is_one_for_the_photos_themselves_and_draws_a_photo_with_its_painting():
@@ -301,6 +320,8 @@ def test_intervals_that_share_a_value_overlap():
     assert Interval(0.2, 0.3).overlaps(Interval(0.1, 0.4))
     assert not Interval(0.1, 0.2).overlaps(Interval(0.3, 0.4))
     assert not Interval(0.3, 0.4).overlaps(Interval(0.1, 0.2))
+    assert Interval(0.3, math.nan).overlaps(Interval(0.1, 0.2)) is False
+    assert Interval(math.nan, math.nan).overlaps(Interval(0.1, 0.2))  # who knows
 
 
 # --- precision, recall, density, coverage, and CMMD
@@ -342,8 +363,9 @@ def test_precision_and_recall_of_sets_that_are_alike_apart_or_partial():
     assert prdc(real, real[:1].expand(20, -1)).coverage < 0.5  # a generator that has collapsed
     with pytest.raises(ValueError, match="k=5: a ball reaches to one of the 4 other images"):
         prdc(real, real[:5])
-    with pytest.raises(ValueError, match="k=0"):
-        prdc(real, real, k=0)
+    for wrong in (0, 3.0, True):
+        with pytest.raises(ValueError, match=f"^k={wrong}: give a whole number, at least 1"):
+            prdc(real, real, k=wrong)  # pyright: ignore[reportArgumentType]
 
 
 def test_cmmd_agrees_with_plain_numpy(monkeypatch: pytest.MonkeyPatch):
@@ -358,6 +380,9 @@ def test_cmmd_agrees_with_plain_numpy(monkeypatch: pytest.MonkeyPatch):
         expected = scale * (mean(x, x, sigma) + mean(y, y, sigma) - 2 * mean(x, y, sigma))
         assert cmmd(torch.from_numpy(x), torch.from_numpy(y), **options).item() == pytest.approx(expected, rel=1e-9)
     assert 0 <= cmmd(torch.from_numpy(x), torch.from_numpy(x)).item() < 1e-9
+    for wrong in ({"sigma": 0.0}, {"sigma": -1.0}, {"scale": 0.0}, {"sigma": math.nan}):
+        with pytest.raises(ValueError, match=r"^sigma=.*, scale=.*: both have to be above 0"):
+            cmmd(torch.from_numpy(x), torch.from_numpy(y), **wrong)
 
 
 @pytest.mark.parametrize("measure", [kid, fid, memorization, mifid, kid_subsets, kid_interval, cmmd, prdc])
@@ -368,6 +393,14 @@ def test_what_is_no_pair_of_feature_matrices_is_refused(measure):
         measure(torch.ones(4, 3), torch.ones(3))
     with pytest.raises(ValueError, match="at least 2 images"):
         measure(torch.ones(4, 3), torch.ones(1, 3))
+    broken = torch.ones(4, 3)
+    broken[1, 2] = math.nan
+    with pytest.raises(ValueError, match=r"^features of 1 of 4 generated images are not finite"):
+        measure(torch.ones(4, 3), broken)
+    with pytest.raises(ValueError, match=r"^features of 1 of 4 real images are not finite"):
+        measure(broken, torch.ones(4, 3))
+    with pytest.raises(TypeError, match=r"^features are a tensor \[images, features\], but this is a ndarray"):
+        measure(np.ones((4, 3)), torch.ones(4, 3))
 
 
 # --- evaluate
@@ -429,6 +462,16 @@ def test_a_generator_scores_as_the_folder_of_its_paintings(tmp_path: Path):
         content_distance(at_once(PHOTOS), at_once_of(tmp_path / "paintings")).item(), rel=1e-4
     )
     assert score(fake=generator, photos=PHOTOS, limit=6) == score(fake=tmp_path / "paintings", photos=PHOTOS, limit=6)
+
+
+def test_untouched_photos_of_another_size_are_as_far_as_the_photos(tmp_path: Path):
+    class Unchanged(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    noise = torch.randint(0, 256, (6, 512, 512, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    photos = [Image.fromarray(pixels.numpy()) for pixels in noise]
+    assert score(fake=Unchanged(), photos=photos, extractor=Tiny()).interval() == (1, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -854,7 +897,9 @@ def test_scores_are_written_and_shown(tmp_path: Path):
     assert faded.values()["content_ssim"] < plain["content_ssim"]
     always = {"kid", "kid_low", "kid_high", "kid_subsets", "kid_error", "fid", "mifid", "memorization", "diversity"}
     always |= {"precision", "recall", "density", "coverage"}
-    of_photos = {"kid_ratio", "kid_ratio_low", "kid_ratio_high", "content_distance", "content_ssim"}
+    of_photos = {
+        f"{name}{end}" for name in ("kid_ratio", "content_distance", "content_ssim") for end in ("", "_low", "_high")
+    }
     assert set(score().values()) == always
     assert set(faded.values()) == set(plain) == always | of_photos
     faded.write_json(tmp_path / "scores.json")
@@ -898,6 +943,18 @@ def test_the_command_shows_and_writes_every_score(
     assert f"{scores.kid_ratio:.4f} ({scores.kid_ratio_low:.4f} to {scores.kid_ratio_high:.4f})" in said
     assert "Compare KID instead" in said
 
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-2], "--compare", str(out)])
+    FEATURE_EXTRACTORS.register("tiny")(lambda: Tiny())
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        FEATURE_EXTRACTORS.remove("tiny")
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"Compared with {out}, by 95% intervals:" in said.replace("\n", "")
+    assert said.count("not different, since the intervals overlap") == 4
+
 
 @pytest.mark.parametrize(
     ("change", "said"),
@@ -928,13 +985,17 @@ def test_results_differ_when_their_intervals_are_apart():
     assert other.differs_from(mine, "kid")
     assert not mine.differs_from(other)  # the ratio's intervals are the same
     elsewhere = replace(mine, extractor="inception", extractor_digest="0")
-    assert not mine.differs_from(elsewhere, "kid_ratio")  # which compares across extractors
-    with pytest.raises(ValueError, match="of different feature extractors"):
-        mine.differs_from(elsewhere, "kid")
+    with pytest.raises(ValueError, match="of different feature extractors"):  # one run has other ratios by each
+        mine.differs_from(elsewhere, "kid_ratio")
     with pytest.raises(ValueError, match="of different real images"):
-        mine.differs_from(replace(elsewhere, real_digest="0"))
+        mine.differs_from(replace(mine, real_digest="0"))
     with pytest.raises(ValueError, match="no interval of 'kid_ratio' in these scores: kid has one, and with photos"):
         score(limit=8).interval()
+    said = mine.compared_with(replace(other, content_ssim_low=None))
+    assert set(said) == {"KID", "KID relative to the photos'", "content: distance of features"}
+    assert said["KID"].startswith(f"{mine.kid:.4f} ({mine.kid_low:.4f} to {mine.kid_high:.4f}) and {other.kid:.4f} (")
+    assert said["KID"].endswith("): different")
+    assert said["KID relative to the photos'"].endswith("): not different, since the intervals overlap")
 
 
 def test_scores_of_very_few_images_lack_what_needs_more(tmp_path: Path):
@@ -1089,14 +1150,17 @@ def untrained_weights(path: Path, model: str) -> nn.Module:
 
 
 def test_timm_clip_and_dino_take_weights_from_a_file(tmp_path: Path):
+    timm = pytest.importorskip("timm")
     images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     model = "vit_base_patch32_clip_224.openai"
-    network = untrained_weights(tmp_path / "clip.pth", model)
+    untrained_weights(tmp_path / "clip.pth", model)
+    network = timm.create_model(model.replace("_clip_", "_clip_quickgelu_"), checkpoint_path=tmp_path / "clip.pth")
+    assert type(network.blocks[0].mlp.act).__name__ == "QuickGELU"  # as OpenAI's; the plain name has GELU
     mean, std = (torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
     extractor = FEATURE_EXTRACTORS.create("clip", model=model, weights=tmp_path / "clip.pth").eval()
     (tmp_path / "clip.pth").unlink()  # 350 MB
     with torch.inference_mode():
-        expected = network((images / 255 - mean) / std)  # projected, as CLIP compares images with texts
+        expected = network.eval()((images / 255 - mean) / std)  # projected, as CLIP compares images with texts
         features = extractor(images)
     assert features.shape == (2, 512)
     assert torch.allclose(features, expected / expected.norm(dim=1, keepdim=True), atol=1e-4)

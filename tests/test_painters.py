@@ -7,24 +7,30 @@ import shutil
 import socket
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from huggingface_hub import ModelCard as HubCard
 from PIL import Image
 from torch import nn
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from benchmarks import ship
 from ganparts import DISCRIMINATORS, GENERATORS, cli, from_pretrained, save_pretrained
 from ganparts.cli.app import load_generator
 from ganparts.data import open_images, sample, to_unit_range
+from ganparts.metrics import FewImagesWarning, evaluate
 from ganparts.pretrained import Painter, find_pretrained, is_pretrained, list_painters, painters
 from ganparts.pretrained.finding import CONFIG, WEIGHTS
-from ganparts.translate import translate
+from ganparts.submission import SubmissionError, write_submission
+from ganparts.translate import translate, translate_files, translate_to_zip
 
 SHIPPED = painters.FOLDER  # before a test has put another in its place
 LARGEST = 6 * 2**20  # bytes of a painter that ships with the package
@@ -96,10 +102,12 @@ def assert_promises(painter: Painter) -> None:
     assert painter.license != "unknown"
     if painter.address is not None:
         assert painter.address.startswith("https://")
-        assert painter.files.keys() >= {CONFIG, WEIGHTS}
-        assert all(file.size > 0 and len(bytes.fromhex(file.sha256)) == 32 for file in painter.files.values())
+    assert painter.files.keys() >= {CONFIG, WEIGHTS}
+    assert all(file.size > 0 and len(bytes.fromhex(file.sha256)) == 32 for file in painter.files.values())
+    if painter.address is not None:
         return
     folder = painters.FOLDER / painter.name
+    assert all(painters._is_right(folder / name, file) for name, file in painter.files.items())
     assert {path.name for path in folder.iterdir()} >= {CONFIG, WEIGHTS, "README.md"}
     assert painter.size <= LARGEST
     card = HubCard.load(folder / "README.md")
@@ -173,6 +181,24 @@ def test_a_picture_is_translated_by_a_name(monet: Path, tmp_path: Path):
     save_pretrained(DISCRIMINATORS.create("pixel", width=2), tmp_path / "judge")
     with pytest.raises(ValueError, match="judge holds a discriminator, and this takes a generator"):
         translate(tmp_path / "judge", photo())
+
+
+def test_functions_take_a_painter(monet: Path, tmp_path: Path):
+    photo().save("photo.png")
+    expected = translate("monet", photo())
+    translate_files("monet", "photo.png", "paintings", format="png")
+    assert Image.open("paintings/photo.png").tobytes() == expected.tobytes()
+    entry = ("photo", pil_to_tensor(photo()))
+    for paint in (translate_to_zip, write_submission):
+        with suppress(SubmissionError):  # it is one photo, not 7,000
+            paint("monet", [entry], "images.zip")
+        with zipfile.ZipFile("images.zip") as archive:
+            assert archive.namelist() == ["photo.jpg"]
+        Path("images.zip").unlink()
+    photos = [photo(), photo().transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
+    options: Any = {"photos": photos, "extractor": "efficientnet_lite0", "workers": 0, "device": "cpu"}
+    with pytest.warns(FewImagesWarning):
+        assert evaluate(photos, "monet", **options) == evaluate(photos, from_pretrained("monet"), **options)
 
 
 def test_the_commands_take_a_painter(monet: Path, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -340,6 +366,21 @@ def test_a_painter_is_fetched_once(server: Server, table: Path, generator: nn.Mo
     shutil.rmtree(server.folder / "monet")
     assert torch.equal(from_pretrained("monet")(image), expected)
     assert len(server.asked) == 2
+
+
+def test_an_entry_is_read_as_it_may_be_written(server: Server, table: Path):
+    path = table / painters.TABLE
+    entries = json.loads(path.read_text())
+    for file in entries["monet"]["files"].values():
+        file["sha256"] = file["sha256"].upper()
+    path.write_text(json.dumps(entries))
+    assert from_pretrained("monet") is not None
+    assert from_pretrained("monet") is not None
+    assert len(server.asked) == 2  # not again
+    entries["monet"]["files"] = {}
+    path.write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=r"^the painter 'monet' has an address and no files: list each with size"):
+        from_pretrained("monet")
 
 
 def test_a_damaged_file_is_fetched_again(server: Server):

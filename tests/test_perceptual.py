@@ -116,6 +116,15 @@ def test_lpips_takes_the_published_file(trunk: str, name: str, tmp_path: Path, m
         build()
 
 
+@pytest.mark.parametrize(("trunk", "least"), [("alexnet", 31), ("vgg16", 16)])
+def test_images_too_small_for_a_trunk_are_refused(trunk: str, least: int):
+    backbone = BACKBONES.create(trunk, weights="random")
+    assert backbone(torch.zeros(1, 3, least, least + 3))[-1].numel() > 0
+    said = f"^images of {least + 3}x{least - 1} are too small for this trunk: give at least {least}"
+    with pytest.raises(ValueError, match=said):
+        backbone(torch.zeros(1, 3, least + 3, least - 1))
+
+
 def test_wrong_weights_of_lpips_are_refused(tmp_path: Path):
     with pytest.raises(UnavailableError, match=r"there is no file of weights .*lost\.pth"):
         CONSISTENCY_LOSSES.create("lpips", trunk_weights="random", weights=tmp_path / "lost.pth")

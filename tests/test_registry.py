@@ -218,6 +218,10 @@ def test_register_returns_the_builder_unchanged_and_create_passes_options():
 def test_a_module_remembers_how_it_was_built():
     part = GENERATORS.create("resnet6", width=4)
     assert part.built_from == ("generator", "resnet6", {"width": 4})
+    levels = [2, 4]
+    part = GENERATORS.create("unet_vit", levels=levels, channels=4, heads=2, blocks=1, hidden=4, code=4)
+    levels.append(8)  # as a sweep may do; the part was built without it
+    assert part.built_from[2]["levels"] == [2, 4]  # pyright: ignore[reportIndexIssue]
 
 
 class Tint(nn.Module):

@@ -36,7 +36,7 @@ def alexnet(*, weights: Path | str | None = None) -> Backbone:
         UnavailableError: no torchvision, no such file, no network, or a file that holds something else.
     """
     return _trunk(
-        "alexnet", "AlexNet_Weights", weights, (2, 5, 8, 10, 12), (64, 192, 384, 256, 256), (4, 8, 16, 16, 16)
+        "alexnet", "AlexNet_Weights", weights, (2, 5, 8, 10, 12), (64, 192, 384, 256, 256), (4, 8, 16, 16, 16), 31
     )
 
 
@@ -52,7 +52,7 @@ def vgg16(*, weights: Path | str | None = None) -> Backbone:
         UnavailableError: no torchvision, no such file, no network, or a file that holds something else.
     """
     channels, strides = (64, 128, 256, 512, 512), (1, 2, 4, 8, 16)
-    return _trunk("vgg16", "VGG16_Weights", weights, (4, 9, 16, 23, 30), channels, strides)
+    return _trunk("vgg16", "VGG16_Weights", weights, (4, 9, 16, 23, 30), channels, strides, 16)
 
 
 class _Trunk(nn.Module):
@@ -61,13 +61,17 @@ class _Trunk(nn.Module):
     Args:
         layers: the convolutions and activations.
         ends: how many layers come before each output.
+        least: height and width, in pixels, below which nothing is left after the last pooling.
     """
 
-    def __init__(self, layers: nn.Sequential, ends: Sequence[int]):
+    def __init__(self, layers: nn.Sequential, ends: Sequence[int], least: int):
         super().__init__()
-        self.features, self.ends = layers[: ends[-1]], ends
+        self.features, self.ends, self.least = layers[: ends[-1]], ends, least
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        height, width = images.shape[-2:]
+        if min(height, width) < self.least:
+            raise ValueError(f"images of {height}x{width} are too small for this trunk: give at least {self.least}")
         outputs, features = [], images
         for index, layer in enumerate(self.features, start=1):
             features = layer(features)
@@ -83,10 +87,11 @@ def _trunk(
     ends: Sequence[int],
     channels: Sequence[int],
     strides: Sequence[int],
+    least: int,
 ) -> Backbone:
     def build() -> Backbone:
         models = require("torchvision.models", "torchvision")
-        trunk = build_quietly(lambda: _Trunk(_features(getattr(models, name)), ends))
+        trunk = build_quietly(lambda: _Trunk(_features(getattr(models, name)), ends, least))
         if weights is None and not is_planning():
             try:
                 held = getattr(models, pretrained).DEFAULT.get_state_dict(progress=True, check_hash=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 __all__ = ["evaluating", "recompute_blocks", "recomputed"]
@@ -17,6 +19,8 @@ def recomputed(
 ) -> Tensor:
     """``function(*inputs)``, of which training keeps only the inputs; backward computes the rest again.
 
+    Batch norm counts a batch once, in the first pass.
+
     Args:
         function: computes a block's output.
         inputs: its inputs.
@@ -24,8 +28,30 @@ def recomputed(
         random: whether the function draws random numbers, which must then be the same again.
     """
     if recompute and torch.is_grad_enabled():
-        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random)
+        norms = _batch_norms(getattr(function, "__self__", function))
+        once: Any = {"context_fn": lambda: (nullcontext(), _not_counting(norms))} if norms else {}
+        return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random, **once)
     return function(*inputs)
+
+
+def _batch_norms(block: object) -> list[_BatchNorm]:
+    layers = block.modules() if isinstance(block, nn.Module) else ()
+    return [layer for layer in layers if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats]
+
+
+@contextmanager
+def _not_counting(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Batch norms that leave their running statistics as they are."""
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.sub_(1)
 
 
 def recompute_blocks(network: nn.Module, recompute: bool = True) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +79,8 @@ def demo(
         )
         console.print(f"{', '.join(generators)}: {address} (Ctrl-C ends it)")
         try:
-            threading.Event().wait()
+            while True:
+                time.sleep(1)  # unlike an event's wait, Ctrl-C ends it on Windows, too
         except KeyboardInterrupt:
             page.close(verbose=False)
     return 0
@@ -116,7 +117,8 @@ def _check_address(host: str, port: int | None) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # Windows would let two programs share the port
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
     except OSError as error:
         where = f"--host {host}" + (f" --port {port}" if port else "")

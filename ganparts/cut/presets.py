@@ -12,6 +12,7 @@ from torch import nn
 from ganparts.adversarial import ConstantThenLinear, TrainingSettings
 from ganparts.augment import DiffAugment
 from ganparts.pretrained import from_pretrained
+from ganparts.pretrained.painters import find_painter, list_painters
 from ganparts.registry import DISCRIMINATORS, PRESETS
 
 __all__ = ["CUTPreset", "cut", "fastcut", "left_out", "monet_one_sided", "restyle"]
@@ -170,8 +171,8 @@ def monet_contrast() -> CUTPreset:
 
 
 def trained_painter(name: str) -> nn.Module:
-    """A painter that ships, as the starting point."""
-    return from_pretrained(name).train()
+    """A painter that ships, as the starting point; never a folder of this name, which a run may have made."""
+    return from_pretrained(find_painter(list_painters()[name])).train()
 
 
 @PRESETS.register("restyle")

@@ -114,6 +114,10 @@ class GANILLAGenerator(PretrainedModule):
     ):
         super().__init__()
         check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        if len(blocks) != 4:
+            raise ValueError(f"blocks={blocks!r}: give four numbers, one for each stage")
+        for count in blocks:
+            check_counts(blocks=count)
         self.in_channels = in_channels
         self.residual = residual
         self.pad = ReflectionPad2d(3)

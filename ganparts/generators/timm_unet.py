@@ -9,11 +9,13 @@ uses, and its finest skip has 32 channels, where timm's has 16.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganparts.backbones.weights import is_planning
 from ganparts.blocks import (
@@ -59,11 +61,11 @@ class _Encoder(nn.Module):
                 "each twice the one before: choose another, such as 'resnet18' or 'convnext_tiny'"
             )
         self.channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
-        settings = timm.get_pretrained_cfg(name)
-        mean, std = (
-            torch.tensor(getattr(settings, key, None) or (0.5, 0.5, 0.5))[None, :, None, None]
-            for key in ("mean", "std")
-        )
+        self.tileable = all(isinstance(layer, _IN_TILES) for layer in self.model.modules() if not _has_layers(layer))
+        if not self.tileable:
+            _check_sizes(name, in_channels, self.strides[-1])
+        settings: dict[str, Any] = self.model.pretrained_cfg  # pyright: ignore[reportAssignmentType]
+        mean, std = (torch.tensor(settings.get(key) or (0.5, 0.5, 0.5))[None, :, None, None] for key in ("mean", "std"))
         if in_channels != 3:
             mean, std = mean.mean(1, keepdim=True), std.mean(1, keepdim=True)
         # the encoder's are of values in [0, 1]
@@ -93,6 +95,31 @@ class _SameConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         padded = F.pad(features, self.padding)
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+_IN_TILES = (nn.Conv2d, _SameConv, _BatchNorm, nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.Dropout, nn.Identity)
+"""Layers that a picture can go through in tiles; encoders may have others."""
+
+
+def _has_layers(layer: nn.Module) -> bool:
+    return next(layer.children(), None) is not None
+
+
+def _check_sizes(name: str, in_channels: int, stride: int) -> None:
+    """Refuse an encoder that does not take any multiple of its stride, as those with windows of a fixed size."""
+    import timm
+
+    with torch.device("meta"), torch.no_grad():
+        model = timm.create_model(name, features_only=True, in_chans=in_channels).eval()
+        for height, width in ((2 * stride, 3 * stride), (8 * stride, 8 * stride)):
+            try:
+                model(torch.empty(1, in_channels, height, width))
+            except Exception as error:  # of many kinds
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise ValueError(
+                    f"the encoder {name!r} does not take images of {height}x{width} ({reason}), but a U-Net needs any "
+                    f"multiple of {stride}: choose another, such as 'resnet18' or 'convnext_tiny'"
+                ) from None
 
 
 def _fix_padding(encoder: nn.Module) -> None:
@@ -148,8 +175,8 @@ class TimmUNetGenerator(PretrainedModule):
     """A U-Net on an encoder of timm: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
     H and W must be multiples of the encoder's largest stride, mostly 32, and at least twice that: batch norm, which
-    most encoders have, takes no single value. Encoders whose blocks average over the picture (squeeze-and-excitation,
-    as in EfficientNet without "lite") do not run in tiles.
+    most encoders have, takes no single value. It runs in tiles if the encoder has only convolutions, batch norm, ReLU
+    and max pooling, as ``resnet18`` and EfficientNet-Lite; else ``tileable`` is False.
 
     Args:
         in_channels: channels of the input image.
@@ -164,8 +191,8 @@ class TimmUNetGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels below 1; timm does not know the encoder or cannot get its weights, an
-            encoder without such strides, an unknown norm; other channels out than in with ``residual``; in ``forward``
+        ValueError: channels below 1; timm does not know the encoder or cannot get its weights; an encoder without such
+            strides or of a fixed size; an unknown norm; other channels out than in with ``residual``; in ``forward``
             a wrong size.
     """
 
@@ -186,6 +213,7 @@ class TimmUNetGenerator(PretrainedModule):
         self.residual = residual
         pretrained = pretrained and not is_planning()
         self.encoder = _Encoder(encoder, in_channels, pretrained=pretrained)
+        self.tileable = self.encoder.tileable
         self.size_multiple = self.encoder.strides[-1]
         self.min_size = 2 * self.size_multiple
         levels = self.size_multiple.bit_length() - 1
@@ -195,7 +223,7 @@ class TimmUNetGenerator(PretrainedModule):
         nn.init.xavier_uniform_(head.weight)
         nn.init.zeros_(head.bias)  # pyright: ignore[reportArgumentType]
         self.segmentation_head = nn.Sequential(head)  # the name that published weights have
-        mixing = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.encoder.modules())
+        mixing = any(isinstance(layer, _BatchNorm) for layer in self.encoder.modules())
         self.images_are_independent = images_are_independent(norm) and not mixing
         if residual:
             start_as_identity(head, in_channels=in_channels, out_channels=out_channels)

@@ -238,7 +238,7 @@ def attention_unet256(
     upsample: Upsample = "transposed",
     residual: bool = False,
 ) -> UNetGenerator:
-    """``unet256`` with an attention gate on each of its 7 skips.
+    """``unet256`` with an attention gate on each of its 7 skips (Attention U-Net, Oktay et al. 2018, arXiv 1804.03999).
 
     The gates choose from the deeper features what each skip may pass on. They cost little beside the U-Net itself.
     """

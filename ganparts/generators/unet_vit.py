@@ -144,8 +144,8 @@ class UNetViTGenerator(PretrainedModule):
             (:func:`ganparts.blocks.residual_output`); at the start it returns its input.
 
     Raises:
-        ValueError: channels below 1 or blocks below 0; ``heads`` does not divide ``channels``; other channels out
-            than in with ``residual``; in ``forward`` a wrong size.
+        ValueError: no levels; channels below 1 or blocks below 0; ``heads`` does not divide ``channels``; other
+            channels out than in with ``residual``; in ``forward`` a wrong size.
     """
 
     images_are_independent = True
@@ -168,6 +168,10 @@ class UNetViTGenerator(PretrainedModule):
         check_counts(in_channels=in_channels, out_channels=out_channels, channels=channels, heads=heads)
         check_counts(blocks=blocks, least=0)
         check_counts(hidden=hidden, code=code)
+        if not levels:
+            raise ValueError(f"levels={levels!r}: give the channels of at least one level")
+        for count in levels:
+            check_counts(levels=count)
         if channels % heads:
             raise ValueError(
                 f"heads={heads} does not divide the transformer's {channels} channels: choose one that does"

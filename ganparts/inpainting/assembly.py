@@ -22,6 +22,7 @@ from ganparts.adversarial import (
     preset_named,
     trained_parameters,
 )
+from ganparts.blocks import check_sizes
 from ganparts.inpainting.holes import Distortion, Holes
 from ganparts.inpainting.presets import InpaintingPreset
 from ganparts.protocols import ConsistencyLoss, Pair
@@ -95,13 +96,14 @@ class Inpainting(nn.Module):
         """
         optimizers.zero_grad()
         parameters = trained_parameters(self.generator)
+        check_sizes(*batch)
         whole = torch.cat(list(batch))
         if self.distortion is not None:
             whole = self.distortion(whole)
-        parts = 2 if low_memory else 1
+        parts = [len(images) for images in batch] if low_memory else [len(whole)]
         losses = []
-        for holed, target in zip(self.holes(whole).chunk(parts), whole.chunk(parts), strict=True):
-            loss = consistency_loss(self.loss, self.generator(holed), target) / parts
+        for holed, target in zip(self.holes(whole).split(parts), whole.split(parts), strict=True):
+            loss = consistency_loss(self.loss, self.generator(holed), target) * (len(target) / len(whole))
             optimizers.backward(loss, parameters)
             losses.append(loss.detach())
             del loss  # and its graph, before the next

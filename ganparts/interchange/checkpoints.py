@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ganparts.interchange.published import from_published
+from ganparts.interchange.published import from_published, has_known_names
 
 __all__ = ["Published", "load_published"]
 
@@ -68,11 +68,14 @@ def _networks(content: Any, place: str = "", depth: int = 2) -> dict[str, dict[s
     if not isinstance(content, Mapping):
         return {}
     found: dict[str, dict[str, Tensor]] = {}
+    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    owners = _owners(tensors)
     for name, value in content.items():
         if not isinstance(name, str):
             continue
         if isinstance(value, Tensor):
-            owner, rest = _split(name)
+            first, _, after = _plain(name).partition(".")
+            owner, rest = (first, after) if first in owners else _split(name)
             found.setdefault(".".join(filter(None, (place, owner))), {})[rest] = value
         elif depth:
             found |= _networks(value, ".".join(filter(None, (place, name))), depth - 1)
@@ -83,9 +86,28 @@ _OWNER = re.compile(r"(?:(.+?)\.)??((?:_body|_head|model|net|mlp_\d+)\..*)")
 """A network's own name, and what comes after it: names of layers that several published networks begin with."""
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"(^|\.)module\.", r"\1", name)
+
+
+def _owners(tensors: Mapping[str, Tensor]) -> set[str]:
+    """First words of names that are those of networks, where the names of layers do not tell.
+
+    What comes after such a word are the names of a published network.
+    """
+    groups: dict[str, dict[str, Tensor]] = {}
+    unclear: set[str] = set()
+    for name, tensor in tensors.items():
+        first, _, rest = _plain(name).partition(".")
+        groups.setdefault(first, {})[rest] = tensor
+        if not _OWNER.match(_plain(name)):
+            unclear.add(first)
+    return {owner for owner in unclear if has_known_names(groups[owner])}
+
+
 def _split(name: str) -> tuple[str, str]:
     """``netG_A.module.model.1.weight`` as ``netG_A`` and ``model.1.weight``."""
-    name = re.sub(r"(^|\.)module\.", r"\1", name)
+    name = _plain(name)
     match = _OWNER.match(name)
     return (match[1] or "", match[2]) if match else ("", name)
 

@@ -56,7 +56,7 @@ def find_builder(weights: Weights) -> Builder | None:
     """What builds a network of the right shape, by the layers that only its kind has; None for another family's."""
     if "net.0.weight" in weights:
         return _pixel
-    if any(".conv_block." in name for name in weights):
+    if any(name.startswith("model.") and ".conv_block." in name for name in weights):
         return partial(resnet_builder, names={6: "resnet6"}, otherwise="resnet9")
     if "model.model.0.weight" in weights:
         return _unet

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganparts.blocks import check_images
+from ganparts.blocks import check_counts, check_images
 from ganparts.optional import require
 
 __all__ = ["OnnxGenerator", "load_onnx", "write_onnx"]
@@ -42,17 +42,18 @@ class OnnxGenerator(nn.Module):
         self.path = Path(path).resolve()
         self.session = _session(self.path)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or "float" not in inputs[0].type:
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
             raise ValueError(
                 f"{path} is not a generator: it has {len(inputs)} inputs and {len(outputs)} outputs, where one each is "
-                "needed, images of floats [B, C, H, W]"
+                "needed, images of float32 [B, C, H, W]"
             )
-        self.name, channels = inputs[0].name, inputs[0].shape[1]
+        self.name, (_, channels, *self.sides) = inputs[0].name, inputs[0].shape
         if not isinstance(channels, int):
             raise ValueError(f"{path} does not say how many channels its images have: export it with a fixed number")
         known = self.session.get_modelmeta().custom_metadata_map
         try:
             self.size_multiple, self.min_size = (int(known.get(name, 1)) for name in ("size_multiple", "min_size"))
+            check_counts(size_multiple=self.size_multiple, min_size=self.min_size)
         except ValueError as error:
             raise ValueError(f"{path} has odd metadata: {error}") from None
         self.in_channels = channels
@@ -63,6 +64,12 @@ class OnnxGenerator(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self)
+        for name, side, wanted in zip(("height", "width"), images.shape[-2:], self.sides, strict=True):
+            if isinstance(wanted, int) and side != wanted:
+                raise ValueError(
+                    f"{self.path} takes images of {name} {wanted} alone, and these have {side}: resize them, or export "
+                    "it with a free height and width"
+                )
         try:
             (output,) = self.session.run(None, {self.name: images.float().cpu().numpy()})
         except Exception as error:  # onnxruntime's own, of which there is a dozen

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ganparts.interchange import attention_gan, cut, ganilla, junyanz, pix2pixhd, projected_gan, ugatit, uvcgan2
 from ganparts.interchange.weights import Builder, Weights, checked_weights, with_weights
 
-__all__ = ["FAMILIES", "from_published"]
+__all__ = ["FAMILIES", "from_published", "has_known_names"]
 
 FAMILIES: dict[str, Callable[[Weights], Builder | None]] = {
     "U-GAT-IT": ugatit.find_builder,
@@ -59,3 +59,9 @@ def from_published(state_dict: Mapping[str, Tensor]) -> nn.Module:
         f"no network that is known has weights of these names: {shown}{', ...' if len(weights) > 4 else ''}. Pass the "
         f"state_dict of one network of {', '.join(FAMILIES)}"
     )
+
+
+def has_known_names(weights: Weights) -> bool:
+    """Whether weights have the names of a family; they may still not fit it."""
+    plain = pix2pixhd.plain_names(weights)
+    return any(find_builder(plain) is not None for find_builder in FAMILIES.values())

@@ -25,6 +25,7 @@ __all__ = [
     "checked_pair",
     "cmmd",
     "content_distance",
+    "content_distances",
     "diversity",
     "fid",
     "kid",
@@ -114,9 +115,12 @@ def cmmd(real: Tensor, fake: Tensor, *, sigma: float = 10.0, scale: float = 1000
         A scalar from 0, lower is better.
 
     Raises:
-        ValueError: not two matrices with the same number of columns, or one has fewer than 2 rows.
+        ValueError: not two matrices with the same number of columns, or one has fewer than 2 rows; ``sigma`` or
+            ``scale`` is not above 0.
     """
     real, fake = checked_pair(real, fake)
+    if not (sigma > 0 and scale > 0):
+        raise ValueError(f"sigma={sigma}, scale={scale}: both have to be above 0")
 
     def mean(x: Tensor, y: Tensor) -> Tensor:
         sums = [torch.exp(-squared_distances(rows, y) / (2 * sigma**2)).sum() for rows in x.split(ROWS)]
@@ -244,21 +248,34 @@ def content_distance(photos: Tensor, paintings: Tensor) -> Tensor:
     Raises:
         ValueError: not two matrices of one shape, or with fewer than 2 rows.
     """
+    return content_distances(photos, paintings).mean()
+
+
+def content_distances(photos: Tensor, paintings: Tensor) -> Tensor:
+    """:func:`content_distance` of each photo and its painting: [N]."""
     photos, paintings = checked_pair(photos, paintings)
     if len(photos) != len(paintings):
         raise ValueError(f"{len(photos)} photos and {len(paintings)} paintings: each photo needs its painting")
-    return (1 - F.cosine_similarity(photos, paintings)).mean().clamp(min=0)
+    return (1 - F.cosine_similarity(photos, paintings)).clamp(min=0)
 
 
 def checked_pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Two matrices of features in float64.
 
     Raises:
-        ValueError: not two matrices with the same number of columns, or one has fewer than 2 rows.
+        TypeError: not two tensors.
+        ValueError: not two matrices with the same number of columns, one has fewer than 2 rows, or a feature is not
+            finite.
     """
+    for features in (real, fake):
+        if not isinstance(features, Tensor):
+            raise TypeError(f"features are a tensor [images, features], but this is a {type(features).__name__}")
     shapes = f"{list(real.shape)} and {list(fake.shape)}"
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(f"features of shapes {shapes}: expected two matrices [images, features] of as many columns")
     if min(len(real), len(fake)) < 2:
         raise ValueError(f"features of shapes {shapes}: each set needs at least 2 images, the rows")
+    for what, features in (("real", real), ("generated", fake)):
+        if rows := int((~features.isfinite()).any(1).sum()):
+            raise ValueError(f"features of {rows} of {len(features)} {what} images are not finite: check their weights")
     return real.double(), fake.double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from ganparts.blocks import check_counts, evaluating
 from ganparts.distributed import gather, is_first, processes, rank
 from ganparts.metrics.cache import digest_of_module
-from ganparts.metrics.distances import cmmd, content_distance, diversity, fid, memorization, penalized
+from ganparts.metrics.distances import cmmd, content_distances, diversity, fid, memorization, penalized
 from ganparts.metrics.extractors import create_extractor
 from ganparts.metrics.manifolds import prdc
 from ganparts.metrics.reading import Reader, interleaved, progress_bar
-from ganparts.metrics.resampling import kid_scores
+from ganparts.metrics.resampling import kid_scores, mean_scores
 from ganparts.metrics.scores import Scores
 from ganparts.metrics.sources import ImageSource, Scored, open_source, photo_of_each, without_unreadable
+from ganparts.pretrained import from_pretrained, is_pretrained
 
 __all__ = ["Evaluator", "FewImagesWarning", "evaluate"]
 
@@ -51,8 +53,8 @@ def evaluate(
     Args:
         real: a folder of images or TFRecords, a zip archive of images, or a sequence of them: uint8 [3, H, W]
             tensors, Pillow images or image files.
-        fake: the same kinds of images, or a generator, which paints ``photos`` at 256x256 (in bf16 where
-            :func:`ganparts.translate.translate` would).
+        fake: the same kinds of images; or a generator, or the name of one (as ``"monet"``), which paints ``photos`` at
+            256x256 (in bf16 where :func:`ganparts.translate.translate` would).
         extractor: a name in ``FEATURE_EXTRACTORS``; ``timm:<model>``; ``auto``, which is ``inception`` if its weights
             are on this machine already, else ``efficientnet_lite0``; or a module that maps uint8 [B, 3, H, W] to
             float [B, D]. If it has ``input_size``, images are resized to that with Pillow's bicubic.
@@ -100,6 +102,8 @@ def _evaluate(
     """See :func:`evaluate`. If ``shared``, several processes paint and read a share each; None in all but the first."""
     if limit is not None:
         check_counts(least=2, limit=limit)
+    if isinstance(fake, str | Path) and is_pretrained(fake):
+        fake = from_pretrained(fake, kind="generator")
     generator = fake if isinstance(fake, nn.Module) else None
     fake_entries = None if isinstance(fake, nn.Module) else open_source(fake)
     photo_entries = _photos(photos, fake_entries)[:limit]
@@ -115,13 +119,15 @@ def _evaluate(
             gather(reader.paintings(None, own, generator) if own else None)
             return None
         real_set, real_digest = reader.kept(real_entries, "real images")
-        photo_set, photos_digest = reader.kept(photo_entries, "photos") if photo_entries else (None, None)
+        photo_set, photos_digest = None, None
+        if photo_entries:  # as the generator gets them, so that the ratio of an untouched photo is 1
+            photo_set, photos_digest = reader.kept(photo_entries, "photos", painted=generator is not None)
         if shared:
             parts = gather(reader.paintings(None, own, generator)) or []
             found = interleaved([part for part in parts if part is not None])
         else:
             found = reader.paintings(fake_entries, photo_entries, generator)
-        fake_set, ssim = found.features(), None if found.similarities is None else found.similarities.mean().item()
+        fake_set = found.features()
     label = _label(extractor)
     scores = Scores(
         extractor=label,
@@ -137,8 +143,10 @@ def _evaluate(
         **kid_scores(real_set.matrix, fake_set.matrix, photo_set.matrix if photo_set else None),
         **_neighbours(real_set.matrix, fake_set.matrix),
         cmmd=cmmd(real_set.matrix, fake_set.matrix).item() if label.partition(":")[0] == "clip" else None,
-        content_distance=content_distance(photo_set.matrix, fake_set.matrix).item() if photo_set else None,
-        content_ssim=ssim,
+        **mean_scores(
+            content_distance=content_distances(photo_set.matrix, fake_set.matrix) if photo_set else None,
+            content_ssim=found.similarities,
+        ),
         photos_digest=photos_digest[:16] if photos_digest else None,
     )
     if scores.few_images:

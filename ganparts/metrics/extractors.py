@@ -182,7 +182,8 @@ def timm_model(*, model: str, weights: Path | str | None = None) -> nn.Module:
 def clip(*, model: str = "vit_large_patch14_clip_336.openai", weights: Path | str | None = None) -> nn.Module:
     """CLIP's image embeddings, of length 1; by default the model of CMMD (768 features of images of 336 px).
 
-    CMMD's own code resizes images with JAX's bicubic filter, and this with Pillow's, so its figures differ slightly.
+    OpenAI's networks compute QuickGELU, as published, where timm's of the same name would take GELU. CMMD's own code
+    resizes images with JAX's bicubic filter, and this with Pillow's, so its figures differ slightly.
 
     Args:
         model: a CLIP model of timm.
@@ -194,7 +195,9 @@ def clip(*, model: str = "vit_large_patch14_clip_336.openai", weights: Path | st
     """
     timm = require("timm", "timm")
     try:
-        network = build_quietly(lambda: timm.create_model(model, pretrained=weights is None))
+        trained = timm.get_pretrained_cfg(model)
+        natively = {"act_layer": "quick_gelu"} if "QuickGELU" in str(trained and trained.notes) else {}
+        network = build_quietly(lambda: timm.create_model(model, pretrained=weights is None, **natively))
     except Exception as error:  # of timm, of the hub's client, of the network
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         advice = f"give a file of its weights, FEATURE_EXTRACTORS.create('clip', model={model!r}, weights=PATH)"

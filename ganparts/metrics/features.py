@@ -24,6 +24,7 @@ __all__ = [
     "load_batches",
     "paint_batches",
     "resize_exact",
+    "resized",
 ]
 
 IMAGE_SIZE = 256
@@ -144,6 +145,11 @@ def load_batches(
         if isinstance(batch, UnreadableImageError):
             raise UnreadableImageError(f"{batch}. Every image counts: remove it, or write it again")
         yield batch
+
+
+def resized(batches: Iterable[Batch], size: int | None) -> Iterator[Batch]:
+    """Batches with their images resized; None keeps their size."""
+    return (batch._replace(images=[frame(image, size) for image in batch.images]) for batch in batches)
 
 
 @torch.inference_mode()

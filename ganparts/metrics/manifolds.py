@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ganparts.blocks import check_counts
 from ganparts.metrics.distances import ROWS, checked_pair, squared_distances
 
 __all__ = ["PRDC", "prdc"]
@@ -47,11 +48,13 @@ def prdc(real: Tensor, fake: Tensor, *, k: int = 5) -> PRDC:
         k: the neighbour that a ball reaches to, in Euclidean distance.
 
     Raises:
-        ValueError: not two matrices with the same number of columns, or one has no more than ``k`` rows.
+        ValueError: not two matrices with the same number of columns, or one has no more than ``k`` rows; ``k`` is no
+            whole number from 1 on.
     """
     real, fake = checked_pair(real, fake)
+    check_counts(k=k)
     fewest = min(len(real), len(fake))
-    if not 1 <= k < fewest:
+    if k >= fewest:
         raise ValueError(f"k={k}: a ball reaches to one of the {fewest - 1} other images of the smaller set")
     middle = real.mean(0)  # small numbers keep the distances of neighbours exact
     real, fake = real - middle, fake - middle

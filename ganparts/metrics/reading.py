@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ganparts.losses.similarity import gaussian_window, structural_similarity
 from ganparts.metrics.cache import Features, cached, digest_of_images
-from ganparts.metrics.features import IMAGE_SIZE, Batch, describe_sizes, extract, load_batches, paint_batches
+from ganparts.metrics.features import IMAGE_SIZE, Batch, describe_sizes, extract, load_batches, paint_batches, resized
 from ganparts.metrics.sources import Scored
 
 if TYPE_CHECKING:
@@ -59,20 +59,28 @@ class Reader:
     workers: int
     bar: Progress
 
-    def kept(self, entries: list[Scored], what: str) -> tuple[Features, str]:
-        """Features of images that come again, from the disk if they were there before; and the images' digest."""
+    def kept(self, entries: list[Scored], what: str, *, painted: bool = False) -> tuple[Features, str]:
+        """Features of images that come again, from the disk if they were there before; and the images' digest.
+
+        With ``painted`` the images are made as small as those that a generator paints.
+        """
         images = digest_of_images(entries)
-        framing = "squashed" if self.squash else "cropped"
+        framing = ("squashed" if self.squash else "cropped") + f" to {IMAGE_SIZE}" * painted
         key = hashlib.sha256(f"{self.digest} {images} {framing}".encode()).hexdigest()
-        return cached(key, lambda: self.read(self._load(entries), len(entries), what).features()), images
+
+        def batches() -> Iterator[Batch]:
+            size = getattr(self.extractor, "input_size", None)
+            return resized(self._load_at(IMAGE_SIZE, entries), size) if painted else self._load_at(size, entries)
+
+        return cached(key, lambda: self.read(batches(), len(entries), what).features()), images
 
     def paintings(self, entries: list[Scored] | None, photos: list[Scored], generator: nn.Module | None) -> Read:
         """Read the generated images: those that are there, or a generator's."""
+        size = getattr(self.extractor, "input_size", None)
         if entries is not None:
-            batches = self._load(entries, photos)
+            batches = self._load_at(size, entries, photos)
         else:
             assert generator is not None
-            size = getattr(self.extractor, "input_size", None)
             batches = paint_batches(self._load_at(IMAGE_SIZE, photos), generator, size=size)
         return self.read(batches, len(entries or photos), "generated images")
 
@@ -89,9 +97,6 @@ class Reader:
                 similarities.append(similarity(batch.photos, batch.paintings))
             self.bar.advance(task, len(batch.images))
         return Read(torch.cat(rows), sizes, torch.cat(similarities) if similarities else None)
-
-    def _load(self, entries: list[Scored], photos: list[Scored] | None = None) -> Iterator[Batch]:
-        return self._load_at(getattr(self.extractor, "input_size", None), entries, photos)
 
     def _load_at(self, size: int | None, entries: list[Scored], photos: list[Scored] | None = None) -> Iterator[Batch]:
         options = {"squash": self.squash, "batch_size": self.batch_size, "workers": self.workers}

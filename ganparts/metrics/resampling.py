@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ganparts.metrics.distances import checked_pair, kid, weighted_kid
 
-__all__ = ["Interval", "KidSubsets", "kid_interval", "kid_ratio", "kid_scores", "kid_subsets"]
+__all__ = ["Interval", "KidSubsets", "kid_interval", "kid_ratio", "kid_scores", "kid_subsets", "mean_scores"]
 
 _SUBSETS, _DRAWS, _LEVEL = 100, 1000, 0.95  # of scores
+_LEAST = 3  # images for an interval: any two different ones of 2 are the same two
 
 
 class Interval(NamedTuple):
@@ -32,8 +33,8 @@ class Interval(NamedTuple):
     high: float
 
     def overlaps(self, other: Interval) -> bool:
-        """Whether the two share a value; then the results are not called different."""
-        return self.low <= other.high and other.low <= self.high
+        """Whether the two share a value, or may do so (an end is nan); then the results are not called different."""
+        return not (self.low > other.high or other.low > self.high)
 
 
 class KidSubsets(NamedTuple):
@@ -57,15 +58,18 @@ def kid_subsets(
         real: features of the real images, [N, d].
         fake: features of the generated images, [M, d].
         subsets: how many are drawn.
-        size: images of each set in a subset, at most all; the paper has 1,000. None: half of each set.
+        size: images of each set in a subset; the paper has 1,000. A smaller set is taken whole. None: half of each.
         seed: decides what is drawn.
 
     Raises:
-        ValueError: as :func:`~ganparts.metrics.kid`; or fewer than 2 subsets or images in one.
+        ValueError: as :func:`~ganparts.metrics.kid`; fewer than 2 subsets or images in one; or each subset would hold
+            all images.
     """
     real, fake = checked_pair(real, fake)
     if subsets < 2 or (size is not None and size < 2):
         raise ValueError(f"subsets={subsets}, size={size}: a spread needs at least 2 subsets of at least 2 images")
+    if size is not None and size >= (most := max(len(real), len(fake))):
+        raise ValueError(f"size={size}: a subset has to leave images out, so give less than {most}, or None")
     return _over_subsets(weighted_kid(real, fake, *_subsets(real, fake, subsets, size, seed)))
 
 
@@ -92,12 +96,14 @@ def kid_interval(
         seed: decides what is drawn.
 
     Raises:
-        ValueError: as :func:`~ganparts.metrics.kid`; a level or number of draws out of range; or photos and paintings
-            differ in number.
+        ValueError: as :func:`~ganparts.metrics.kid`; fewer than 3 images in a set; a level or number of draws out of
+            range; or photos and paintings differ in number.
     """
     real, fake = checked_pair(real, fake)
     if not 0 < level < 1 or draws < 1:
         raise ValueError(f"level={level}, draws={draws}: the level is between 0 and 1, and at least 1 sample is drawn")
+    if (fewest := min(len(real), len(fake))) < _LEAST:
+        raise ValueError(f"an interval of {fewest} images: it needs at least {_LEAST} in each set")
     weights = _bootstrap(real, fake, draws, seed)
     values = weighted_kid(real, fake, *weights)
     if photos is not None:
@@ -108,7 +114,7 @@ def kid_interval(
 def kid_ratio(real: Tensor, fake: Tensor, photos: Tensor) -> Tensor:
     """KID of the paintings divided by that of the untouched photos: what is left of the way to the real paintings.
 
-    1 is as far as the photos, 0 is there. Unlike KID itself it has the same meaning with every feature extractor.
+    1 is as far as the photos, 0 is there. Unlike that of KID itself, its scale is the same with every feature extractor.
 
     Args:
         real: features of the real images, [N, d].
@@ -128,20 +134,37 @@ def kid_ratio(real: Tensor, fake: Tensor, photos: Tensor) -> Tensor:
 def kid_scores(real: Tensor, fake: Tensor, photos: Tensor | None = None) -> dict[str, float]:
     """KID, its subsets, interval and ratio, by the names that :class:`~ganparts.metrics.Scores` has for them.
 
-    The same values as the functions above give, with one pass over the kernel of each set.
+    The same values as the functions above give, with one pass over the kernel of each set. Sets of 2 images have no
+    intervals.
     """
     real, fake = checked_pair(real, fake)
     whole = real.new_ones(1, len(real)), fake.new_ones(1, len(fake))
     draws = whole, _subsets(real, fake, _SUBSETS, None, 0), _bootstrap(real, fake, _DRAWS, 0)
     weights = [torch.cat(rows) for rows in zip(*draws, strict=True)]
     kids = weighted_kid(real, fake, *weights)
-    low, high = _middle(kids[1 + _SUBSETS :], _LEVEL)
     mean, error = _over_subsets(kids[1 : 1 + _SUBSETS])
-    scores = {"kid": kids[0].item(), "kid_low": low, "kid_high": high, "kid_subsets": mean, "kid_error": error}
+    scores = {"kid_subsets": mean, "kid_error": error}
+    drawn = {"kid": kids}
     if photos is not None:
-        ratios = _ratio(kids, weighted_kid(real, _aligned(photos, fake), *weights))
-        low, high = _middle(ratios[1 + _SUBSETS :], _LEVEL)
-        scores |= {"kid_ratio": ratios[0].item(), "kid_ratio_low": low, "kid_ratio_high": high}
+        drawn["kid_ratio"] = _ratio(kids, weighted_kid(real, _aligned(photos, fake), *weights))
+    for name, values in drawn.items():
+        scores[name] = values[0].item()
+        if min(len(real), len(fake)) >= _LEAST:
+            scores[f"{name}_low"], scores[f"{name}_high"] = _middle(values[1 + _SUBSETS :], _LEVEL)
+    return scores
+
+
+def mean_scores(**values: Tensor | None) -> dict[str, float]:
+    """Means over images [M], with 95% bootstrap intervals, by the names that :class:`~ganparts.metrics.Scores` has."""
+    scores: dict[str, float] = {}
+    for name, each in values.items():
+        if each is None:
+            continue
+        each = each.double()
+        scores[name] = each.mean().item()
+        if len(each) >= _LEAST:
+            drawn = _drawn(each, _DRAWS, torch.Generator(each.device).manual_seed(0)) @ each / len(each)
+            scores[f"{name}_low"], scores[f"{name}_high"] = _middle(drawn, _LEVEL)
     return scores
 
 
@@ -183,10 +206,10 @@ def _subsets(real: Tensor, fake: Tensor, count: int, size: int | None, seed: int
 def _bootstrap(real: Tensor, fake: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Weights [count, N] and [count, M]: how often each image was drawn."""
     source = torch.Generator(real.device).manual_seed(seed)
+    return _drawn(real, count, source), _drawn(fake, count, source)
 
-    def weights(features: Tensor) -> Tensor:
-        shape = count, len(features)
-        drawn = torch.randint(len(features), shape, generator=source, device=features.device)
-        return features.new_zeros(shape).scatter_add_(1, drawn, features.new_ones(shape))
 
-    return weights(real), weights(fake)
+def _drawn(images: Tensor, count: int, source: torch.Generator) -> Tensor:
+    shape = count, len(images)
+    drawn = torch.randint(len(images), shape, generator=source, device=images.device)
+    return images.new_zeros(shape).scatter_add_(1, drawn, images.new_ones(shape))

@@ -25,7 +25,6 @@ _CONDITIONS = {
     "fake_size": "sizes of generated images",
     "squash": "framings (squash)",
 }
-_OF_THE_EXTRACTOR = ("extractor", "extractor_digest")
 _MEASURES = {
     "kid": ("KID", "lower"),
     "kid_subsets": ("KID over random halves", "lower"),
@@ -43,7 +42,7 @@ _MEASURES = {
     "content_distance": ("content: distance of features", "lower"),
     "content_ssim": ("content: SSIM", "higher"),
 }
-_INTERVALS = ("kid", "kid_ratio")
+_INTERVALS = ("kid", "kid_ratio", "content_distance", "content_ssim")
 _NOT_IN_JSON = ("inf", "-inf", "nan")  # numbers that files hold as words
 
 
@@ -65,7 +64,11 @@ class Scores:
         memorization: see :func:`~ganparts.metrics.memorization`.
         diversity: see :func:`~ganparts.metrics.diversity`.
         content_distance: see :func:`~ganparts.metrics.content_distance`; None without photos.
+        content_distance_low: lower end of its 95% bootstrap interval over the images.
+        content_distance_high: its upper end.
         content_ssim: mean structural similarity of photo and painting at 256x256, up to 1; None without photos.
+        content_ssim_low: lower end of its 95% interval.
+        content_ssim_high: its upper end.
         photos_digest: of the photos' bytes; None without photos.
         kid_low: lower end of KID's 95% interval, see :func:`~ganparts.metrics.kid_interval`.
         kid_high: its upper end.
@@ -96,7 +99,11 @@ class Scores:
     memorization: float
     diversity: float
     content_distance: float | None = None
+    content_distance_low: float | None = None
+    content_distance_high: float | None = None
     content_ssim: float | None = None
+    content_ssim_low: float | None = None
+    content_ssim_high: float | None = None
     photos_digest: str | None = None
     kid_low: float | None = None
     kid_high: float | None = None
@@ -113,19 +120,16 @@ class Scores:
     features: int | None = None
     squash: bool = False
 
-    def check_comparable(self, other: Scores, *, across_extractors: bool = False) -> None:
+    def check_comparable(self, other: Scores) -> None:
         """Raise an error unless the other scores were taken under the same conditions.
 
         Args:
             other: scores of another set of generated images.
-            across_extractors: let the feature extractors differ.
 
         Raises:
             ValueError: they were not; the text names every condition that differs.
         """
-        conditions = {
-            name: what for name, what in _CONDITIONS.items() if not (across_extractors and name in _OF_THE_EXTRACTOR)
-        }
+        conditions = dict(_CONDITIONS)
         if self.photos_digest and other.photos_digest:
             conditions["photos_digest"] = "photos"
         problems = [
@@ -140,14 +144,20 @@ class Scores:
             )
 
     def interval(self, name: str = "kid_ratio") -> Interval:
-        """The 95% bootstrap interval of ``kid`` or ``kid_ratio``.
+        """The 95% bootstrap interval of ``kid``, ``kid_ratio``, ``content_distance`` or ``content_ssim``.
+
+        Other scores have none: a bootstrap repeats images, which changes FID and the neighbours of precision and
+        recall.
 
         Raises:
             ValueError: these scores have none of that name.
         """
         low, high = (getattr(self, f"{name}_{end}", None) for end in ("low", "high"))
         if low is None or high is None:
-            raise ValueError(f"no interval of {name!r} in these scores: kid has one, and with photos kid_ratio")
+            raise ValueError(
+                f"no interval of {name!r} in these scores: kid has one, and with photos kid_ratio, content_distance "
+                "and content_ssim"
+            )
         return Interval(low, high)
 
     def differs_from(self, other: Scores, name: str = "kid_ratio") -> bool:
@@ -155,13 +165,28 @@ class Scores:
 
         Args:
             other: scores of another set of generated images.
-            name: ``kid``, or ``kid_ratio``, which compares across feature extractors, too.
+            name: of a score that has an :meth:`interval`.
 
         Raises:
             ValueError: as :meth:`check_comparable` and :meth:`interval`.
         """
-        self.check_comparable(other, across_extractors=name == "kid_ratio")
+        self.check_comparable(other)
         return not self.interval(name).overlaps(other.interval(name))
+
+    def compared_with(self, other: Scores) -> dict[str, str]:
+        """For a reader, each score that both have with an interval: whether the two may be called different.
+
+        Raises:
+            ValueError: as :meth:`check_comparable`.
+        """
+        self.check_comparable(other)
+        known, told = self.values().keys() & other.values().keys(), {}
+        mine, theirs = self._shown(), other._shown()
+        for name in _INTERVALS:
+            if {f"{name}_low", f"{name}_high"} <= known:
+                apart = "different" if self.differs_from(other, name) else "not different, since the intervals overlap"
+                told[_MEASURES[name][0]] = f"{mine[name]} and {theirs[name]}: {apart}"
+        return told
 
     def values(self) -> dict[str, float]:
         """The scores that there are and the ends of their intervals, by name."""

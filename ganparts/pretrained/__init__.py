@@ -2,7 +2,7 @@
 
 from ganparts.pretrained.card import ModelCard
 from ganparts.pretrained.finding import find_pretrained, is_pretrained
-from ganparts.pretrained.loading import from_pretrained
+from ganparts.pretrained.loading import as_generator, from_pretrained
 from ganparts.pretrained.painters import Painter, PainterFile, list_painters
 from ganparts.pretrained.saving import PretrainedModule, describe_network, push_to_hub, save_pretrained
 
@@ -11,6 +11,7 @@ __all__ = [
     "Painter",
     "PainterFile",
     "PretrainedModule",
+    "as_generator",
     "describe_network",
     "find_pretrained",
     "from_pretrained",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from ganparts.pretrained.finding import CONFIG, TABLES, WEIGHTS, find_pretrained
 from ganparts.registry import Registry, UnknownPartError
 
-__all__ = ["from_pretrained"]
+__all__ = ["as_generator", "from_pretrained"]
 
 _LONGEST_CONFIG = 2**20  # bytes
 
@@ -77,6 +78,11 @@ def from_pretrained(
     except Exception as error:  # as above
         raise ValueError(f"{folder / WEIGHTS} {misfit}: {textwrap.shorten(str(error), 500)}") from None
     return network.to(device).eval()
+
+
+def as_generator(generator: Callable[..., Any] | Path | str) -> Callable[..., Any]:
+    """A generator as it is, or the one that :func:`from_pretrained` finds by a name or a folder."""
+    return from_pretrained(generator, kind="generator") if isinstance(generator, str | Path) else generator
 
 
 def _not_buildable(folder: Path, error: Exception) -> ValueError:

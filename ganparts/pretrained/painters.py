@@ -1,7 +1,7 @@
 """Painters: trained generators that have a short name, in the package or at an address.
 
-``painters/painters.json`` lists them. A small painter ships with the package, in ``painters/NAME``. A larger one has an
-address, with the size and SHA-256 of each file; it is fetched once, checked, and kept in :func:`cache_folder`.
+``painters/painters.json`` lists them, with the size and SHA-256 of each file. A small painter ships with the package,
+in ``painters/NAME``. A larger one has an address; it is fetched once, checked, and kept in :func:`cache_folder`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BLOCK, _PATIENCE = 2**20, 30  # bytes read at a time, and seconds to wait for t
 
 @dataclass(frozen=True)
 class PainterFile:
-    """A file that is fetched."""
+    """A file of a painter."""
 
     size: int
     """In bytes."""
@@ -52,14 +52,12 @@ class Painter:
     address: str | None = None
     """The folder on a server that holds its files; None: it ships with the package."""
     files: Mapping[str, PainterFile] = field(default_factory=dict)
-    """What the address holds, by name."""
+    """Its configuration and weights, by name."""
 
     @property
     def size(self) -> int:
         """Bytes of all its files."""
-        if self.address is not None:
-            return sum(file.size for file in self.files.values())
-        return sum(path.stat().st_size for path in (FOLDER / self.name).iterdir())
+        return sum(file.size for file in self.files.values())
 
 
 def list_painters() -> dict[str, Painter]:
@@ -79,9 +77,12 @@ def find_painter(painter: Painter) -> Path:
 
     Raises:
         OSError: a file cannot be fetched or kept, or the address holds another one.
+        ValueError: it has an address, but no list of files.
     """
     if painter.address is None:
         return FOLDER / painter.name
+    if not painter.files:
+        raise ValueError(f"the painter {painter.name!r} has an address and no files: list each with size and sha256")
     version = hashlib.sha256("".join(file.sha256 for file in painter.files.values()).encode()).hexdigest()[:12]
     folder = cache_folder() / "painters" / f"{painter.name}-{version}"
     for name, file in painter.files.items():
@@ -98,7 +99,7 @@ def cache_folder() -> Path:
 def _is_right(path: Path, file: PainterFile) -> bool:
     if not path.is_file() or path.stat().st_size != file.size:
         return False
-    return hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256
+    return hashlib.sha256(path.read_bytes()).hexdigest() == file.sha256.lower()
 
 
 def _fetch(painter: Painter, address: str, file: PainterFile, path: Path) -> None:
@@ -114,7 +115,7 @@ def _fetch(painter: Painter, address: str, file: PainterFile, path: Path) -> Non
                 written.write(block)
                 digest.update(block)
                 size += len(block)
-        if (size, digest.hexdigest()) != (file.size, file.sha256):
+        if (size, digest.hexdigest()) != (file.size, file.sha256.lower()):
             amount = f"more than {file.size:,}" if size > file.size else f"{size:,}"
             raise OSError(
                 f"it holds {amount} bytes with SHA-256 {digest.hexdigest()[:12]}..., instead of {file.size:,} with "

@@ -15,6 +15,7 @@ from ganparts.data import resize_square
 from ganparts.disk import naming_file
 from ganparts.distributed import gather, is_first, processes
 from ganparts.precision import InferencePrecision
+from ganparts.pretrained import as_generator
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.image import translate_pixels
 from ganparts.translate.sinks import in_utf8
@@ -23,7 +24,7 @@ __all__ = ["translate_to_zip"]
 
 
 def translate_to_zip(
-    generator: Callable[[Tensor], Tensor],
+    generator: Callable[[Tensor], Tensor] | Path | str,
     photos: Iterable[tuple[str, Tensor]],
     path: Path | str,
     *,
@@ -40,7 +41,7 @@ def translate_to_zip(
     The archive gets its name when it is complete. A name that comes again gets a number.
 
     Args:
-        generator: trained, in ``eval()`` mode.
+        generator: as in :func:`translate`: trained, in ``eval()`` mode, or the name or folder of one.
         photos: names and images, uint8 [3, H, W].
         path: of the archive.
         size: height and width to resize photos to (bicubic), in pixels; the competition wants 256.
@@ -60,7 +61,7 @@ def translate_to_zip(
         OSError: the archive cannot be written.
         ValueError: an option is out of range.
     """
-    encoding = Encoding("jpg", quality, subsampling)
+    generator, encoding = as_generator(generator), Encoding("jpg", quality, subsampling)
 
     def translated() -> Iterator[list[tuple[str, bytes]]]:
         for batch in _batches(photos, batch_size):

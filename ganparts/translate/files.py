@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ganparts.blocks import check_counts
 from ganparts.precision import InferencePrecision, choose_inference
+from ganparts.pretrained import as_generator
 from ganparts.translate.encoding import Encoding, Subsampling
 from ganparts.translate.pipeline import Report, Settings, translate_photos, wanted_photos
 from ganparts.translate.sinks import open_sink
@@ -20,7 +21,7 @@ __all__ = ["translate_files"]
 
 
 def translate_files(
-    generator: Callable[[Tensor], Tensor],
+    generator: Callable[[Tensor], Tensor] | Path | str,
     inputs: Path | str | Iterable[Path | str],
     out: Path | str,
     *,
@@ -46,7 +47,7 @@ def translate_files(
     in memory.
 
     Args:
-        generator: trained, in ``eval()`` mode.
+        generator: as in :func:`translate`: trained, in ``eval()`` mode, or the name or folder of one.
         inputs: one or several: files, folders (not the folders in them), patterns (``photos/**/*.jpg``), archives
             (.zip, .tar).
         out: a folder, or an archive if it ends in .zip or .tar.
@@ -79,6 +80,7 @@ def translate_files(
     settings = Settings(
         Encoding(format, quality, subsampling), size, squash, batch_size, tile, precision, resize, margin
     )
+    generator = as_generator(generator)
     choose_inference(generator, precision)  # refuses now, not after the first photo
     given = given_names(inputs)
     _check_apart(given, Path(out))

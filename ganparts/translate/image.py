@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ganparts.data import ImageEntry, to_bytes, to_rgb, to_unit_range
 from ganparts.precision import InferencePrecision, choose_inference, device_of, dtype_of, in_precision, infer
-from ganparts.pretrained import from_pretrained
+from ganparts.pretrained import as_generator
 from ganparts.translate.tiles import check_kept_size, fit, translate_tiled
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def translate(
         ValueError: an array has another shape, or floats outside [-1, 1]; there is no such precision; the generator
             does not keep the size.
     """
-    if isinstance(generator, str | Path):
-        generator = from_pretrained(generator, kind="generator")
+    generator = as_generator(generator)
     if not isinstance(image, list | tuple):
         pixels, restore = _pixels(image)
         return restore(translate_pixels(generator, pixels, tile=tile, precision=precision))
