@@ -25,7 +25,16 @@ from benchmarks.record import write_json
 
 ROOT = Path(__file__).parent.parent
 TINY = (
-    *("--generator", "painter(width=2,blocks=1)", "--discriminator", "pixel(width=2)", "--device", "cpu"),
+    *(
+        "--preset",
+        "paper",
+        "--generator",
+        "painter(width=2,blocks=1)",
+        "--discriminator",
+        "pixel(width=2)",
+        "--device",
+        "cpu",
+    ),
     *(
         "--resize",
         "16",

@@ -1,7 +1,8 @@
 """How good the pictures get: presets and parts trained for a fixed number of pairs, scored as they go.
 
-Each run is the recipe's, through its command line, so that anybody can repeat it. Run it from the repository:
-``python -m benchmarks.quality --help``.
+Each run is a recipe's, through its command line, so that anybody can repeat it. What it paints in the end is also
+scored by an extractor that nothing was trained against. Run it from the repository: ``python -m benchmarks.quality
+--help``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,33 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import write_json
-from ganparts.cyclegan.options import PresetOptions
+from ganparts.cut.options import PresetOptions as CUTOptions
+from ganparts.cyclegan.options import PresetOptions as CycleGANOptions
+from ganparts.data import open_domains
+from ganparts.metrics import FewImagesWarning, evaluate
+from ganparts.pretrained import from_pretrained
 from ganparts.training import pick_device
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "cyclegan_monet.py"
+RECIPES = Path(__file__).parent.parent / "recipes"
+OPTIONS: dict[str, Any] = {"cyclegan_monet": CycleGANOptions, "cut_monet": CUTOptions}
+"""Of a recipe's preset."""
 CPU_RUNS = {
-    "default": "",
-    "lsgan without identity": "--identity-weight 0",
-    "diffaugment": "--augment diffaugment",
-    "averaged": "--ema-decay 0.98",
+    "paper": "cyclegan_monet --preset paper",
+    "lsgan without identity": "cyclegan_monet --preset paper --identity-weight 0",
+    "diffaugment": "cyclegan_monet --preset paper --augment diffaugment",
+    "averaged": "cyclegan_monet --preset paper --ema-decay 0.98",
 }
 COLUMNS = ("fid", "content_distance", "content_ssim")
+SECOND_OPINION = "efficientnet_lite1"
 GPU_RUNS = {
-    "paper": "--preset paper",
-    "keras_monet": "--preset keras_monet",
-    "two_objective": "--preset two_objective",
-    "paper, batch 4, diffaugment, averaged": "--batch-size 4 --augment diffaugment --ema-decay 0.999",
+    "monet": "cyclegan_monet --preset monet",
+    "monet_one_sided": "cut_monet --preset monet_one_sided",
+    "paper": "cyclegan_monet --preset paper",
+    "keras_monet": "cyclegan_monet --preset keras_monet",
+    "two_objective": "cyclegan_monet --preset two_objective",
+    "cut": "cut_monet --preset cut",
+    "paper, batch 4, diffaugment, averaged": "cyclegan_monet --preset paper --batch-size 4 --augment diffaugment "
+    "--ema-decay 0.999",
 }
 
 
@@ -49,7 +62,8 @@ class Config:
     pairs: int | None = None
     """Of each run. None: 50,000 on a GPU (what a P100 does in five hours), 330 on a CPU."""
     runs: Path | None = None
-    """A text file, a line a run: NAME = OPTIONS of the recipe. None: a few that differ in one thing."""
+    """A text file, a line a run: NAME = RECIPE OPTIONS, such as cut_monet --preset cut. None: on a GPU presets, on a
+    CPU a few runs that differ in one thing."""
     seeds: tuple[int, ...] = (0,)
     """Of each run."""
     evaluations: int = 3
@@ -75,14 +89,17 @@ def train(config: Config, name: str, options: str, seed: int, pairs: int, device
     stem = "".join(letter if letter.isalnum() else "_" for letter in name) + f"_seed{seed}"
     folder = config.out / "runs" / stem
     shutil.rmtree(folder, ignore_errors=True)
-    chosen, _ = tyro.cli(PresetOptions, args=shlex.split(options), return_unknown_args=True)
+    recipe, *words = shlex.split(options)
     try:
+        if recipe not in OPTIONS:
+            raise ValueError(f"{name}: a run begins with one of {', '.join(OPTIONS)}, not with {recipe!r}")
+        chosen, _ = tyro.cli(OPTIONS[recipe], args=words, return_unknown_args=True)
         batch = chosen.settle(small=device.type == "cpu").preset.batch_size
     except (KeyError, TypeError, ValueError) as error:
         return {"run": name, "seed": seed, "options": options, "failed": [str(error)]}
     steps = max(1, pairs // batch)
     every = max(1, steps // config.evaluations)
-    command = [sys.executable, str(RECIPE), *shlex.split(options), "--seed", str(seed), "--steps", str(steps)]
+    command = [sys.executable, str(RECIPES / f"{recipe}.py"), *words, "--seed", str(seed), "--steps", str(steps)]
     command += ["--evaluate-every", str(every), "--evaluate-photos", str(config.photos), "--device", str(device)]
     command += ["--paint", "1", "--out", str(folder), *(["--data", str(config.data)] if config.data else [])]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -93,14 +110,28 @@ def train(config: Config, name: str, options: str, seed: int, pairs: int, device
     best = min(scores, key=lambda row: row["kid"])
     keep_paintings(max((folder / "samples").iterdir()), config.out / f"{stem}.png")
     settled = json.loads((folder / "config.json").read_text())["settled"]
+    second = second_opinion(config, folder, device)
     shutil.rmtree(folder)
-    return {"run": name, "seed": seed, "options": options, "best": best, "scores": scores, "settled": settled}
+    results = {"best": best, SECOND_OPINION: second, "scores": scores, "settled": settled}
+    return {"run": name, "seed": seed, "options": options} | results
 
 
-def shown(scores: dict[str, float]) -> list[str]:
+def second_opinion(config: Config, folder: Path, device: torch.device) -> dict[str, float]:
+    """Scores of the generator that a run kept, by another extractor than that of the run."""
+    domains = open_domains(config.data)
+    photos = (domains.test_a or domains.a)[: config.photos]
+    generator = from_pretrained(folder, device=str(device))
+    options: dict[str, Any] = {"photos": photos, "extractor": SECOND_OPINION, "device": device}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FewImagesWarning)
+        return evaluate(domains.reference(), generator, workers=0, progress=False, **options).values()
+
+
+def shown(scores: dict[str, float], second: dict[str, float]) -> list[str]:
     """A row's scores as the table has them. Runs whose intervals overlap are not called different."""
-    kid, ratio, *others = (f"{scores[key]:.4f}" for key in ("kid", "kid_ratio", *COLUMNS))
-    return [kid, f"{scores['kid_low']:.4f} to {scores['kid_high']:.4f}", ratio, *others]
+    names = ("kid_ratio", "kid_ratio_low", "kid_ratio_high")
+    ratios = ("{:.3f} ({:.3f} to {:.3f})".format(*(each[name] for name in names)) for each in (scores, second))
+    return [*ratios, *(f"{scores[key]:.4f}" for key in ("kid", *COLUMNS))]
 
 
 def main() -> int:
@@ -112,14 +143,15 @@ def main() -> int:
         lines = (line.partition("=") for line in config.runs.read_text().splitlines() if line.strip())
         runs = {name.strip(): options.strip() for name, _, options in lines}
     config.out.mkdir(parents=True, exist_ok=True)
-    table = Table("run", "seed", "step", "KID", "95% interval", "KID / photos'", "FID", "content", "SSIM")
+    table = Table("run", "seed", "step", "ratio", f"ratio, {SECOND_OPINION}", "KID", "FID", "content", "SSIM")
+    table.title = "Ratio: KID divided by that of the photos, and its 95% interval"
     results = []
     for name, options in runs.items():
         for seed in config.seeds:
             result = train(config, name, options, seed, pairs, device)
             results.append(result)
             best = result.get("best", {})
-            cells = [result["failed"][0]] if "failed" in result else shown(best)
+            cells = [result["failed"][0]] if "failed" in result else shown(best, result[SECOND_OPINION])
             table.add_row(name, str(seed), f"{best.get('step', 0):.0f}", *cells)
             settings = vars(config) | {"pairs_of_a_run": pairs}
             write_json(config.out / "quality.json", settings=settings, results=results, device=device)

@@ -47,7 +47,7 @@ def browser() -> Iterator[Any]:
 
 
 class Recipe:
-    """Runs recipes/cyclegan_monet.py in this process.
+    """Runs recipes/cyclegan_monet.py in this process, with the preset "paper" if none is named.
 
     The memory estimate is left out: it would take most of so small a run.
     """
@@ -64,6 +64,8 @@ class Recipe:
             warnings.simplefilter("default")
             try:
                 words = list(map(str, arguments))
+                if not {"--preset", "--resume", "--help"} & set(words):
+                    words += ["--preset", "paper"]
                 ended = run_recipe(self.module.train, self.module.Config, description="", arguments=words)
             except SystemExit as stop:
                 ended = stop.code

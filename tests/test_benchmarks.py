@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import runpy
+import shlex
 import subprocess
 import sys
 import warnings
@@ -19,7 +20,7 @@ import torch
 import tyro
 from PIL import Image
 
-from benchmarks import gallery, kernels, modes, part_pictures, profiles, report, train_step
+from benchmarks import gallery, kernels, modes, part_pictures, profiles, quality, report, train_step
 from ganparts import DISCRIMINATORS, GENERATORS, CycleGAN, build_cut
 from ganparts.adversarial.choices import parse_choice
 from ganparts.cut.options import PresetOptions
@@ -124,7 +125,7 @@ def test_data_loading_is_measured(tmp_path: Path):
 
 def test_quality_is_scored_by_run_and_seed(tmp_path: Path):
     runs = tmp_path / "runs.txt"
-    runs.write_text("tiny = --width 2 --resize 32 --generator resnet6\n")
+    runs.write_text("tiny = cyclegan_monet --preset paper --width 2 --resize 32 --generator resnet6\n")
     counts = ("--pairs", "4", "--evaluations", "2", "--photos", "3", "--seeds", "3", "--device", "cpu")
     assert "tiny" in run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path))
     rows = results(tmp_path / "quality.json")
@@ -134,8 +135,19 @@ def test_quality_is_scored_by_run_and_seed(tmp_path: Path):
     with Image.open(tmp_path / "tiny_seed3.png") as row:
         assert row.width > 5 * row.height  # six paintings, without their photos
     assert not (tmp_path / "runs").exists()
-    runs.write_text("wrong = --generator resnet8\n")
+    assert 0 < rows[0]["efficientnet_lite1"]["kid_ratio_low"] < rows[0]["efficientnet_lite1"]["kid_ratio_high"]
+    runs.write_text("wrong = cut_monet --generator resnet8\n")
     assert "no generator named" in run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path), code=1)
+    runs.write_text("other = --generator resnet6\n")
+    said = run("quality", "--runs", str(runs), *counts, "--out", str(tmp_path), code=1)
+    assert "other: a run begins with one of cyclegan_monet, cut_monet" in " ".join(said.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("runs", [quality.CPU_RUNS, quality.GPU_RUNS])
+def test_recipes_take_the_options_of_each_run_of_quality(runs: dict[str, str]):
+    for recipe, *words in map(shlex.split, runs.values()):
+        assert (quality.RECIPES / f"{recipe}.py").is_file()
+        tyro.cli(quality.OPTIONS[recipe], args=words).settle(small=True)
 
 
 def test_inference_is_measured_in_both_precisions(tmp_path: Path):

@@ -53,7 +53,19 @@ def test_an_interrupted_command_shows_no_trace(monkeypatch, capsys):
 
 def test_the_doctor_tells_what_the_recipe_would_do(monkeypatch, capsys):
     code, said = run(
-        monkeypatch, capsys, "doctor", "--device", "cpu", "--width", "2", "--crop", "32", "--generator", "resnet6"
+        monkeypatch,
+        capsys,
+        "doctor",
+        "--preset",
+        "paper",
+        "--device",
+        "cpu",
+        "--width",
+        "2",
+        "--crop",
+        "32",
+        "--generator",
+        "resnet6",
     )
     assert code == 0
     assert f"torch {torch.__version__.split('+')[0]}" in said
@@ -69,7 +81,7 @@ def test_the_doctor_tells_what_the_recipe_would_do(monkeypatch, capsys):
     assert [row[0] for row in rows] == ["fast", "low", "lowest"]
     assert int(rows[0][-1]) < int(rows[1][-1]) < int(rows[2][-1])
     monkeypatch.setattr(doctor, "MEMORY_LEVELS", ("fast",))
-    small = ("--device", "cpu", "--width", "2", "--crop", "32", "--generator", "resnet6")
+    small = ("--preset", "paper", "--device", "cpu", "--width", "2", "--crop", "32", "--generator", "resnet6")
     assert run(monkeypatch, capsys, "doctor", "--precision", "bf16", *small)[0] == 0
 
 
@@ -252,7 +264,20 @@ def test_the_doctor_knows_parts_of_ones_own(monkeypatch, capsys, tmp_path: Path)
     lines = ("from ganparts import GENERATORS", "from ganparts.generators import resnet6")
     (tmp_path / "own_parts.py").write_text("\n".join((*lines, 'GENERATORS.register("own")(resnet6)\n')))
     (tmp_path / "lacking_parts.py").write_text("import no_such_package\n")
-    command = ("doctor", "--device", "cpu", "--crop", "32", "--generator", "own", "--width", "2", "--imports")
+    command = (
+        "doctor",
+        "--preset",
+        "paper",
+        "--device",
+        "cpu",
+        "--crop",
+        "32",
+        "--generator",
+        "own",
+        "--width",
+        "2",
+        "--imports",
+    )
     code, said = run(monkeypatch, capsys, *command, "own_parts")
     assert code == 1
     assert "error: --imports own_parts: Python finds no module of this name." in said

@@ -232,7 +232,7 @@ RECIPES = {
 }
 TINY = ("--device", "cpu", "--precision", "fp32", "--width", "2", "--resize", "16", "--crop", "16", "--paint", "1")
 TINY += ("--log-every", "1")
-CYCLEGAN = (*TINY, "--generator", "resnet6(dropout=0.5)", "--discriminator", "patchgan(layers=1)")
+CYCLEGAN = (*TINY, "--preset", "paper", "--generator", "resnet6(dropout=0.5)", "--discriminator", "patchgan(layers=1)")
 RANDOM = (
     *CYCLEGAN,
     "--replay",

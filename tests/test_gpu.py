@@ -238,7 +238,7 @@ def test_a_resumed_deterministic_run_ends_bit_for_bit_as_an_uninterrupted_one(tm
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    small = ("--generator", "resnet6", "--width", 8, "--resize", 64, "--augment", "diffaugment")
+    small = ("--preset", "paper", "--generator", "resnet6", "--width", 8, "--resize", 64, "--augment", "diffaugment")
     options = (*small, "--deterministic", "--compile", "off", "--checkpoint-every", 5, "--device", "cuda")
     run(*options, "--steps", 20, "--out", tmp_path / "whole")
     run(*options, "--steps", 20, "--time-limit", 0.001, "--out", tmp_path / "parted")

@@ -142,7 +142,7 @@ def test_augmentations_are_named():
 
 def test_augmentations_reach_each_discriminator():
     small = {"generator": "resnet6(width=2)", "discriminator": "pixel,pixel+pixel", "width": 2, "replay": "none"}
-    options = PresetOptions(**small, augment="ada(images_to_full=4),none+diffaugment(cutout=0.2)")
+    options = PresetOptions(preset="paper", **small, augment="ada(images_to_full=4),none+diffaugment(cutout=0.2)")
     model = build_cyclegan(options.settle().preset)
     (adaptive,) = (critic.augment for critic in model.critics_a)
     assert isinstance(adaptive, AdaptiveAugment)
@@ -154,7 +154,9 @@ def test_augmentations_reach_each_discriminator():
     for _ in range(4):
         train_step(model, Pair(*torch.rand(2, 1, 3, 32, 32)), optimizers)
     assert adaptive.calls == 4
-    twice = build_cyclegan(PresetOptions(**small, augment="ada").settle().preset)  # each with a p of its own
+    twice = build_cyclegan(
+        PresetOptions(preset="paper", **small, augment="ada").settle().preset
+    )  # each with a p of its own
     assert len({id(critic.augment) for critic in (*twice.critics_a, *twice.critics_b)}) == 3
     assert PresetOptions(preset="two_objective", augment="none").settle().preset.augment is None
     for build, options in ((build_cut, CUTOptions), (build_pix2pix, Pix2PixOptions)):
@@ -292,7 +294,7 @@ class Large(torch.nn.Identity):
 
 def test_a_cpu_takes_presets_of_every_form():
     paper = PRESETS.create("paper")
-    ready, notes = PresetOptions().apply(replace(paper, generator=Large(), crop=512), small=True)
+    ready, notes = PresetOptions(preset="paper").apply(replace(paper, generator=Large(), crop=512), small=True)
     assert (ready.crop, notes) == (240, ["240 pixels", *notes[1:]])  # a multiple of 48, and not less than 200
 
     @GENERATORS.register("unsized")
@@ -300,7 +302,10 @@ def test_a_cpu_takes_presets_of_every_form():
         return ResNetGenerator(width=width or 4, blocks=1)
 
     try:
-        assert PresetOptions().apply(replace(paper, generator="unsized"), small=True).preset.generator == "unsized"
+        assert (
+            PresetOptions(preset="paper").apply(replace(paper, generator="unsized"), small=True).preset.generator
+            == "unsized"
+        )
     finally:
         GENERATORS.remove("unsized")
 
@@ -316,7 +321,7 @@ def test_a_cpu_takes_presets_of_every_form():
     ],
 )
 def test_a_cpus_crop_is_one_that_all_chosen_networks_take(parts: dict[str, str], crop: int):
-    assert PresetOptions(**parts).settle(small=True).preset.crop == crop
+    assert PresetOptions(preset="paper", **parts).settle(small=True).preset.crop == crop
 
 
 def test_without_options_a_preset_stays_what_it_is():
@@ -328,7 +333,7 @@ def test_without_options_a_preset_stays_what_it_is():
 
 
 def test_a_cpu_scales_down_what_no_option_chose():
-    preset, notes = PresetOptions().settle(small=True)
+    preset, notes = PresetOptions(preset="paper").settle(small=True)
     assert spelled(preset.generator) == ("unet128", {"upsample": "resize_conv", "width": 32})
     assert spelled(preset.discriminator) == ("patchgan", {"width": 32})
     assert (preset.crop, preset.resize, preset.learning_rate, preset.weights.identity) == (128, 143, 5e-4, 2.0)
@@ -426,26 +431,26 @@ def test_nothing_is_scaled_up(narrow: str):
 
 
 def test_options_beat_what_a_cpu_scales_down(narrow: str):
-    preset, notes = PresetOptions(width=48, generator="resnet9").settle(small=True)
+    preset, notes = PresetOptions(preset="paper", width=48, generator="resnet9").settle(small=True)
     assert width_of(preset.generator) == 48
     assert notes == ["128 pixels"]
-    preset, _ = PresetOptions(generator="resnet9(width=40)").settle(small=True)
+    preset, _ = PresetOptions(preset="paper", generator="resnet9(width=40)").settle(small=True)
     assert width_of(preset.generator) == 40
-    preset, _ = PresetOptions(width=24, generator=f"{narrow},{narrow}(width=40)").settle(small=True)
+    preset, _ = PresetOptions(preset="paper", width=24, generator=f"{narrow},{narrow}(width=40)").settle(small=True)
     assert [width_of(each) for each in preset.generator] == [24, 40]
     preset, notes = PresetOptions(preset="two_objective", batch_size=4).settle(small=True)
     assert preset.batch_size == 4
     assert "batch size 1" not in notes
-    preset, notes = PresetOptions(learning_rate=1e-5, identity_weight=0.0, crop=160, cycle_weight=3.0).settle(
-        small=True
-    )
+    preset, notes = PresetOptions(
+        preset="paper", learning_rate=1e-5, identity_weight=0.0, crop=160, cycle_weight=3.0
+    ).settle(small=True)
     assert (preset.learning_rate, preset.weights.identity, preset.weights.cycle) == (1e-5, 0.0, 3.0)
     assert (preset.crop, preset.resize) == (160, 286)
-    preset, _ = PresetOptions(resize=200).settle(small=True)
+    preset, _ = PresetOptions(preset="paper", resize=200).settle(small=True)
     assert (preset.crop, preset.resize) == (200, 200)
-    preset, _ = PresetOptions(upsample="transposed").settle(small=True)
+    preset, _ = PresetOptions(preset="paper", upsample="transposed").settle(small=True)
     assert spelled(preset.generator)[1]["upsample"] == "transposed"
-    preset, notes = PresetOptions(generator="resnet9").settle(small=True)
+    preset, notes = PresetOptions(preset="paper", generator="resnet9").settle(small=True)
     assert (preset.learning_rate, preset.weights.identity) == (2e-4, 5.0)
     assert width_of(preset.generator) == 32
 
@@ -490,9 +495,11 @@ def test_without_options_presets_of_other_methods_stay_what_they_are():
         assert (replace(preset, generator=None), notes) == (replace(published, generator=None), [])
 
 
-@pytest.mark.parametrize("options", [PresetOptions, CUTOptions, Pix2PixOptions, InpaintingOptions])
-def test_a_preset_of_another_method_is_refused(options: Any):
-    fitting = options().preset or "restyle"
+@pytest.mark.parametrize(
+    ("options", "fitting"),
+    [(PresetOptions, "paper"), (CUTOptions, "restyle"), (Pix2PixOptions, "pix2pix"), (InpaintingOptions, "inpainting")],
+)
+def test_a_preset_of_another_method_is_refused(options: Any, fitting: str):
     for preset in {"paper", "pix2pix", "inpainting"} - {fitting}:
         with pytest.raises(TypeError, match=f"takes one of the presets .*{fitting}.*, but was given {preset!r}"):
             options(preset=preset).settle()

@@ -32,7 +32,7 @@ from ganparts.pretrained import from_pretrained
 from ganparts.translate import translate
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "cyclegan_monet.py"
-QUICK = ("--width", "2", "--device", "cpu", "--paint", "2", "--log-every", "1")
+QUICK = ("--preset", "paper", "--width", "2", "--device", "cpu", "--paint", "2", "--log-every", "1")
 TINY = (*QUICK, "--generator", "resnet6", "--resize", "32", "--crop", "32")
 
 
@@ -248,7 +248,7 @@ def test_parts_and_presets_of_ones_own_are_imported_first(
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        quick = (*QUICK[2:], "--steps", 1, "--resize", 32, "--crop", 32, "--imports", "my_parts")
+        quick = (*QUICK[4:], "--steps", 1, "--resize", 32, "--crop", 32, "--imports", "my_parts")
         recipe(*quick, "--generator", "tint", "--out", tmp_path / "a")
         recipe(*quick, "--preset", "mine", "--out", tmp_path / "b")
         said = recipe(*quick, "--preset", "nameless", "--out", tmp_path / "c", code=1)
@@ -440,7 +440,7 @@ def test_notes_on_what_was_scaled_down_come_where_it_was(tmp_path: Path, recipe:
         )
         return next((line for line in said.splitlines() if line.startswith("Scaled down")), None)
 
-    assert note(*TINY[:2], *TINY[8:]) is None
+    assert note(*TINY[:4], *TINY[10:]) is None
     narrow = note("--width", 2, "--generator", "resnet6", "--discriminator", "pixel", "--replay", "none")
     assert narrow is not None
     assert "128 pixels" in narrow

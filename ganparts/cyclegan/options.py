@@ -20,7 +20,7 @@ _LIGHT = {"monet": ("painter", "a painter of width 32 with 4 blocks"), "ugatit":
 class PresetOptions(TrainingOptions):
     """Options of a CycleGAN. None stands for the preset's value."""
 
-    preset: Annotated[str, preset_help(Preset)] = "paper"
+    preset: Annotated[str, preset_help(Preset)] = "monet"
     cycle: Annotated[str | None, part_help(CONSISTENCY_LOSSES, "Cycle loss")] = None
     identity: Annotated[str | None, part_help(CONSISTENCY_LOSSES, "Identity loss")] = None
     cycle_weight: float | None = preset_number(least=0)

@@ -162,7 +162,7 @@ def two_objective() -> Preset:
 
 @PRESETS.register("monet")
 def monet() -> Preset:
-    """Ours for painting on a GPU: small residual generators, one discriminator of photos and three of paintings.
+    """Ours, and the recipe's default, for painting on a GPU: small residual generators, one discriminator of photos and three of paintings.
 
     The generators begin with the photo itself. Crops have the images' own scale. Of the three discriminators, the
     projected one and the PatchGAN see images with changed colours, so that they learn strokes. The third sees their own

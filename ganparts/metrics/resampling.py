@@ -114,7 +114,7 @@ def kid_interval(
 def kid_ratio(real: Tensor, fake: Tensor, photos: Tensor) -> Tensor:
     """KID of the paintings divided by that of the untouched photos: what is left of the way to the real paintings.
 
-    1 is as far as the photos, 0 is there. Unlike that of KID itself, its scale is the same with every feature extractor.
+    1 is as far as the photos, 0 is there. Unlike KID's own, this scale is the same with every feature extractor.
 
     Args:
         real: features of the real images, [N, d].
