@@ -162,12 +162,13 @@ def two_objective() -> Preset:
 
 @PRESETS.register("monet")
 def monet() -> Preset:
-    """Ours, and the recipe's default, for painting on a GPU: small residual generators, one discriminator of photos and three of paintings.
+    """Ours for painting on a GPU, the recipe's default: small residual generators; one and three discriminators.
 
-    The generators begin with the photo itself. Crops have the images' own scale. Of the three discriminators, the
-    projected one and the PatchGAN see images with changed colours, so that they learn strokes. The third sees their own
-    colours at three scales: palette and light. 28 epochs are 49,280 steps of the competition's 7,038 photos. It has
-    not been run in full; the documentation's page on quality has what 12 minutes on a CPU gave.
+    One discriminator judges photos, three judge paintings. The generators begin with the photo itself. Crops have the
+    images' own scale. Of the three, the projected one and the PatchGAN see images with changed colours, so that they
+    learn strokes. The third sees their own colours at three scales: palette and light. 28 epochs are 49,280 steps of
+    the competition's 7,038 photos. It has not been run in full; the documentation's page on quality has what 12 minutes
+    on a CPU gave.
     """
     patchgan = partial(DISCRIMINATORS.create, "patchgan", width=48)
     texture, palette = DiffAugment(cutout=0.2), DiffAugment(("translation",))
