@@ -89,7 +89,7 @@ def train(config: Config, name: str, options: str, seed: int, pairs: int, device
     stem = "".join(letter if letter.isalnum() else "_" for letter in name) + f"_seed{seed}"
     folder = config.out / "runs" / stem
     shutil.rmtree(folder, ignore_errors=True)
-    recipe, *words = shlex.split(options)
+    recipe, *words = shlex.split(options) or [""]
     try:
         if recipe not in OPTIONS:
             raise ValueError(f"{name}: a run begins with one of {', '.join(OPTIONS)}, not with {recipe!r}")

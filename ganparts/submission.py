@@ -59,7 +59,7 @@ def write_submission(
 
     Args:
         generator: trained, in ``eval()`` mode; or what ``from_pretrained`` takes: a painter's name, as ``"monet"``, a
-            folder, a name on the Hub.
+            folder, a name on the Hub; it then computes on the CPU.
         photos: names and images, uint8 [3, H, W].
         path: of the archive, which gets its name when it is complete.
         mirror: if there are fewer photos than the competition wants, paint mirrored ones until there are enough.

@@ -216,9 +216,17 @@ def test_recomputed_blocks_count_a_batch_once():
     images = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     for network in networks:
         network(images).square().sum().backward()
-        network(images).square().sum().backward()
+        loss = network(images).square().sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+        (gradient,) = torch.autograd.grad(network(images.requires_grad_()).sum(), images, create_graph=True)
+        gradient.square().sum().backward()
     torch.testing.assert_close(networks[1].state_dict(), networks[0].state_dict())
     assert {layer.momentum for layer in networks[1].modules() if isinstance(layer, nn.BatchNorm2d)} == {0.1}
+    compiled = torch.compile(networks[1].forward, backend="aot_eager", dynamic=False)
+    for forward in (networks[0].forward, compiled):
+        forward(images).square().sum().backward()
+    torch.testing.assert_close(networks[1].state_dict(), networks[0].state_dict())
 
 
 def test_features_train_with_recomputed_blocks_and_on_the_meta_device():

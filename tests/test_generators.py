@@ -415,9 +415,10 @@ def test_an_encoder_of_ones_own_is_normalised_as_it_was_trained(tmp_path: Path):
 
 def test_an_encoder_says_whether_it_runs_in_tiles():
     with torch.device("meta"):
-        for encoder, able in (("resnet18", True), ("tf_efficientnet_lite0", True), ("mobilenetv3_small_050", False)):
-            network = GENERATORS.create("timm_unet", encoder=encoder)
-            assert network.tileable is able  # pyright: ignore[reportAttributeAccessIssue]
+        for encoder in ("resnet18", "tf_efficientnet_lite0", "hrnet_w18_small", "resnetblur50"):
+            assert GENERATORS.create("timm_unet", encoder=encoder).tileable is True  # pyright: ignore[reportAttributeAccessIssue]
+        for encoder in ("mobilenetv3_small_050", "skresnet18", "convnext_atto"):
+            assert GENERATORS.create("timm_unet", encoder=encoder).tileable is False  # pyright: ignore[reportAttributeAccessIssue]
     network = GENERATORS.create("timm_unet", encoder="test_convnext", width=2).eval()
     with pytest.raises(TilingError, match=r"takes pictures whole, not in tiles"):
         translate_tiled(network, torch.zeros(3, 128, 64), tile=64)

@@ -403,6 +403,17 @@ def test_what_is_no_pair_of_feature_matrices_is_refused(measure):
         measure(np.ones((4, 3)), torch.ones(4, 3))
 
 
+def test_errors_name_the_set():
+    good, broken = torch.rand(4, 3), torch.full((4, 3), math.nan)
+    for measure in (kid_ratio, lambda real, fake, photos: kid_interval(real, fake, photos=photos)):
+        with pytest.raises(ValueError, match=r"^features of 4 of 4 photos are not finite"):
+            measure(good, good, broken)
+    with pytest.raises(ValueError, match=r"^features of 4 of 4 generated images are not finite"):
+        diversity(broken)
+    with pytest.raises(ValueError, match=r"^features of 4 of 4 paintings are not finite"):
+        content_distance(good, broken)
+
+
 # --- evaluate
 
 
@@ -471,7 +482,10 @@ def test_untouched_photos_of_another_size_are_as_far_as_the_photos(tmp_path: Pat
 
     noise = torch.randint(0, 256, (6, 512, 512, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     photos = [Image.fromarray(pixels.numpy()) for pixels in noise]
-    assert score(fake=Unchanged(), photos=photos, extractor=Tiny()).interval() == (1, 1)
+    painted = score(fake=Unchanged(), photos=photos, extractor=Tiny())
+    assert painted.interval() == (1, 1)
+    paintings = [photo.resize((256, 256), Image.Resampling.BICUBIC) for photo in photos]
+    assert score(fake=paintings, photos=photos, extractor=Tiny()) == painted
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -265,6 +265,12 @@ def width_of(choice: Any) -> int:
     return next(layer.out_channels for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
 
 
+def test_a_cyclegan_is_ours_unless_another_is_named():
+    chosen, published = PresetOptions().settle().preset, PRESETS.create("monet")
+    assert (chosen.crop, chosen.batch_size, chosen.resize) == (published.crop, published.batch_size, None)
+    assert [len(each) for each in chosen.discriminator if isinstance(each, list)] == [3]
+
+
 @pytest.mark.parametrize(
     ("options", "small", "expected"),
     [

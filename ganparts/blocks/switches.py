@@ -19,17 +19,17 @@ def recomputed(
 ) -> Tensor:
     """``function(*inputs)``, of which training keeps only the inputs; backward computes the rest again.
 
-    Batch norm counts a batch once, in the first pass.
-
     Args:
-        function: computes a block's output.
+        function: computes a block's output. Batch norms of a module, or of the module whose method it is, count a
+            batch once, in the first pass.
         inputs: its inputs.
         recompute: whether to do so; else, and where no gradient is needed, this is a plain call.
         random: whether the function draws random numbers, which must then be the same again.
     """
     if recompute and torch.is_grad_enabled():
-        norms = _batch_norms(getattr(function, "__self__", function))
-        once: Any = {"context_fn": lambda: (nullcontext(), _not_counting(norms))} if norms else {}
+        compiling = torch.compiler.is_compiling()  # then batch norm counts once anyway
+        norms = [] if compiling else _batch_norms(getattr(function, "__self__", function))
+        once: Any = {"context_fn": lambda: (nullcontext(), _NotCounting(norms))} if norms else {}
         return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=random, **once)
     return function(*inputs)
 
@@ -39,16 +39,20 @@ def _batch_norms(block: object) -> list[_BatchNorm]:
     return [layer for layer in layers if isinstance(layer, _BatchNorm) and layer.training and layer.track_running_stats]
 
 
-@contextmanager
-def _not_counting(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Batch norms that leave their running statistics as they are."""
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+class _NotCounting:
+    """Leaves the running statistics of batch norms as they are; it may be entered again, as backwards may."""
+
+    def __init__(self, norms: list[_BatchNorm]):
+        self.norms = norms
+        self.momenta: list[float | None] = []
+
+    def __enter__(self) -> None:
+        self.momenta = [norm.momentum for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, momentum in zip(self.norms, self.momenta, strict=True):
             norm.momentum = momentum
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.sub_(1)

@@ -61,7 +61,7 @@ class _Encoder(nn.Module):
                 "each twice the one before: choose another, such as 'resnet18' or 'convnext_tiny'"
             )
         self.channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
-        self.tileable = all(isinstance(layer, _IN_TILES) for layer in self.model.modules() if not _has_layers(layer))
+        self.tileable = all(map(_in_tiles, self.model.modules()))
         if not self.tileable:
             _check_sizes(name, in_channels, self.strides[-1])
         settings: dict[str, Any] = self.model.pretrained_cfg  # pyright: ignore[reportAssignmentType]
@@ -97,12 +97,16 @@ class _SameConv(nn.Module):
         return F.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
-_IN_TILES = (nn.Conv2d, _SameConv, _BatchNorm, nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.Dropout, nn.Identity)
+_IN_TILES = (nn.Conv2d, _SameConv, _BatchNorm, nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.Upsample, nn.Dropout, nn.Identity)
 """Layers that a picture can go through in tiles; encoders may have others."""
 
 
-def _has_layers(layer: nn.Module) -> bool:
-    return next(layer.children(), None) is not None
+def _in_tiles(layer: nn.Module) -> bool:
+    from timm.layers.blur_pool import BlurPool2d
+    from timm.layers.conv_bn_act import ConvNormAct
+
+    whole = next(layer.children(), None) is not None and not type(layer).__module__.startswith("timm.layers")
+    return whole or isinstance(layer, (*_IN_TILES, BlurPool2d, ConvNormAct))
 
 
 def _check_sizes(name: str, in_channels: int, stride: int) -> None:
@@ -110,7 +114,10 @@ def _check_sizes(name: str, in_channels: int, stride: int) -> None:
     import timm
 
     with torch.device("meta"), torch.no_grad():
-        model = timm.create_model(name, features_only=True, in_chans=in_channels).eval()
+        try:
+            model = timm.create_model(name, features_only=True, in_chans=in_channels).eval()
+        except Exception:  # older versions of timm need numbers while they build some encoders
+            return
         for height, width in ((2 * stride, 3 * stride), (8 * stride, 8 * stride)):
             try:
                 model(torch.empty(1, in_channels, height, width))
@@ -175,8 +182,8 @@ class TimmUNetGenerator(PretrainedModule):
     """A U-Net on an encoder of timm: images [B, in_channels, H, W] to [B, out_channels, H, W].
 
     H and W must be multiples of the encoder's largest stride, mostly 32, and at least twice that: batch norm, which
-    most encoders have, takes no single value. It runs in tiles if the encoder has only convolutions, batch norm, ReLU
-    and max pooling, as ``resnet18`` and EfficientNet-Lite; else ``tileable`` is False.
+    most encoders have, takes no single value. It runs in tiles if the encoder has only convolutions, batch norm, ReLU,
+    max pooling and the like, as ``resnet18`` and EfficientNet-Lite; else ``tileable`` is False.
 
     Args:
         in_channels: channels of the input image.

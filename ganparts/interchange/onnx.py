@@ -42,12 +42,14 @@ class OnnxGenerator(nn.Module):
         self.path = Path(path).resolve()
         self.session = _session(self.path)
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
             raise ValueError(
                 f"{path} is not a generator: it has {len(inputs)} inputs and {len(outputs)} outputs, where one each is "
-                "needed, images of float32 [B, C, H, W]"
+                "needed, images [B, C, H, W]"
             )
-        self.name, (_, channels, *self.sides) = inputs[0].name, inputs[0].shape
+        if inputs[0].type != "tensor(float)":
+            raise ValueError(f"{path} takes {inputs[0].type}, and images are tensor(float), float32: export it so")
+        self.name, (self.batch, channels, *self.sides) = inputs[0].name, inputs[0].shape
         if not isinstance(channels, int):
             raise ValueError(f"{path} does not say how many channels its images have: export it with a fixed number")
         known = self.session.get_modelmeta().custom_metadata_map
@@ -70,12 +72,15 @@ class OnnxGenerator(nn.Module):
                     f"{self.path} takes images of {name} {wanted} alone, and these have {side}: resize them, or export "
                     "it with a free height and width"
                 )
+        at_once = self.batch if isinstance(self.batch, int) else max(1, len(images))
         try:
-            (output,) = self.session.run(None, {self.name: images.float().cpu().numpy()})
+            outputs = [
+                self.session.run(None, {self.name: part.float().cpu().numpy()})[0] for part in images.split(at_once)
+            ]
         except Exception as error:  # onnxruntime's own, of which there is a dozen
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"the ONNX model fails on images of {list(images.shape)}: {reason}") from error
-        return torch.from_numpy(output).to(images)
+        return torch.cat([torch.from_numpy(output) for output in outputs]).to(images)
 
 
 def load_onnx(path: Path | str) -> OnnxGenerator:

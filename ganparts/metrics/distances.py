@@ -229,7 +229,7 @@ def diversity(fake: Tensor) -> Tensor:
     Raises:
         ValueError: not a matrix, or it has fewer than 2 rows.
     """
-    fake, _ = checked_pair(fake, fake)
+    fake, _ = checked_pair(fake, fake, ("generated images", "generated images"))
     directions, count = F.normalize(fake, dim=1), len(fake)
     similarity = (directions.sum(0).square().sum() - directions.square().sum()) / (count * (count - 1))
     return (1 - similarity).clamp(min=0)
@@ -253,14 +253,16 @@ def content_distance(photos: Tensor, paintings: Tensor) -> Tensor:
 
 def content_distances(photos: Tensor, paintings: Tensor) -> Tensor:
     """:func:`content_distance` of each photo and its painting: [N]."""
-    photos, paintings = checked_pair(photos, paintings)
+    photos, paintings = checked_pair(photos, paintings, ("photos", "paintings"))
     if len(photos) != len(paintings):
         raise ValueError(f"{len(photos)} photos and {len(paintings)} paintings: each photo needs its painting")
     return (1 - F.cosine_similarity(photos, paintings)).clamp(min=0)
 
 
-def checked_pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Two matrices of features in float64.
+def checked_pair(
+    real: Tensor, fake: Tensor, names: tuple[str, str] = ("real images", "generated images")
+) -> tuple[Tensor, Tensor]:
+    """Two matrices of features in float64; errors call them by these names.
 
     Raises:
         TypeError: not two tensors.
@@ -275,7 +277,7 @@ def checked_pair(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"features of shapes {shapes}: expected two matrices [images, features] of as many columns")
     if min(len(real), len(fake)) < 2:
         raise ValueError(f"features of shapes {shapes}: each set needs at least 2 images, the rows")
-    for what, features in (("real", real), ("generated", fake)):
+    for name, features in zip(names, (real, fake), strict=True):
         if rows := int((~features.isfinite()).any(1).sum()):
-            raise ValueError(f"features of {rows} of {len(features)} {what} images are not finite: check their weights")
+            raise ValueError(f"features of {rows} of {len(features)} {name} are not finite: check the extractor")
     return real.double(), fake.double()

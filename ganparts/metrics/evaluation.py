@@ -13,6 +13,7 @@ from ganparts.distributed import gather, is_first, processes, rank
 from ganparts.metrics.cache import digest_of_module
 from ganparts.metrics.distances import cmmd, content_distances, diversity, fid, memorization, penalized
 from ganparts.metrics.extractors import create_extractor
+from ganparts.metrics.features import IMAGE_SIZE
 from ganparts.metrics.manifolds import prdc
 from ganparts.metrics.reading import Reader, interleaved, progress_bar
 from ganparts.metrics.resampling import kid_scores, mean_scores
@@ -62,8 +63,8 @@ def evaluate(
         photos: the photos that ``fake`` are paintings of, matched by name if all have names, else by place. They add
             the scores of content kept, and KID relative to the photos' own.
         squash: distort images that are not square to a square, instead of cropping them.
-        device: where an extractor given by name computes; None for CUDA if there is one, else the CPU. Modules stay
-            where they are.
+        device: where an extractor or a generator given by name computes; None for CUDA if there is one, else the CPU.
+            Modules stay where they are.
         batch_size: images at a time.
         workers: processes that decode; 0 for none.
         progress: show a bar, if standard error is a terminal.
@@ -102,15 +103,16 @@ def _evaluate(
     """See :func:`evaluate`. If ``shared``, several processes paint and read a share each; None in all but the first."""
     if limit is not None:
         check_counts(least=2, limit=limit)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(fake, str | Path) and is_pretrained(fake):
-        fake = from_pretrained(fake, kind="generator")
+        fake = from_pretrained(fake, kind="generator", device=str(device))
     generator = fake if isinstance(fake, nn.Module) else None
     fake_entries = None if isinstance(fake, nn.Module) else open_source(fake)
     photo_entries = _photos(photos, fake_entries)[:limit]
     fake_entries = fake_entries[:limit] if fake_entries else None
     real_entries = open_source(real)
     if isinstance(extractor, str):
-        extractor = create_extractor(extractor).to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        extractor = create_extractor(extractor).to(device)
 
     with evaluating(extractor, generator), progress_bar(progress) as bar:
         reader = Reader(extractor, digest_of_module(extractor), squash, batch_size, workers, bar)
@@ -119,15 +121,16 @@ def _evaluate(
             gather(reader.paintings(None, own, generator) if own else None)
             return None
         real_set, real_digest = reader.kept(real_entries, "real images")
-        photo_set, photos_digest = None, None
-        if photo_entries:  # as the generator gets them, so that the ratio of an untouched photo is 1
-            photo_set, photos_digest = reader.kept(photo_entries, "photos", painted=generator is not None)
         if shared:
             parts = gather(reader.paintings(None, own, generator)) or []
             found = interleaved([part for part in parts if part is not None])
         else:
             found = reader.paintings(fake_entries, photo_entries, generator)
         fake_set = found.features()
+        photo_set, photos_digest = None, None
+        if photo_entries:  # as small as the paintings, so that the ratio of untouched photos is 1
+            painted = found.sizes == {(IMAGE_SIZE, IMAGE_SIZE)}
+            photo_set, photos_digest = reader.kept(photo_entries, "photos", painted=painted)
     label = _label(extractor)
     scores = Scores(
         extractor=label,

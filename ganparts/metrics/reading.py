@@ -62,7 +62,7 @@ class Reader:
     def kept(self, entries: list[Scored], what: str, *, painted: bool = False) -> tuple[Features, str]:
         """Features of images that come again, from the disk if they were there before; and the images' digest.
 
-        With ``painted`` the images are made as small as those that a generator paints.
+        With ``painted`` the images are made as small as photos are before a generator paints them.
         """
         images = digest_of_images(entries)
         framing = ("squashed" if self.squash else "cropped") + f" to {IMAGE_SIZE}" * painted

@@ -178,7 +178,7 @@ def _aligned(photos: Tensor, fake: Tensor) -> Tensor:
             f"features of photos {list(photos.shape)} and of their paintings {list(fake.shape)}: each painting needs "
             "its photo"
         )
-    return photos.double()
+    return checked_pair(photos, fake, ("photos", "generated images"))[0]
 
 
 def _over_subsets(values: Tensor) -> KidSubsets:

@@ -81,7 +81,7 @@ def from_pretrained(
 
 
 def as_generator(generator: Callable[..., Any] | Path | str) -> Callable[..., Any]:
-    """A generator as it is, or the one that :func:`from_pretrained` finds by a name or a folder."""
+    """A generator as it is, or the one that :func:`from_pretrained` finds by a name or a folder, on the CPU."""
     return from_pretrained(generator, kind="generator") if isinstance(generator, str | Path) else generator
 
 

@@ -57,7 +57,7 @@ def translate(
 
     Args:
         generator: trained; put it in ``eval()`` mode (``from_pretrained`` does). Or what ``from_pretrained`` takes: a
-            painter's name, as ``"monet"``, a folder, a name on the Hub. It is loaded anew in each call.
+            painter's name, as ``"monet"``, a folder, a name on the Hub. It is loaded anew in each call, on the CPU.
         image: a Pillow image of any mode, or an image file, which becomes an upright RGB Pillow image; or a tensor
             [3, H, W] or [B, 3, H, W], or a NumPy array [H, W, 3] or [B, H, W, 3] (or shaped like a tensor), uint8 or
             float in [-1, 1]; or a list of these, which becomes a list. Pictures of one size go through the generator
