@@ -203,6 +203,16 @@ def test_a_translation_follows_a_shift(low_memory: bool, monkeypatch: pytest.Mon
     assert trained(0.5, (3, 0))[0] == trained(0.0, (3, 2))[0] == 0
 
 
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_pattern_of_the_grid_is_taken_away(low_memory: bool):
+    model = _small("cut", generator=Gridded(0.5), nce_weight=0, content="l1", content_weight=1e-9, grid_weight=3)
+    pair = Pair(torch.zeros(1, 3, 36, 36, dtype=torch.float64), torch.rand(1, 3, 36, 36, dtype=torch.float64))
+    losses = train_step(model, pair, make_optimizers(model, learning_rate=0.01), low_memory=low_memory)
+    # one of four columns is brighter: three frequencies, each of a fourth of that
+    assert losses["grid"].item() == pytest.approx(3 * 0.5 * 3**0.5 / 4, rel=1e-4)
+    assert model.generator.strength.item() < 0.5
+
+
 def test_images_too_small_to_be_shifted_are_refused():
     model = _small("cut", generator=Gridded(0.5), nce_weight=0, content="l1", content_weight=1, shift_weight=3)
     with pytest.raises(ValueError, match=r"images of 4x8 are too small to be shifted .*: give sides of at least 8"):
@@ -397,6 +407,7 @@ def test_a_loss_of_a_preset_is_left_out_by_its_name_or_its_weight(loss: str, off
         ({"nce_weight": "a"}, "nce_weight='a': give a number from 0 on"),
         ({"content": "l1", "content_weight": float("inf")}, "content_weight=inf: give a number from 0 on"),
         ({"identity": "l1", "identity_weight": True}, "identity_weight=True: give a number from 0 on"),
+        ({"grid_weight": -1.0}, "grid_weight=-1.0: give a number from 0 on"),
         ({"shift_weight": -1.0}, "shift_weight=-1.0: give a number from 0 on"),
         ({"patches": 2.5}, "patches=2.5: give a whole number, at least 1"),
         ({"projector_width": 0}, "projector_width=0: give a whole number, at least 1"),

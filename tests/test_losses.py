@@ -4,6 +4,7 @@ import math
 from dataclasses import FrozenInstanceError
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden_files import golden_names, read
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from ganparts import ADVERSARIAL_LOSSES
 from ganparts.adversarial import discriminator_loss, generator_loss
-from ganparts.losses import BCE, LSGAN, Hinge, MultiObjective, Relativistic, RelativisticAverage
+from ganparts.losses import BCE, LSGAN, Hinge, MultiObjective, Relativistic, RelativisticAverage, grid_pattern
 
 logit = st.floats(-5, 5, allow_subnormal=False)
 
@@ -174,3 +175,32 @@ def test_a_weight_may_be_a_tensor_that_changes():
 def test_a_label_is_a_number_from_0_to_1(label: object):
     with pytest.raises(ValueError, match=f"real_label={label!r}: give a number from 0 to 1"):
         BCE(real_label=label)  # type: ignore[arg-type]
+
+
+# --- the pattern of a grid
+
+
+@pytest.mark.parametrize(("height", "width", "period"), [(16, 24, 4), (18, 13, 2), (27, 30, 3)])
+def test_a_pattern_is_the_power_at_the_multiples_of_its_frequency(height: int, width: int, period: int):
+    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+    rows, columns = (np.hanning(side + 1)[:-1] for side in (height // period * period, width // period * period))
+    window = np.outer(rows / rows.sum(), columns / columns.sum())
+    spectra = np.fft.fft2(images[..., : len(rows), : len(columns)].double().numpy() * window)
+    multiples = np.abs(spectra[..., :: len(rows) // period, :: len(columns) // period]) ** 2
+    expected = np.sqrt(multiples.sum((2, 3)) - multiples[..., 0, 0] + 1e-8).mean()
+    assert grid_pattern(images, period=period).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_smooth_areas_have_no_pattern_and_what_cannot_have_one_is_refused():
+    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
+    assert grid_pattern(ramp) < 2e-4
+    assert grid_pattern(ramp + 0.1 * (torch.arange(64) % 4 == 0)) > 0.02
+    still = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    grid_pattern(still).backward()
+    assert still.grad is not None
+    assert not still.grad.any()
+    assert grid_pattern(torch.zeros(1, 3, 16, 16, dtype=torch.bfloat16)).dtype == torch.float32
+    with pytest.raises(ValueError, match=r"^images of 7x16 hold no pattern of 4 pixels: give sides of at least 8"):
+        grid_pattern(torch.zeros(1, 3, 7, 16))
+    with pytest.raises(ValueError, match=r"^period=1: give a whole number, at least 2"):
+        grid_pattern(torch.zeros(1, 3, 16, 16), period=1)

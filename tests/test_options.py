@@ -543,6 +543,7 @@ def test_options_of_cut_reach_the_assembly():
         content_weight=2.0,
         identity="l1",
         identity_weight=0.5,
+        grid_weight=5.0,
         shift_weight=4.0,
         width=4,
         squash=True,
@@ -552,8 +553,8 @@ def test_options_of_cut_reach_the_assembly():
     with torch.device("meta"):
         model = build_cut(preset)
     assert [width_of(lambda network=each: network) for each in (model.generator, *model.discriminator)] == [4, 4, 4]
-    numbers = (model.nce_weight, model.nce_identity, model.flip_equivariance, model.patches, model.shift_weight)
-    assert numbers == (3.0, True, False, 7, 4.0)
+    numbers = (model.nce_weight, model.nce_identity, model.flip_equivariance, model.patches)
+    assert (*numbers, model.grid_weight, model.shift_weight) == (3.0, True, False, 7, 5.0, 4.0)
     assert (type(model.content).__name__, model.content.window, model.content_weight) == ("SSIM", 5, 2.0)
     assert (type(model.identity).__name__, model.identity_weight) == ("L1Loss", 0.5)
     for critic in model.critics:

@@ -53,6 +53,7 @@ class CUT(nn.Module):
         content_weight: factor on that loss.
         identity: compares a target image with its translation; None for none.
         identity_weight: factor on that loss.
+        grid_weight: factor on the pattern of four pixels in translations (:func:`~ganparts.losses.grid_pattern`).
         shift_weight: factor on the mean difference between translations of shifted images and shifted translations
             (shift equivariance), against a pattern of the generator's grid in the pictures. It takes another
             pass through the generator; images must be larger than the generator's ``size_multiple``.
@@ -80,6 +81,7 @@ class CUT(nn.Module):
         content_weight: float = 0.0,
         identity: ConsistencyLoss | None = None,
         identity_weight: float = 0.0,
+        grid_weight: float = 0.0,
         shift_weight: float = 0.0,
     ):
         super().__init__()
@@ -94,6 +96,7 @@ class CUT(nn.Module):
             "nce_weight": nce_weight,
             "content_weight": content_weight,
             "identity_weight": identity_weight,
+            "grid_weight": grid_weight,
             "shift_weight": shift_weight,
         }.items():
             check_weight(name, weight)
@@ -109,7 +112,7 @@ class CUT(nn.Module):
             self.projector = PatchProjector(self.generator.feature_channels(self.layers), width=projector_width)
         self.content, self.content_weight = content, content_weight
         self.identity, self.identity_weight = identity, identity_weight
-        self.shift_weight = shift_weight
+        self.grid_weight, self.shift_weight = grid_weight, shift_weight
         self.nce_weight, self.nce_identity, self.flip_equivariance = nce_weight, nce_identity, flip_equivariance
         self.patches, self.temperature = patches, temperature
         refuse_shared(self.parts())
@@ -206,6 +209,7 @@ def build_cut(
     content_weight: float = UNSET,
     identity: Any = UNSET,
     identity_weight: float = UNSET,
+    grid_weight: float = UNSET,
     shift_weight: float = UNSET,
 ) -> CUT:
     """Assemble a :class:`CUT` from a preset, with any part or number chosen anew.
@@ -235,7 +239,8 @@ def build_cut(
         content_weight: factor on that loss; 0 leaves it out.
         identity: likewise.
         identity_weight: factor on that loss.
-        shift_weight: as for :class:`CUT`.
+        grid_weight: as for :class:`CUT`, like the next.
+        shift_weight: factor on that loss.
 
     Raises:
         UnknownPartError: a name that is not registered; it is a KeyError.
@@ -265,6 +270,7 @@ def build_cut(
         patches=patches,
         projector_width=projector_width,
         temperature=temperature,
+        grid_weight=grid_weight,
         shift_weight=shift_weight,
         **losses,
         **left_out(losses),
@@ -300,6 +306,7 @@ def build_cut(
         content_weight=chosen.content_weight,
         identity=_built("identity", chosen.identity),
         identity_weight=chosen.identity_weight,
+        grid_weight=chosen.grid_weight,
         shift_weight=chosen.shift_weight,
     )
 

@@ -37,6 +37,8 @@ class PresetOptions(TrainingOptions):
     ] = None
     identity_weight: float | None = preset_number(least=0)
     """Factor on the identity loss."""
+    grid_weight: float | None = preset_number(least=0)
+    """Factor on the pattern of four pixels in translations, which a generator's own grid leaves."""
     shift_weight: float | None = preset_number(least=0)
     """Factor on the difference between translations of shifted images and shifted translations, against patterns."""
 
@@ -57,7 +59,7 @@ class PresetOptions(TrainingOptions):
             ValueError: a text that names no parts.
         """
         names = ("nce_weight", "nce_identity", "flip_equivariance", "patches")
-        weights = ("content_weight", "identity_weight", "shift_weight")
+        weights = ("content_weight", "identity_weight", "grid_weight", "shift_weight")
         changes = chosen({name: getattr(self, name) for name in (*names, *weights)})
         preset = preset_named(self._preset(small), CUTPreset, "CUT")
         settled = self.apply(preset, small=small, losses=("content", "identity"), **changes)

@@ -44,6 +44,7 @@ class CUTPreset(TrainingSettings):
         content_weight: factor on that loss.
         identity: compares a target image with its translation.
         identity_weight: factor on that loss.
+        grid_weight: factor on the pattern of four pixels in translations.
         shift_weight: factor on the difference between translations of shifted images and shifted translations.
         jitter: whether images are cropped at random from a larger size; ``"constant"``: only while the learning rate
             is constant, as published. In the decay they are resized to the crop.
@@ -67,6 +68,7 @@ class CUTPreset(TrainingSettings):
     content_weight: float = 0.0
     identity: Any = None
     identity_weight: float = 0.0
+    grid_weight: float = 0.0
     shift_weight: float = 0.0
     jitter: str = "constant"
 

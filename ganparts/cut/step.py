@@ -23,7 +23,7 @@ from ganparts.adversarial import (
     trained_parameters,
 )
 from ganparts.blocks import check_sizes, size_limits
-from ganparts.losses import patch_nce
+from ganparts.losses import grid_pattern, patch_nce
 from ganparts.protocols import Pair
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def _content_losses(model: CUT, source: Tensor, fake: Tensor, keys: Keys, flip: 
         losses["nce"] = half * _contrast(model, source, fake, keys, flip)
     if model.content_weight and model.content is not None:
         losses["content"] = model.content_weight * consistency_loss(model.content, fake, _flipped(source, flip))
+    if model.grid_weight:
+        losses["grid"] = model.grid_weight * grid_pattern(fake)
     if model.shift_weight:
         losses["shift"] = model.shift_weight * _shift_loss(model, _flipped(source, flip), fake)
     return losses or {"content": 0.0 * fake.mean()}  # of the graph, so that the critics' gradient goes through it

@@ -16,6 +16,7 @@ from ganparts.losses.adversarial import (
 )
 from ganparts.losses.consistency import Charbonnier, charbonnier, l1, l2, total_variation
 from ganparts.losses.contrastive import PatchProjector, draw_positions, patch_nce, sample_patches
+from ganparts.losses.grid import grid_pattern
 from ganparts.losses.logit_penalties import BalancedConsistency, LeCam, Moves, balanced_consistency, lecam
 from ganparts.losses.penalties import (
     GradientNorm,
@@ -70,6 +71,7 @@ __all__ = [
     "features",
     "gaussian_window",
     "gradient_penalty",
+    "grid_pattern",
     "hinge",
     "image_gradients",
     "l1",
