@@ -115,7 +115,8 @@ def assert_promises(painter: Painter) -> None:
     for part in (f"# {painter.name}\n", painter.data, *painter.scores, f'from_pretrained("{painter.name}")'):
         assert part in card.text, part
     options = json.loads((folder / CONFIG).read_text())["options"]
-    assert "| options | `" + ", ".join(f"{name}={value!r}" for name, value in options.items()) + "` |" in card.text
+    told = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    assert f"| options | {f'`{told}`' if told else 'those that it has by itself'} |" in card.text
     assert card.text.partition("## How to train it\n\n```bash\n")[2].startswith("python recipes/")
     network = from_pretrained(painter.name, kind="generator")
     assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
