@@ -64,7 +64,8 @@ class Recipe:
             warnings.simplefilter("default")
             try:
                 words = list(map(str, arguments))
-                if not {"--preset", "--resume", "--help"} & set(words):
+                cyclegan = self.module.__name__ == "cyclegan_monet"
+                if cyclegan and not {"--preset", "--resume", "--help"} & set(words):
                     words += ["--preset", "paper"]
                 ended = run_recipe(self.module.train, self.module.Config, description="", arguments=words)
             except SystemExit as stop:

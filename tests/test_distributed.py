@@ -337,8 +337,8 @@ def test_a_run_that_a_signal_to_one_stops_goes_on_bit_for_bit(tmp_path: Path, fo
 
 
 def test_a_recipe_in_two_processes_is_one_with_twice_the_batch(tmp_path: Path, folders: tuple[str, ...]):
-    options = (*TINY, *folders, "--discriminator", "patchgan(layers=1)", "--replay", "none", "--epochs", "2")
-    options += ("--generator", "resnet6", "--paint", "5")
+    options = (*TINY, *folders, "--preset", "paper", "--discriminator", "patchgan(layers=1)", "--replay", "none")
+    options += ("--generator", "resnet6", "--epochs", "2", "--paint", "5")
     ends = recipe(tmp_path, *options, "--out", tmp_path / "two")
     assert [code for code, _ in ends] == [0, 0], ends
     recipe(tmp_path, *options, "--batch-size", 2, "--out", tmp_path / "one", count=1)
