@@ -25,16 +25,8 @@ from benchmarks.record import write_json
 
 ROOT = Path(__file__).parent.parent
 TINY = (
-    *(
-        "--preset",
-        "paper",
-        "--generator",
-        "painter(width=2,blocks=1)",
-        "--discriminator",
-        "pixel(width=2)",
-        "--device",
-        "cpu",
-    ),
+    *("--preset", "paper", "--device", "cpu"),
+    *("--generator", "painter(width=2,blocks=1)", "--discriminator", "pixel(width=2)"),
     *(
         "--resize",
         "16",

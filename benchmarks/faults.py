@@ -151,22 +151,8 @@ def rows(out: Path) -> int:
 
 def options(config: Config, out: Path) -> list[str]:
     """The command line of a small run that saves after every step."""
-    small = [
-        "--preset",
-        "paper",
-        "--width",
-        "2",
-        "--crop",
-        "32",
-        "--resize",
-        "32",
-        "--batch-size",
-        "2",
-        "--paint",
-        "1",
-        "--device",
-        "cpu",
-    ]
+    small = ["--preset", "paper", "--width", "2", "--crop", "32", "--resize", "32"]
+    small += ["--batch-size", "2", "--paint", "1", "--device", "cpu"]
     chance = ["--generator", "resnet6(dropout=0.5)", "--augment", "diffaugment", "--replay", "history(size=3)"]
     chance += ["--ema-decay", "0.9"]
     if config.penalty is not None:

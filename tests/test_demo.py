@@ -277,6 +277,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
         build_page({"mine": identity}, waiting=0)
     with pytest.raises(ValueError, match=r"^precision='bf16': a Identity has no weights in fp32: leave it out$"):
         build_page({"mine": identity}, precision="bf16")
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*absent"):  # names and folders are loaded
+        build_page({"mine": tmp_path / "absent"})
     save_pretrained(GENERATORS.create("resnet6", width=2), tmp_path)
     for arguments, message in (
         (("--port", "99999"), "--port 99999: a port is from 1 to 65535"),

@@ -475,6 +475,13 @@ def test_a_generator_scores_as_the_folder_of_its_paintings(tmp_path: Path):
     assert score(fake=generator, photos=PHOTOS, limit=6) == score(fake=tmp_path / "paintings", photos=PHOTOS, limit=6)
 
 
+def test_a_generator_given_by_name_goes_where_the_extractor_goes(monkeypatch: pytest.MonkeyPatch):
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(evaluation, "from_pretrained", lambda name, **options: asked.update(options) or Fade())
+    assert score(fake="monet", photos=PHOTOS, limit=6, device="cpu").fake_count == 6
+    assert asked == {"kind": "generator", "device": "cpu"}
+
+
 def test_untouched_photos_of_another_size_are_as_far_as_the_photos(tmp_path: Path):
     class Unchanged(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
@@ -940,16 +947,20 @@ def test_the_command_shows_and_writes_every_score(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     out = tmp_path / "scores.json"
-    options = ("--photos", PHOTOS, "--limit", 8, "--extractor", "tiny", "--workers", 0, "--device", "cpu", "-o", out)
-    monkeypatch.setattr(sys, "argv", ["ganparts", "evaluate", *map(str, (PAINTINGS, PHOTOS, *options))])
-    FEATURE_EXTRACTORS.register("tiny")(lambda: Tiny())
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        FEATURE_EXTRACTORS.remove("tiny")
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
+    options = ("--photos", PHOTOS, "--limit", 8, "--extractor", "tiny", "--workers", 0, "--device", "cpu")
+
+    def run(*options: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["ganparts", "evaluate", *map(str, (PAINTINGS, PHOTOS, *options))])
+        FEATURE_EXTRACTORS.register("tiny")(lambda: Tiny())
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            FEATURE_EXTRACTORS.remove("tiny")
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    said = run(*options, "-o", out)
     scores = Scores.read_json(out)
     for label in ("value (95% interval)", "KID over random halves", "standard error of KID", "precision", "coverage"):
         assert label in said
@@ -957,15 +968,7 @@ def test_the_command_shows_and_writes_every_score(
     assert f"{scores.kid_ratio:.4f} ({scores.kid_ratio_low:.4f} to {scores.kid_ratio_high:.4f})" in said
     assert "Compare KID instead" in said
 
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:-2], "--compare", str(out)])
-    FEATURE_EXTRACTORS.register("tiny")(lambda: Tiny())
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        FEATURE_EXTRACTORS.remove("tiny")
-    assert ended.value.code == 0
-    said = capsys.readouterr().out
+    said = run(*options, "--compare", out)
     assert f"Compared with {out}, by 95% intervals:" in said.replace("\n", "")
     assert said.count("not different, since the intervals overlap") == 4
 
