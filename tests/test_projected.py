@@ -139,6 +139,27 @@ def test_grey_images_are_seen_as_colours():
     torch.testing.assert_close(discriminator(images), expected)
 
 
+@pytest.mark.parametrize("in_channels", [3, 1])
+def test_zoom_enlarges_the_images_that_the_backbone_sees(in_channels: int):
+    options = {"width": 2, "projection_width": 2, "in_channels": in_channels}
+    plain = build(image_size=128, **options).eval()
+    zoomed = build(image_size=64, zoom=2, **options).eval()
+    zoomed.load_state_dict(plain.state_dict())
+    images = torch.rand(2, in_channels, 64, 64) * 2 - 1
+    assert zoomed(images).shape == (2, 1, 1, 4 * 25)
+    expected = plain(nn.functional.interpolate(images, size=(128, 128), mode="bilinear"))
+    torch.testing.assert_close(zoomed(images), expected, rtol=0, atol=0)
+    assert (zoomed.size_multiple, zoomed.min_size) == (16, plain.min_size // 2)
+    assert zoomed(images[..., :48, :32]).numel() > 0
+    with pytest.raises(ValueError, match="16x32, but ProjectedDiscriminator needs at least 32x32"):
+        zoomed(images[..., :16, :32])
+    thrice = build(image_size=32, zoom=3, **options)
+    assert (thrice.size_multiple, thrice.min_size) == (32, 32)
+    assert thrice(images).shape[:3] == (2, 1, 1)
+    with pytest.raises(ValueError, match="zoom=0"):
+        build(zoom=0)
+
+
 def test_heads_halve_down_to_8():
     blocks = {}
     for image_size in (96, 128, 224, 256, 512):
@@ -159,7 +180,7 @@ def test_sizes_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="in_channels=4: the backbone sees images of 3 channels, or of 1"):
         build(in_channels=4)
     for image_size in (64, 1024):
-        with pytest.raises(ValueError, match="take an image_size from 96 to 512"):
+        with pytest.raises(ValueError, match="take an image_size from 96 to 512, divided by zoom"):
             build(image_size=image_size, width=2)
     features = [torch.zeros(1, channels, 8, 8) for channels in (24, 40, 112, 320)]
     with pytest.raises(ValueError, match=r"4 feature maps, .* but these are 8x8, 8x8, 8x8, 8x8"):
