@@ -259,8 +259,7 @@ def projected(
 
     For short trainings and few images: it knows much about images from the start, and brings strokes within some
     hundred steps. A generator can also learn patterns that only its backbone likes, so set another beside it, and score
-    with another backbone. ``zoom=2`` shows it the crops at twice the size, which made short trainings on crops of 64
-    pixels score better; a step takes longer.
+    with another backbone. ``zoom=2`` is for trainings on small crops: it sees them at twice the size.
     """
     return ProjectedDiscriminator(
         backbone,
