@@ -150,6 +150,12 @@ def test_a_pretrained_folder_rebuilds_the_network(tmp_path: Path, name: str):
     assert "By its method." in (tmp_path / "method" / "README.md").read_text()
 
 
+def test_whoever_may_read_a_folder_may_read_its_weights(tmp_path: Path):
+    save_pretrained(DISCRIMINATORS.create("patchgan", width=2), tmp_path)
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"] == modes["README.md"]
+
+
 def test_wrong_pretrained_folders_are_refused_by_name(tmp_path: Path):
     folder = tmp_path / "folder"
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*folder: give a pretrained folder .*owner/model"):

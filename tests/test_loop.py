@@ -29,6 +29,7 @@ from ganparts.training import (
     planning,
     read_checkpoint,
 )
+from ganparts.training.budget import changed_length
 
 
 @dataclass(frozen=True)
@@ -435,6 +436,58 @@ def test_hours_are_turned_into_steps_which_end_in_time(tmp_path: Path, capsys: A
     expected = [0.01 * again.settings.schedule(number, steps) for number in (0, steps // 2, steps - 1)]
     assert [float(told[n]["learning_rate"]) for n in (0, steps // 2, steps - 1)] == pytest.approx(expected)
     assert expected[-1] < 0.001
+
+
+@pytest.mark.parametrize(("first", "then"), [(3.0, 1.0), (1.0, 2.0), (1.0, 4.0)])
+def test_the_length_is_planned_anew_while_the_rates_are_constant(
+    tmp_path: Path, capsys: Any, first: float, then: float
+):
+    now, asked = [0.0], []
+
+    def later(seconds: float) -> float:
+        now[0] += seconds
+        return 1.0
+
+    def recorded(*, start: int, steps: int | None) -> Iterator[Tensor]:
+        asked.append((start, steps))
+        return batches(start=start, steps=steps)
+
+    def new(out: Path | None, **options: Any) -> Loop:
+        made = make_loop(out, hours=0.15, clock=lambda: now[0], log_every=1, **options)
+        made.model.at = {number: lambda: later(first) for number in range(30)}
+        made.model.at |= {number: lambda: later(then) for number in range(30, 500)}
+        return made
+
+    out = tmp_path / "run"
+    trained = new(out)
+    trained.model.at[80] = kill
+    with trained.folder, pytest.raises(Killed):
+        trained.run(recorded, steps=None)
+    starts, lengths = zip(*asked, strict=True)
+    assert (starts[:2], lengths[0]) == ((0, 25), None)
+    assert f"0.15 hours are enough for {lengths[2]} steps, not {lengths[1]}." in capsys.readouterr().out
+    resumed, last = new(None, resume=out), lengths[-1]
+    assert train(resumed)[:3] == (last, last, None)
+    assert 0.9 * 540 < 30 * first + (last - 30) * then <= 540
+    told = [float(row["learning_rate"]) for row in rows(out / "losses.csv")]
+    assert told == pytest.approx([0.01 * resumed.settings.schedule(n, last) for n in range(last)])
+
+
+@pytest.mark.parametrize(
+    ("steps", "planned", "done", "length"),
+    [
+        (None, 70, 25, 70),
+        (100, 150, 25, 150),
+        (100, 99, 25, 100),  # too little to be worth it
+        (100, 60, 25, 60),
+        (100, 10, 40, 79),  # 40 of these 79 have the full rate
+        (100, 300, 60, 100),  # the rate has begun to fall
+        (100, 20, 60, 100),
+    ],
+)
+def test_a_planned_length_changes_only_as_its_rates_allow(steps: int | None, planned: int, done: int, length: int):
+    half = lambda step, total: 1.0 if step < total / 2 else 0.5 - step / total / 4  # noqa: E731
+    assert changed_length(steps, planned, done, half) == length
 
 
 def test_a_run_gets_longer_where_its_schedule_agrees(tmp_path: Path):

@@ -164,6 +164,7 @@ def _write(network: nn.Module, folder: Path, card: ModelCard, *, called: str, dt
             _write_weights(saved, partial / WEIGHTS)
             (partial / _CARD).write_text(text, encoding="utf-8")
             (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
+            shutil.copymode(partial / CONFIG, partial / WEIGHTS)  # which safetensors lets only its owner read
         for path in sorted(partial.iterdir(), key=lambda path: path.name == CONFIG):  # which makes it a whole folder
             os.replace(path, folder / path.name)
     finally:

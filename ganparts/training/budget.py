@@ -1,4 +1,4 @@
-"""How many steps a run has: from its hours and the time that the first steps take, or, resumed, from its checkpoint."""
+"""How many steps a run has: from its hours and the time that steps take, or, resumed, from its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 from ganparts.training.checkpoint import Checkpoint
 
-__all__ = ["TimeBudget", "resumed_length"]
+__all__ = ["TimeBudget", "changed_length", "resumed_length"]
 
 _WARM_UP = 5  # steps that are not timed: libraries choose their algorithms, graphs are recorded
 _LEAST_STEPS, _LEAST_SECONDS = 20, 20.0  # that are timed
 _SPARE = 0.98  # of the time is planned for
+_LEAST_CHANGE = 0.02  # of a planned length
 
 
 class TimeBudget:
-    """Times a run's first steps.
+    """Plans a run's length by the time that its first steps take, and anew whenever half as many again are done.
 
     Args:
         hours: for the whole run, from ``began`` on.
@@ -26,39 +27,69 @@ class TimeBudget:
 
     def __init__(self, hours: float, *, began: float, clock: Callable[[], float] = time.monotonic):
         self.end, self.clock = began + _SPARE * 3600 * hours, clock
-        self._first: tuple[int, float] | None = None
+        self._evaluation = self._painting = 0.0
+        self._start, self._due, self._began = _WARM_UP, _WARM_UP + 1, 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Whether :meth:`measure` is to be called after a step: the same in all processes."""
+        return step == self._start or step >= self._due
+
+    def put_off(self, step: int) -> None:
+        """Measure from the next step on, until half as many steps again are done."""
+        self._start, self._due = step + 1, step + step // 2
+
+    def set_aside(self, *, evaluation: float, painting: float) -> None:
+        """Leave time for what is not training.
+
+        Args:
+            evaluation: seconds that evaluations take, per step.
+            painting: seconds that are needed for the last step and after it.
+        """
+        self._evaluation, self._painting = evaluation, painting
 
     def measure(self, step: int, wait: Callable[[], object], *, aside: float = 0.0) -> float | None:
-        """The seconds that a step takes, or None while they are not known yet. Call it after each step.
+        """The seconds that a step takes, or None while too few were timed. Call it after each step that is due.
 
         Args:
             step: steps done.
             wait: waits until the device has finished.
             aside: seconds since the run began that went into something else than steps: evaluations.
         """
-        if self._first is None:
-            if step >= _WARM_UP:
-                wait()
-                self._first = step, self.clock() - aside
+        if step == self._start:
+            wait()
+            self._began = self.clock() - aside
             return None
-        timed = step - self._first[0]
-        late = self.clock() >= self.end
-        if timed < 1 or (not late and (timed < _LEAST_STEPS or self.clock() - aside - self._first[1] < _LEAST_SECONDS)):
+        timed, late = step - self._start, self.clock() >= self.end
+        if not late and (timed < _LEAST_STEPS or self.clock() - aside - self._began < _LEAST_SECONDS):
             return None
         wait()
-        return (self.clock() - aside - self._first[1]) / timed
+        return (self.clock() - aside - self._began) / timed
 
-    def steps(self, done: int, pace: float, evaluation: float, painting: float) -> int:
-        """The number of steps of the whole run.
+    def steps(self, done: int, pace: float) -> int:
+        """The number of steps of the whole run, of which ``done`` are done and each takes ``pace`` seconds."""
+        left = self.end - self.clock() - self._painting
+        return done + max(1, int(left / (pace + self._evaluation)))
 
-        Args:
-            done: steps done.
-            pace: seconds of a step.
-            evaluation: seconds that evaluations take, per step.
-            painting: seconds that are needed for the last step and after it.
-        """
-        left = self.end - self.clock() - painting
-        return done + max(1, int(left / (pace + evaluation)))
+
+def changed_length(steps: int | None, planned: int, done: int, schedule: Callable[[int, int], float]) -> int:
+    """The length that a run takes on: the planned one, or what comes nearest to it with the same learning rates so far.
+
+    Args:
+        steps: of the whole run until now; None if it had no length yet.
+        planned: steps that would fill its time. It must differ by more than 2%, or ``steps`` stays.
+        done: steps done.
+        schedule: the factor on learning rates at a step of so many.
+    """
+    if steps is None:
+        return planned
+    fits, wished = (planned if _same_so_far(schedule, done, planned, steps) else steps), planned
+    while abs(wished - fits) > 1:
+        middle = (fits + wished) // 2
+        if _same_so_far(schedule, done, middle, steps):
+            fits = middle
+        else:
+            wished = middle
+    return fits if abs(fits - steps) > _LEAST_CHANGE * steps else steps
 
 
 def resumed_length(
@@ -83,12 +114,17 @@ def resumed_length(
     if steps is None or steps == before or all(began_with.get(n) == getattr(options, n) for n in lengths):
         return before
     done = found.step
-    if steps < done or any(schedule(n, steps) != schedule(n, before) for n in _spread(min(done, before))):
+    if steps < done or not _same_so_far(schedule, min(done, before), steps, before):
         raise ValueError(
             f"the run in {options.folder} had {before} steps, and its learning rates up to step {done} would have been "
             f"others in one of {steps}: start a new run from its weights (--init {options.folder})"
         )
     return steps
+
+
+def _same_so_far(schedule: Callable[[int, int], float], done: int, *lengths: int) -> bool:
+    """Whether the learning rates of the steps done are those of runs of all these lengths."""
+    return all(len({schedule(number, length) for length in lengths}) == 1 for number in _spread(done))
 
 
 def _spread(count: int) -> Iterable[int]:

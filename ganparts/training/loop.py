@@ -30,7 +30,7 @@ from ganparts.adversarial import (
 from ganparts.blocks import evaluating, recompute_blocks
 from ganparts.distributed import from_first, is_first, processes
 from ganparts.pretrained import ModelCard, describe_network, from_pretrained
-from ganparts.training.budget import TimeBudget, resumed_length
+from ganparts.training.budget import TimeBudget, changed_length, resumed_length
 from ganparts.training.folder import RunFolder
 from ganparts.training.monitor import Monitor
 from ganparts.training.options import EvaluationOptions
@@ -199,7 +199,7 @@ class Loop:
 
         Args:
             batches: makes the batches of a range of steps. If ``options.hours`` decides the length, it is called again
-                once that is known.
+                whenever that becomes known or changes.
             steps: of the whole run; None if ``options.hours`` decides.
 
         Raises:
@@ -239,10 +239,10 @@ class Loop:
                 losses = train(batch, step)
                 step += 1
                 asked, hurry = stop.agree()
-                if steps is None and budget is not None:
-                    steps = self._measured_length(budget, step)
-                    if steps is not None:
-                        self._settle_length(step, steps, monitor)
+                if budget is not None and budget.is_due(step):
+                    before, steps = steps, self._planned_length(budget, step, steps)
+                    if steps is not None and steps != before:
+                        self._settle_length(step, steps, before, monitor)
                         with own_randomness(self.device):
                             coming = monitor.timed(batches(start=step, steps=steps))
                 last = step == steps or asked
@@ -273,16 +273,19 @@ class Loop:
             tensorboard=self.folder.path / "tensorboard" if self.options.tensorboard and is_first() else None,
         )
 
-    def _measured_length(self, budget: TimeBudget, step: int) -> int | None:
-        """The steps of the whole run, once it is known how long one takes."""
+    def _planned_length(self, budget: TimeBudget, step: int, steps: int | None) -> int | None:
+        """The steps of the whole run, by the time that they took lately; None while that is not known."""
         pace = from_first(lambda: budget.measure(step, self._wait, aside=self.scoring.seconds))
         if pace is None:
-            return None
-        generator, *_ = self.stages.values()
-        evaluation, often = self.scoring.cost(generator), self.scoring.options.evaluate_every or 1
-        painting = self._cost_of_painting()
-        # the last step is evaluated, too
-        return from_first(lambda: budget.steps(step, pace, evaluation / often, evaluation + painting))
+            return steps
+        budget.put_off(step)
+        if steps is None:
+            generator, *_ = self.stages.values()
+            evaluation, often = self.scoring.cost(generator), self.scoring.options.evaluate_every or 1
+            # the last step is evaluated, too
+            budget.set_aside(evaluation=evaluation / often, painting=evaluation + self._cost_of_painting())
+        planned = from_first(lambda: budget.steps(step, pace))
+        return changed_length(steps, planned, step, self.settings.schedule)
 
     def _make_up_for(self, step: int, stop: StopSignals, *, last: bool) -> None:
         """What a run does after the checkpoint that this one resumes from, if it was killed meanwhile."""
@@ -400,12 +403,13 @@ class Loop:
                 (Path(folder) / name).write_bytes(content)
             return from_pretrained(folder).to(self.device)
 
-    def _settle_length(self, step: int, steps: int, monitor: Monitor) -> None:
+    def _settle_length(self, step: int, steps: int, before: int | None, monitor: Monitor) -> None:
         """Write down how long the run will be, and keep it in a checkpoint."""
         monitor.set_length(steps)
         self.folder.settle(steps=steps)
         self.folder.save(step)
-        self.console.print(f"{self.options.hours:g} hours are enough for {steps} steps.")
+        instead = "" if before is None else f", not {before}"
+        self.console.print(f"{self.options.hours:g} hours are enough for {steps} steps{instead}.")
 
     def _cost_of_painting(self) -> float:
         """Seconds that it takes to translate the images after training."""
