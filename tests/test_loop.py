@@ -8,6 +8,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -438,7 +439,7 @@ def test_hours_are_turned_into_steps_which_end_in_time(tmp_path: Path, capsys: A
     assert expected[-1] < 0.001
 
 
-@pytest.mark.parametrize(("first", "then"), [(3.0, 1.0), (1.0, 2.0), (1.0, 4.0)])
+@pytest.mark.parametrize(("first", "then"), [(3.0, 1.0), (1.0, 2.0), (1.0, 3.0)])
 def test_the_length_is_planned_anew_while_the_rates_are_constant(
     tmp_path: Path, capsys: Any, first: float, then: float
 ):
@@ -474,20 +475,55 @@ def test_the_length_is_planned_anew_while_the_rates_are_constant(
 
 
 @pytest.mark.parametrize(
-    ("steps", "planned", "done", "length"),
+    ("steps", "planned", "length"),
     [
-        (None, 70, 25, 70),
-        (100, 150, 25, 150),
-        (100, 99, 25, 100),  # too little to be worth it
-        (100, 60, 25, 60),
-        (100, 10, 40, 79),  # 40 of these 79 have the full rate
-        (100, 300, 60, 100),  # the rate has begun to fall
-        (100, 20, 60, 100),
+        (None, 70, 70),
+        (100, 150, 150),
+        (100, 96, 100),  # too little to be worth it
+        (100, 85, 85),
+        (100, 70, 79),  # 40 of these 79 have the full rate
+        (100, 10, 79),
+        (60, 300, 60),  # the rate has begun to fall
+        (60, 20, 60),
     ],
 )
-def test_a_planned_length_changes_only_as_its_rates_allow(steps: int | None, planned: int, done: int, length: int):
-    half = lambda step, total: 1.0 if step < total / 2 else 0.5 - step / total / 4  # noqa: E731
-    assert changed_length(steps, planned, done, half) == length
+def test_a_planned_length_changes_only_as_its_rates_allow(steps: int | None, planned: int, length: int):
+    def halved(step: int, total: int) -> float:
+        if step >= total:
+            raise ValueError("beyond the run")
+        return 1.0 if step < total / 2 else 0.5 - step / total / 4
+
+    assert changed_length(steps, planned, halved, done=32, until=40) == length
+
+
+def test_a_moment_in_which_the_machine_was_busy_does_not_end_a_run_early(tmp_path: Path):
+    now = [0.0]
+
+    def later(seconds: float) -> float:
+        now[0] += seconds
+        return 1.0
+
+    trained = make_loop(tmp_path / "run", hours=0.1, clock=lambda: now[0])
+    trained.model.at = dict.fromkeys(range(400), partial(later, 1)) | {60: partial(later, 40)}
+    assert train(trained).reason is None
+    assert 0.95 * 360 < now[0] <= 360
+
+
+def test_a_run_that_is_resumed_before_its_length_was_known_measures_its_own_steps(tmp_path: Path):
+    out, now = tmp_path / "run", [500_000.0]  # a machine that has been up for long
+
+    def later() -> float:
+        now[0] += 2
+        return 1.0
+
+    trained = make_loop(out, hours=0.1, clock=lambda: now[0], checkpoint_every=12)
+    trained.model.at = dict.fromkeys(range(400), later) | {12: kill}
+    with pytest.raises(Killed):
+        train(trained)
+    again = make_loop(None, resume=out, hours=0.1, clock=lambda: now[0])
+    again.model.at, began = dict.fromkeys(range(400), later), now[0]
+    assert train(again)[:2] == (12 + 176, 12 + 176)
+    assert now[0] - began == 2 * 176
 
 
 def test_a_run_gets_longer_where_its_schedule_agrees(tmp_path: Path):

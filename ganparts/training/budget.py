@@ -11,32 +11,37 @@ from ganparts.training.checkpoint import Checkpoint
 __all__ = ["TimeBudget", "changed_length", "resumed_length"]
 
 _WARM_UP = 5  # steps that are not timed: libraries choose their algorithms, graphs are recorded
-_LEAST_STEPS, _LEAST_SECONDS = 20, 20.0  # that are timed
+_LEAST_STEPS, _LEAST_SECONDS = 20, 20.0  # that are timed at first; later the steps alone count
 _SPARE = 0.98  # of the time is planned for
-_LEAST_CHANGE = 0.02  # of a planned length
+_LEAST_CHANGE = 0.05  # of a planned length
 
 
 class TimeBudget:
-    """Plans a run's length by the time that its first steps take, and anew whenever half as many again are done.
+    """Plans a run's length by the time that its first steps take, and anew by the time that later ones take.
 
     Args:
         hours: for the whole run, from ``began`` on.
         began: when the run began, by ``clock``.
+        done: steps that were done before.
         clock: seconds.
     """
 
-    def __init__(self, hours: float, *, began: float, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, hours: float, *, began: float, done: int = 0, clock: Callable[[], float] = time.monotonic):
         self.end, self.clock = began + _SPARE * 3600 * hours, clock
-        self._evaluation = self._painting = 0.0
-        self._start, self._due, self._began = _WARM_UP, _WARM_UP + 1, 0.0
+        self._evaluation = self._painting = self._began = 0.0
+        self._start, self._least_seconds = done + _WARM_UP, _LEAST_SECONDS
+        self.due = self._start + 1
+        """The step after which a measurement is due."""
 
     def is_due(self, step: int) -> bool:
         """Whether :meth:`measure` is to be called after a step: the same in all processes."""
-        return step == self._start or step >= self._due
+        return step == self._start or step >= self.due
 
-    def put_off(self, step: int) -> None:
-        """Measure from the next step on, until half as many steps again are done."""
-        self._start, self._due = step + 1, step + step // 2
+    def put_off(self, step: int, steps: int | None) -> None:
+        """Measure from the next step on, for a quarter of the steps done or half of those left, and 20 at least."""
+        left = step if steps is None else steps - step
+        self._start, self._least_seconds = step + 1, 0.0
+        self.due = self._start + max(_LEAST_STEPS, min(step // 4, left // 2))
 
     def set_aside(self, *, evaluation: float, painting: float) -> None:
         """Leave time for what is not training.
@@ -60,7 +65,7 @@ class TimeBudget:
             self._began = self.clock() - aside
             return None
         timed, late = step - self._start, self.clock() >= self.end
-        if not late and (timed < _LEAST_STEPS or self.clock() - aside - self._began < _LEAST_SECONDS):
+        if not late and (timed < _LEAST_STEPS or self.clock() - aside - self._began < self._least_seconds):
             return None
         wait()
         return (self.clock() - aside - self._began) / timed
@@ -71,21 +76,26 @@ class TimeBudget:
         return done + max(1, int(left / (pace + self._evaluation)))
 
 
-def changed_length(steps: int | None, planned: int, done: int, schedule: Callable[[int, int], float]) -> int:
+def changed_length(
+    steps: int | None, planned: int, schedule: Callable[[int, int], float], *, done: int, until: int
+) -> int:
     """The length that a run takes on: the planned one, or what comes nearest to it with the same learning rates so far.
 
     Args:
         steps: of the whole run until now; None if it had no length yet.
-        planned: steps that would fill its time. It must differ by more than 2%, or ``steps`` stays.
-        done: steps done.
+        planned: steps that would fill its time. It must differ by more than 5%, or ``steps`` stays.
         schedule: the factor on learning rates at a step of so many.
+        done: steps done.
+        until: the step of the next measurement. The rates of a shorter run stay the same until then, so that a moment
+            in which the machine was busy does not make them fall.
     """
     if steps is None:
         return planned
-    fits, wished = (planned if _same_so_far(schedule, done, planned, steps) else steps), planned
+    kept = done if planned > steps else until
+    fits, wished = (planned if _same_rates(schedule, kept, planned, steps) else steps), planned
     while abs(wished - fits) > 1:
         middle = (fits + wished) // 2
-        if _same_so_far(schedule, done, middle, steps):
+        if _same_rates(schedule, kept, middle, steps):
             fits = middle
         else:
             wished = middle
@@ -114,7 +124,7 @@ def resumed_length(
     if steps is None or steps == before or all(began_with.get(n) == getattr(options, n) for n in lengths):
         return before
     done = found.step
-    if steps < done or not _same_so_far(schedule, min(done, before), steps, before):
+    if steps < done or not _same_rates(schedule, min(done, before), steps, before):
         raise ValueError(
             f"the run in {options.folder} had {before} steps, and its learning rates up to step {done} would have been "
             f"others in one of {steps}: start a new run from its weights (--init {options.folder})"
@@ -122,9 +132,11 @@ def resumed_length(
     return steps
 
 
-def _same_so_far(schedule: Callable[[int, int], float], done: int, *lengths: int) -> bool:
-    """Whether the learning rates of the steps done are those of runs of all these lengths."""
-    return all(len({schedule(number, length) for length in lengths}) == 1 for number in _spread(done))
+def _same_rates(schedule: Callable[[int, int], float], count: int, *lengths: int) -> bool:
+    """Whether the learning rates of so many steps are the same in runs of all these lengths."""
+    return min(lengths) >= count and all(
+        len({schedule(number, length) for length in lengths}) == 1 for number in _spread(count)
+    )
 
 
 def _spread(count: int) -> Iterable[int]:

@@ -212,7 +212,9 @@ class Loop:
             steps = resumed_length(steps, found, self.options, self.settings.schedule)
         self.folder.settle(steps=steps)
         self.scoring.prepare()
-        budget = None if steps is not None else TimeBudget(self.options.hours, began=self._began, clock=self.clock)
+        budget = None
+        if steps is None:
+            budget = TimeBudget(self.options.hours, began=self._began, done=start, clock=self.clock)
         if is_first():
             self.watch.forget_beyond(start)
         monitor = self._make_monitor(start, steps)
@@ -239,7 +241,7 @@ class Loop:
                 losses = train(batch, step)
                 step += 1
                 asked, hurry = stop.agree()
-                if budget is not None and budget.is_due(step):
+                if budget is not None and budget.is_due(step) and step != steps and not asked:
                     before, steps = steps, self._planned_length(budget, step, steps)
                     if steps is not None and steps != before:
                         self._settle_length(step, steps, before, monitor)
@@ -278,14 +280,14 @@ class Loop:
         pace = from_first(lambda: budget.measure(step, self._wait, aside=self.scoring.seconds))
         if pace is None:
             return steps
-        budget.put_off(step)
+        budget.put_off(step, steps)
         if steps is None:
             generator, *_ = self.stages.values()
             evaluation, often = self.scoring.cost(generator), self.scoring.options.evaluate_every or 1
             # the last step is evaluated, too
             budget.set_aside(evaluation=evaluation / often, painting=evaluation + self._cost_of_painting())
         planned = from_first(lambda: budget.steps(step, pace))
-        return changed_length(steps, planned, step, self.settings.schedule)
+        return changed_length(steps, planned, self.settings.schedule, done=step, until=budget.due)
 
     def _make_up_for(self, step: int, stop: StopSignals, *, last: bool) -> None:
         """What a run does after the checkpoint that this one resumes from, if it was killed meanwhile."""

@@ -48,7 +48,7 @@ class RunOptions:
     steps: int | None = setting(None, least=1, on_resume=True)
     """Length of the run in steps, instead of epochs."""
     hours: float | None = setting(None, above=0)
-    """Length of the run in hours, painting included: the first steps are timed, and the number of steps is set."""
+    """Length of the run in hours, painting included: steps are timed, and the number of steps follows."""
     time_limit: float | None = setting(None, above=0, on_resume=True)
     """Minutes after which training stops, wherever it is; it still evaluates and paints. --resume goes on."""
     seed: int = setting(0, least=0)
