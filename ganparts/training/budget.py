@@ -38,7 +38,7 @@ class TimeBudget:
         return step == self._start or step >= self.due
 
     def put_off(self, step: int, steps: int | None) -> None:
-        """Measure from the next step on, for a quarter of the steps done or half of those left, and 20 at least."""
+        """Measure again from the next step on: a quarter of the steps done, or half of those left, but 20 at least."""
         left = step if steps is None else steps - step
         self._start, self._least_seconds = step + 1, 0.0
         self.due = self._start + max(_LEAST_STEPS, min(step // 4, left // 2))
@@ -53,7 +53,7 @@ class TimeBudget:
         self._evaluation, self._painting = evaluation, painting
 
     def measure(self, step: int, wait: Callable[[], object], *, aside: float = 0.0) -> float | None:
-        """The seconds that a step takes, or None while too few were timed. Call it after each step that is due.
+        """The seconds that a step takes, or None while too few were timed. Call it where :meth:`is_due` says so.
 
         Args:
             step: steps done.
@@ -83,7 +83,7 @@ def changed_length(
 
     Args:
         steps: of the whole run until now; None if it had no length yet.
-        planned: steps that would fill its time. It must differ by more than 5%, or ``steps`` stays.
+        planned: steps that would fill its time. If the length found differs by 5% or less, ``steps`` stays.
         schedule: the factor on learning rates at a step of so many.
         done: steps done.
         until: the step of the next measurement. The rates of a shorter run stay the same until then, so that a moment
